@@ -1,0 +1,84 @@
+package quant
+
+import (
+	"fmt"
+	"math"
+)
+
+// Params is a Spec with the numbers that belong to it: one scale and zero point per tensor, or one per channel.
+// Formats that are not integers have neither.
+type Params struct {
+	Spec  Spec
+	Scale []float32
+	Zero  []int32
+}
+
+// Ready reports whether p has its scales, that is, whether calibration or training has been done.
+func (p *Params) Ready() bool { return !p.Spec.Format.IsInteger() || len(p.Scale) > 0 }
+
+// At is the scale and zero point of channel c.
+func (p *Params) At(c int) (scale float32, zero int32) {
+	if len(p.Scale) == 1 {
+		return p.Scale[0], p.Zero[0]
+	}
+	return p.Scale[c], p.Zero[c]
+}
+
+// Clone copies p and its slices.
+func (p *Params) Clone() *Params {
+	return &Params{Spec: p.Spec, Scale: append([]float32(nil), p.Scale...), Zero: append([]int32(nil), p.Zero...)}
+}
+
+// Validate checks the Spec, the number of scales for a tensor of the given channel count, that every scale is finite
+// and positive, and that every zero point is on the grid.
+func (p *Params) Validate(channels int) error {
+	if err := p.Spec.Validate(); err != nil {
+		return err
+	}
+	if !p.Spec.Format.IsInteger() {
+		return nil
+	}
+	want := 1
+	if p.Spec.Per == PerChannel {
+		want = channels
+	}
+	if len(p.Scale) != want || len(p.Zero) != want {
+		return fmt.Errorf("%s needs %d scales and zero points, has %d and %d", p.Spec.Per, want, len(p.Scale), len(p.Zero))
+	}
+	lo, hi := p.Spec.Grid()
+	for i, s := range p.Scale {
+		if !(s > 0) || math.IsInf(float64(s), 0) {
+			return &ScaleError{Index: i, Scale: s}
+		}
+		if z := p.Zero[i]; z < lo || z > hi {
+			return fmt.Errorf("zero[%d] = %d is outside the grid [%d, %d]", i, z, lo, hi)
+		}
+	}
+	return nil
+}
+
+// ScaleError reports a scale that is not finite and positive.
+type ScaleError struct {
+	Index int
+	Scale float32
+}
+
+func (e *ScaleError) Error() string {
+	return fmt.Sprintf("scale[%d] is %v; it must be finite and positive", e.Index, e.Scale)
+}
+
+// NaNError reports a NaN that cannot be quantized.
+type NaNError struct{ Index int }
+
+func (e *NaNError) Error() string { return fmt.Sprintf("value[%d] is NaN and has no code", e.Index) }
+
+// OverflowError reports a finite value that does not fit a 16-bit float format.
+type OverflowError struct {
+	Index  int
+	Value  float32
+	Format Format
+}
+
+func (e *OverflowError) Error() string {
+	return fmt.Sprintf("value[%d] = %v overflows %s; keep this layer in fp32 or bf16, or scale its inputs", e.Index, e.Value, e.Format)
+}

@@ -1,0 +1,68 @@
+package quant
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Precision names the formats of a whole network: all weights in Weight, all hidden activations in Act. The model input
+// is 8 bits in every integer precision and the logits stay float32.
+type Precision struct {
+	Weight, Act Format
+}
+
+// Full is the unquantized network.
+var Full = Precision{Weight: FP32, Act: FP32}
+
+// String is the shortest name: "int8" rather than "w8a8" where both formats are the same width and 8 bits or more.
+func (p Precision) String() string {
+	switch {
+	case p.Weight == p.Act:
+		return p.Weight.String()
+	case p.Weight.IsInteger() && p.Act.IsInteger():
+		return fmt.Sprintf("w%da%d", p.Weight.Bits(), p.Act.Bits())
+	default:
+		return fmt.Sprintf("%s/%s", p.Weight, p.Act)
+	}
+}
+
+// IsInteger reports whether both formats are integer grids.
+func (p Precision) IsInteger() bool { return p.Weight.IsInteger() && p.Act.IsInteger() }
+
+// later are precision names the design foresees and this version refuses, with what to use instead.
+var later = map[string]string{
+	"ternary": "int2 weights are ternary already: use w2a8 or w2a4",
+	"binary":  "the narrowest weights today are w2a4 and w2a8",
+	"fp8e4m3": "use fp16 or int8", "fp8e5m2": "use fp16 or int8", "mxfp8": "use int8", "mxfp4": "use w4a8",
+	"int16": "use fp16, bf16 or int8", "mixed": "use quant.rules in the config with a base precision",
+}
+
+// ParsePrecision reads fp32, fp16, bf16, int8 ... int2 or wXaY with X and Y from 2 to 8. ("w4a4" and "int4" are the same
+// precision.) Other names are refused with what to use instead.
+func ParsePrecision(name string) (Precision, error) {
+	low := strings.ToLower(strings.TrimSpace(name))
+	if hint, ok := later[low]; ok {
+		return Precision{}, fmt.Errorf("precision %q is not supported by this version: %s", name, hint)
+	}
+	if f, err := ParseFormat(low); err == nil {
+		return Precision{Weight: f, Act: f}, nil
+	}
+	if rest, ok := strings.CutPrefix(low, "w"); ok {
+		if w, a, ok := strings.Cut(rest, "a"); ok {
+			wb, werr := strconv.Atoi(w)
+			ab, aerr := strconv.Atoi(a)
+			if werr == nil && aerr == nil {
+				if ab == 16 {
+					return Precision{}, fmt.Errorf("precision %q is not supported by this version: weight-only modes need 16-bit activations; use w%da8 or fp16", name, wb)
+				}
+				wf, wok := intFormat(wb)
+				af, aok := intFormat(ab)
+				if wok && aok && wb <= 8 && ab <= 8 {
+					return Precision{Weight: wf, Act: af}, nil
+				}
+			}
+		}
+	}
+	return Precision{}, fmt.Errorf("unknown precision %q (allowed: fp32, fp16, bf16, int8 to int2, or wXaY with X and Y from 2 to 8, for example w4a8)", name)
+}

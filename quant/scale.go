@@ -1,0 +1,70 @@
+package quant
+
+import "math"
+
+// MinScale is the smallest scale that range selection gives: 2^-23, the float32 epsilon, as PyTorch's observers use.
+const MinScale = float32(1.0 / (1 << 23))
+
+// Choose returns the scale and zero point of s for values in [min, max] (definition D6 of docs/arithmetic.md). The range
+// is first widened to contain 0.
+//
+//	Symmetric   s = max(-min, max) / ((hi-lo)/2)      z = 0, or the middle code (lo+hi+1)/2 if unsigned
+//	Affine      s = (max-min) / (hi-lo)               z = clamp(lo - rint(min/s), lo, hi)
+//	PowerOfTwo  the symmetric s, raised to a power of two
+//
+// A range of no width gives [MinScale]. min and max must be finite, else the result is not meaningful: observers
+// refuse NaN and saturate infinities before they ask.
+func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
+	lo, hi := s.Grid()
+	if min > 0 {
+		min = 0
+	}
+	if max < 0 {
+		max = 0
+	}
+	if s.Scheme == Affine {
+		scale = float32(max-min) / float32(hi-lo)
+		if math.IsInf(float64(scale), 0) {
+			scale = float32((float64(max) - float64(min)) / float64(hi-lo))
+		}
+		if !(scale > MinScale) {
+			scale = MinScale
+		}
+		z := float64(lo) - math.RoundToEven(float64(min/scale))
+		return scale, int32(clamp64(z, float64(lo), float64(hi)))
+	}
+	amax := max
+	if -min > amax {
+		amax = -min
+	}
+	scale = amax / (float32(hi-lo) / 2)
+	if !(scale > MinScale) {
+		scale = MinScale
+	}
+	if s.Scheme == PowerOfTwo {
+		scale = ceilPow2(scale)
+	}
+	if !s.Signed {
+		zero = (lo + hi + 1) / 2
+	}
+	return scale, zero
+}
+
+// ceilPow2 is the smallest power of two that is at least x, for finite x > 0.
+func ceilPow2(x float32) float32 {
+	frac, exp := math.Frexp(float64(x))
+	if frac == 0.5 {
+		return x
+	}
+	return float32(math.Ldexp(1, exp))
+}
+
+func clamp64(v, lo, hi float64) float64 {
+	if v < lo {
+		return lo
+	}
+	if v > hi {
+		return hi
+	}
+	return v
+}

@@ -1,0 +1,173 @@
+package quant
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Scheme says how scale and zero point follow from a range of values.
+type Scheme uint8
+
+// The schemes.
+const (
+	Symmetric  Scheme = iota + 1 // the range is [-a, a]; the zero point is 0 (signed) or the middle code (unsigned)
+	Affine                       // the range is [min, max] with 0 inside; the zero point is any code
+	PowerOfTwo                   // symmetric with s = 2^k, the smallest power of two that does not clip
+)
+
+// Granularity says which elements share a scale.
+type Granularity uint8
+
+// The granularities. The channel axis is the last axis of the tensor.
+const (
+	PerTensor Granularity = iota + 1
+	PerChannel
+)
+
+// Range names the method that finds the range of a tensor.
+type Range uint8
+
+// The range methods.
+const (
+	MinMax     Range = iota + 1 // smallest and largest value ever seen; for weights, of the current master
+	EMA                         // exponential moving average of the batch minimum and maximum (D7)
+	Envelope                    // grows at once, shrinks by a factor per step: the QAT default for activations
+	LSQ                         // the scale is learned (arXiv:1902.08153)
+	Percentile                  // calibration only: clips the outermost values
+	MSE                         // calibration only: the range that minimises the squared quantization error
+)
+
+// Rounding names the rounding rule. There is one today; the field keeps files and configs explicit.
+type Rounding uint8
+
+// HalfEven rounds halves to the even integer, as ONNX QuantizeLinear and IEEE 754 do.
+const HalfEven Rounding = 1
+
+var (
+	schemeNames      = []string{Symmetric: "symmetric", Affine: "affine", PowerOfTwo: "pow2"}
+	granularityNames = []string{PerTensor: "tensor", PerChannel: "channel"}
+	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse"}
+	roundingNames    = []string{HalfEven: "half-even"}
+)
+
+func (v Scheme) String() string      { return enumName("Scheme", schemeNames, uint8(v)) }
+func (v Granularity) String() string { return enumName("Granularity", granularityNames, uint8(v)) }
+func (v Range) String() string       { return enumName("Range", rangeNames, uint8(v)) }
+func (v Rounding) String() string    { return enumName("Rounding", roundingNames, uint8(v)) }
+
+// ParseScheme reads "symmetric", "affine" or "pow2".
+func ParseScheme(s string) (Scheme, error) { return parseEnum[Scheme]("scheme", schemeNames, s) }
+
+// ParseGranularity reads "tensor" or "channel".
+func ParseGranularity(s string) (Granularity, error) {
+	return parseEnum[Granularity]("granularity", granularityNames, s)
+}
+
+// ParseRange reads the name of a range method.
+func ParseRange(s string) (Range, error) { return parseEnum[Range]("range method", rangeNames, s) }
+
+// ParseRounding reads "half-even".
+func ParseRounding(s string) (Rounding, error) {
+	return parseEnum[Rounding]("rounding", roundingNames, s)
+}
+
+func enumName(kind string, names []string, v uint8) string {
+	if int(v) < len(names) && names[v] != "" {
+		return names[v]
+	}
+	return fmt.Sprintf("%s(%d)", kind, v)
+}
+
+func parseEnum[E ~uint8](kind string, names []string, s string) (E, error) {
+	var allowed []string
+	for i, n := range names {
+		if n == "" {
+			continue
+		}
+		if n == s {
+			return E(i), nil
+		}
+		allowed = append(allowed, n)
+	}
+	return 0, fmt.Errorf("unknown %s %q (allowed: %s)", kind, s, strings.Join(allowed, ", "))
+}
+
+// Spec says how one tensor is quantized. It is comparable; the zero value is invalid.
+type Spec struct {
+	Format   Format
+	Scheme   Scheme
+	Per      Granularity
+	Range    Range
+	Rounding Rounding
+	Signed   bool // codes are two's complement: weights
+	Narrow   bool // the lowest signed code is left out, so the grid is symmetric
+}
+
+// WeightSpec is the default for weights in format f: symmetric, narrow, per channel, absmax of the current master.
+func WeightSpec(f Format) Spec {
+	return Spec{Format: f, Scheme: Symmetric, Per: PerChannel, Range: MinMax, Rounding: HalfEven, Signed: true, Narrow: true}
+}
+
+// ActSpec is the default for activations in format f: affine, unsigned, per tensor, envelope range.
+func ActSpec(f Format) Spec {
+	return Spec{Format: f, Scheme: Affine, Per: PerTensor, Range: Envelope, Rounding: HalfEven}
+}
+
+// Validate reports the first contradiction in s.
+func (s Spec) Validate() error {
+	check := func(kind string, names []string, v uint8) error {
+		if int(v) >= len(names) || names[v] == "" {
+			return fmt.Errorf("%s is not set", kind)
+		}
+		return nil
+	}
+	if !s.Format.Valid() {
+		return fmt.Errorf("format is not set")
+	}
+	if !s.Format.IsInteger() {
+		return nil // value rounding: nothing else applies
+	}
+	for _, err := range []error{
+		check("scheme", schemeNames, uint8(s.Scheme)),
+		check("granularity", granularityNames, uint8(s.Per)),
+		check("range method", rangeNames, uint8(s.Range)),
+		check("rounding", roundingNames, uint8(s.Rounding)),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if s.Narrow && !s.Signed {
+		return fmt.Errorf("narrow needs a signed grid: an unsigned grid has no spare lowest code")
+	}
+	if s.Per == PerChannel && s.Scheme == Affine {
+		return fmt.Errorf("affine per channel is not supported: per-channel tensors are weights, and weights need zero point 0")
+	}
+	return nil
+}
+
+// Grid is the code grid: unsigned [0, 2^N-1], signed [-2^(N-1), 2^(N-1)-1], narrow [-(2^(N-1)-1), 2^(N-1)-1].
+// A narrow 2-bit grid is therefore ternary. It is [0, 0] for formats that are not integers.
+func (s Spec) Grid() (lo, hi int32) {
+	if !s.Format.IsInteger() {
+		return 0, 0
+	}
+	n := s.Format.Bits()
+	if !s.Signed {
+		return 0, int32(1)<<n - 1
+	}
+	hi = int32(1)<<(n-1) - 1
+	lo = -hi - 1
+	if s.Narrow {
+		lo = -hi
+	}
+	return lo, hi
+}
+
+// String is a compact description for tables, for example "int8 symmetric/channel/minmax".
+func (s Spec) String() string {
+	if !s.Format.IsInteger() {
+		return s.Format.String()
+	}
+	return fmt.Sprintf("%s %s/%s/%s", s.Format, s.Scheme, s.Per, s.Range)
+}
