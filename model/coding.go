@@ -1,0 +1,232 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Affine is what follows a layer's product v in real arithmetic, per output channel: y = F[c]*v + B[c]. Without batch
+// norm F is nil (all one) and B is the bias.
+type Affine struct {
+	F []float64
+	B []float64
+}
+
+// NormFloor is the smallest |gamma/sqrt(var+eps)| that a channel's scale is multiplied by. Below it the channel's codes
+// count as zero and only its bias is left, so nothing is ever divided by a vanishing gamma.
+const NormFloor = 1.0 / (1 << 20)
+
+// Affine reads the bias or the batch norm of a layer from its masters. With batch norm, in float64:
+//
+//	F = gamma / sqrt(var + eps)      B = beta + (bias - mean)*F
+func (m *Model) Affine(n *Node) (Affine, error) {
+	c := n.Attr.Units
+	a := Affine{B: make([]float64, c)}
+	var bias []float32
+	if n.Attr.Bias {
+		p := m.Params[n.Param(Bias)]
+		if p == nil || len(p.Data) != c {
+			return a, n.errorf("bias is missing")
+		}
+		bias = p.Data
+	}
+	if !n.Attr.Norm {
+		for i := range bias {
+			a.B[i] = float64(bias[i])
+		}
+		return a, a.check(n)
+	}
+	var stat [4][]float32
+	for i, role := range []string{Gamma, Beta, Mean, Var} {
+		p := m.Params[n.Param(role)]
+		if p == nil || len(p.Data) != c {
+			return a, n.errorf("batch norm parameter %q is missing", n.Param(role))
+		}
+		stat[i] = p.Data
+	}
+	a.F = make([]float64, c)
+	for i := range a.F {
+		f := float64(stat[0][i]) / math.Sqrt(float64(stat[3][i])+float64(n.Attr.Eps))
+		b := 0.0
+		if bias != nil {
+			b = float64(bias[i])
+		}
+		shift := float64((b - float64(stat[2][i])) * f) // the conversion forbids a fused multiply-add
+		a.F[i], a.B[i] = f, float64(stat[1][i])+shift
+	}
+	return a, a.check(n)
+}
+
+func (a Affine) check(n *Node) error {
+	for c, v := range a.B {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return n.errorf("bias or batch norm of channel %d is %v", c, v)
+		}
+	}
+	for c, v := range a.F {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return n.errorf("batch norm factor of channel %d is %v (gamma / sqrt(var+eps))", c, v)
+		}
+	}
+	return nil
+}
+
+// Folded is an [Affine] in the integer arithmetic of one layer.
+type Folded struct {
+	Sign  []int8    // what the accumulator (or the weight code) is multiplied by: -1, 0 or 1
+	Scale []float32 // S[c]: the accumulator's scale is s_x*S[c]
+	Bias  []int32   // q_b, in the accumulator
+}
+
+// Fold maps y = F*v + B onto accumulators whose weight scales are scale and whose input scale is sx:
+//
+//	S[c] = float32(scale[c]*|F[c]|)      q_b = rint(B[c] / float32(sx*S[c]))
+//
+// It reports the first channel whose bias does not fit an int32, or -1; [CodeWeights] raises scales until all fit.
+func (a Affine) Fold(scale []float32, sx float32) (Folded, int) {
+	c := len(scale)
+	f := Folded{Sign: make([]int8, c), Scale: make([]float32, c), Bias: make([]int32, c)}
+	for i, s := range scale {
+		var ok bool
+		if f.Sign[i], f.Scale[i], f.Bias[i], ok = a.foldChannel(i, s, sx); !ok {
+			return f, i
+		}
+	}
+	return f, -1
+}
+
+func (a Affine) foldChannel(i int, scale, sx float32) (sign int8, s float32, bias int32, ok bool) {
+	sign, s = 1, scale
+	if a.F != nil {
+		mag := math.Abs(a.F[i])
+		switch {
+		case mag < NormFloor:
+			sign, mag = 0, NormFloor
+		case a.F[i] < 0:
+			sign = -1
+		}
+		s = float32(float64(scale) * mag)
+	}
+	bias, ok = quant.BiasCode(a.B[i], sx, s)
+	return sign, s, bias, ok
+}
+
+// maxRaises bounds the doublings of one scale: 2^126 covers the whole float32 range.
+const maxRaises = 126
+
+// CodeWeights computes the codes and the per-channel scales of the float32 master w (channels last). It is the one place
+// where a weight scale is decided, for training, evaluation and Freeze alike.
+//
+// The scale is absmax/hi of the channel (or of the tensor) for the range method minmax, and p.Scale otherwise (lsq, mse,
+// percentile). It is then doubled, channel by channel, until
+//
+//	|q_b| + sum|q_w| * max(z_x - lo_x, hi_x - z_x) <= 2^31 - 1
+//
+// so that no accumulator can overflow and the bias fits. in is the layer's input quantizer. While batch norm trains there
+// is no bias in the accumulator: pass a nil affine. The number of channels whose scale was raised is returned.
+func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params, affine *Affine) (raised int, err error) {
+	c := len(scale)
+	if c == 0 || len(w)%c != 0 || len(codes) != len(w) {
+		return 0, fmt.Errorf("%d weights, %d codes and %d channels do not fit", len(w), len(codes), c)
+	}
+	if err := weightScales(scale, w, p); err != nil {
+		return 0, err
+	}
+	lo, hi := p.Spec.Grid()
+	sums := make([]int64, c)
+	for i, v := range w {
+		ch := i % c
+		q := quant.One(v, scale[ch], 0, lo, hi)
+		codes[i] = int8(q)
+		if q < 0 {
+			q = -q
+		}
+		sums[ch] += int64(q)
+	}
+	for ch := range scale {
+		before := scale[ch]
+		for tries := 0; !fits(ch, scale[ch], sums[ch], in, affine); tries++ {
+			if tries == maxRaises {
+				return raised, fmt.Errorf("channel %d: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights", ch)
+			}
+			scale[ch] *= 2
+			sums[ch] = 0
+			for i := ch; i < len(w); i += c {
+				q := quant.One(w[i], scale[ch], 0, lo, hi)
+				codes[i] = int8(q)
+				if q < 0 {
+					q = -q
+				}
+				sums[ch] += int64(q)
+			}
+		}
+		if scale[ch] != before {
+			raised++
+		}
+	}
+	return raised, nil
+}
+
+func fits(ch int, scale float32, sum int64, in *quant.Params, affine *Affine) bool {
+	lo, hi := in.Spec.Grid()
+	z := in.Zero[0]
+	bound := sum * int64(max(z-lo, hi-z))
+	if affine != nil {
+		_, _, q, ok := affine.foldChannel(ch, scale, in.Scale[0])
+		if !ok {
+			return false
+		}
+		if q < 0 {
+			q = -q
+		}
+		bound += int64(q)
+	}
+	return bound <= math.MaxInt32
+}
+
+// weightScales fills scale, one per channel, before any raise.
+func weightScales(scale []float32, w []float32, p *quant.Params) error {
+	c := len(scale)
+	if p.Spec.Range != quant.MinMax {
+		if len(p.Scale) != 1 && len(p.Scale) != c {
+			return fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, c, len(p.Scale))
+		}
+		for ch := range scale {
+			scale[ch] = p.Scale[ch%len(p.Scale)]
+			if !(scale[ch] > 0) || math.IsInf(float64(scale[ch]), 0) {
+				return &quant.ScaleError{Index: ch, Scale: scale[ch]}
+			}
+		}
+		return nil
+	}
+	clear(scale) // holds absmax first
+	for i, v := range w {
+		if v < 0 {
+			v = -v
+		}
+		if !(v <= scale[i%c]) { // also true for NaN
+			if v != v {
+				return &quant.NaNError{Index: i}
+			}
+			scale[i%c] = v
+		}
+	}
+	if p.Spec.Per == quant.PerTensor {
+		m := scale[0]
+		for _, v := range scale {
+			m = max(m, v)
+		}
+		for ch := range scale {
+			scale[ch] = m
+		}
+	}
+	for ch := range scale {
+		if math.IsInf(float64(scale[ch]), 0) {
+			return fmt.Errorf("channel %d has an infinite weight", ch)
+		}
+		scale[ch], _ = p.Spec.Choose(0, scale[ch])
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Freeze turns a Float or Quantized model into what is deployed. Integer layers get codes, int32 biases with batch norm
+// folded in, and their Requant; 16-bit layers get 16-bit weights; batch norm of float layers becomes y = mul*v + add.
+// Nothing in the result refers to the masters of m.
+func Freeze(m *Model) (*Model, error) {
+	if m.Stage == Frozen {
+		return nil, fmt.Errorf("model %q is frozen already", m.Name)
+	}
+	if m.Stage == Quantized {
+		if err := Check(m); err != nil {
+			return nil, err
+		}
+	}
+	out := m.with(slices.Clone(m.Nodes))
+	out.Stage, out.Params = Frozen, map[string]*Param{}
+	for i := range out.Nodes {
+		n := &out.Nodes[i]
+		if err := out.checkReady(n); err != nil {
+			return nil, err
+		}
+		if !n.Op.HasWeight() {
+			continue
+		}
+		affine, err := m.Affine(n)
+		if err != nil {
+			return nil, err
+		}
+		q := out.Quant[n.Param(Weight)]
+		if q != nil && q.Spec.Format.IsInteger() {
+			err = out.freezeInteger(n, m.Params[n.Param(Weight)], affine)
+		} else {
+			err = out.freezeFloat(n, m.Params, q, affine)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// checkReady reports an input or output quantizer that has no scale yet.
+func (m *Model) checkReady(n *Node) error {
+	for _, name := range append([]string{n.Name}, n.In...) {
+		q := m.Quant[name]
+		if q == nil {
+			continue
+		}
+		if !q.Ready() {
+			return n.errorf("tensor %q has no range yet: calibrate or train first", name)
+		}
+		if err := q.Validate(1); err != nil {
+			return n.errorf("tensor %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (m *Model) freezeInteger(n *Node, w *Param, affine Affine) error {
+	in, q, c := m.Quant[n.In[0]], m.Quant[n.Param(Weight)], n.Attr.Units
+	codes, scale := make([]int8, len(w.Data)), make([]float32, c)
+	if _, err := CodeWeights(codes, scale, w.Data, q, in, &affine); err != nil {
+		return n.errorf("weight: %w", err)
+	}
+	folded, bad := affine.Fold(scale, in.Scale[0])
+	if bad >= 0 {
+		return n.errorf("bias of channel %d does not fit 32 bits", bad)
+	}
+	for i := range codes {
+		codes[i] *= folded.Sign[i%c]
+	}
+	spec := q.Spec
+	spec.Per = quant.PerChannel
+	m.Quant[n.Param(Weight)] = &quant.Params{Spec: spec, Scale: folded.Scale, Zero: make([]int32, c)}
+	m.Params[n.Param(Weight)] = &Param{Shape: slices.Clone(w.Shape), Codes: codes}
+	m.Params[n.Param(Bias)] = &Param{Shape: Shape{c}, Int32: folded.Bias}
+	n.Attr.Norm, n.Attr.Bias = false, true
+	n.Requant = NewRequant(n, in.Scale[0], folded.Scale, m.Quant[n.Name])
+	if err := n.Requant.Validate(c); err != nil {
+		return n.errorf("%w", err)
+	}
+	return nil
+}
+
+// NewRequant is the requantization of an integer layer with input scale sx, accumulator scales sx*s[c] and output
+// quantizer out; nil out means float32 logits. A fused ReLU is the lower limit.
+func NewRequant(n *Node, sx float32, s []float32, out *quant.Params) *quant.Requant {
+	r := &quant.Requant{M: make([]float32, len(s))}
+	if out == nil {
+		r.Float = true
+		for c := range s {
+			r.M[c] = quant.Mul32(sx, s[c])
+		}
+		return r
+	}
+	sy, z := out.At(0)
+	r.Zero = z
+	r.Lo, r.Hi = out.Spec.Grid()
+	if n.Attr.Relu {
+		r.Lo = z
+	}
+	for c := range s {
+		r.M[c] = quant.Multiplier(sx, s[c], sy)
+	}
+	return r
+}
+
+func (m *Model) freezeFloat(n *Node, masters map[string]*Param, q *quant.Params, affine Affine) error {
+	w := masters[n.Param(Weight)]
+	frozen := &Param{Shape: slices.Clone(w.Shape)}
+	if q != nil && q.Spec.Format.Rounds16() {
+		rounded := make([]float32, len(w.Data))
+		if err := quant.Round16(rounded, w.Data, q.Spec.Format); err != nil {
+			return n.errorf("weight: %w", err)
+		}
+		frozen.Half = make([]uint16, len(rounded))
+		for i, v := range rounded {
+			frozen.Half[i] = quant.Encode16(v, q.Spec.Format)
+		}
+	} else {
+		frozen.Data = slices.Clone(w.Data)
+	}
+	m.Params[n.Param(Weight)] = frozen
+	if n.Attr.Norm {
+		mul, add := affine.Float32()
+		m.Params[n.Param(Mul)] = &Param{Shape: Shape{n.Attr.Units}, Data: mul}
+		m.Params[n.Param(Add)] = &Param{Shape: Shape{n.Attr.Units}, Data: add}
+		n.Attr.Bias = false
+		return nil
+	}
+	if n.Attr.Bias {
+		m.Params[n.Param(Bias)] = masters[n.Param(Bias)].Clone()
+	}
+	return nil
+}
+
+// Float32 is the affine map in the float32 arithmetic of float layers: y = float32(mul*v) + add. Without batch norm mul
+// is nil.
+func (a Affine) Float32() (mul, add []float32) {
+	add = make([]float32, len(a.B))
+	for c, v := range a.B {
+		add[c] = float32(v)
+	}
+	if a.F == nil {
+		return nil, add
+	}
+	mul = make([]float32, len(a.F))
+	for c, v := range a.F {
+		mul[c] = float32(v)
+	}
+	return mul, add
+}

@@ -1,0 +1,102 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Op is the kind of a node.
+type Op uint8
+
+// The operations. Their exact arithmetic is in docs/arithmetic.md.
+const (
+	Conv      Op = iota + 1 // 2-D convolution
+	Dense                   // matrix product
+	BatchNorm               // per-channel normalisation; a node of its own until Fuse
+	ReLU                    // max(x, 0); fused into Conv or Dense where it follows them
+	MaxPool                 // maximum over windows
+	Flatten                 // to one axis, in memory order (h, w, c)
+)
+
+var opNames = [...]string{Conv: "conv", Dense: "dense", BatchNorm: "batchnorm", ReLU: "relu", MaxPool: "maxpool", Flatten: "flatten"}
+
+func (o Op) String() string {
+	if int(o) < len(opNames) && opNames[o] != "" {
+		return opNames[o]
+	}
+	return fmt.Sprintf("Op(%d)", uint8(o))
+}
+
+// ParseOp reads an operation's name.
+func ParseOp(s string) (Op, error) {
+	for o, name := range opNames {
+		if name == s && s != "" {
+			return Op(o), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown operation %q", s)
+}
+
+// HasWeight reports whether the operation multiplies by a weight: conv and dense.
+func (o Op) HasWeight() bool { return o == Conv || o == Dense }
+
+// SharesScale reports whether the output has the scale and zero point of the input and no quantizer of its own: shape
+// operations, max-pool, and a ReLU that is not fused (max(q, z) on codes).
+func (o Op) SharesScale() bool { return o == MaxPool || o == Flatten || o == ReLU }
+
+// Attr holds the attributes of every operation; an operation reads only its own.
+type Attr struct {
+	Kernel [2]int // conv, maxpool: height, width
+	Stride [2]int // conv, maxpool: vertical, horizontal
+	Pad    [4]int // conv, maxpool: top, left, bottom, right
+	Groups int    // conv: channel groups, at least 1
+	Units  int    // conv: output channels; dense: outputs
+	Bias   bool   // conv, dense: has a bias
+
+	Norm     bool    // conv, dense after Fuse: followed by batch norm
+	Relu     bool    // conv, dense after Fuse: followed by ReLU
+	Eps      float32 // batch norm, or Norm: added to the variance
+	Momentum float32 // batch norm, or Norm: weight of the new batch in the running statistics
+}
+
+// Node is one operation. Name is the name of its output tensor; Layer is the name that its parameters carry and that
+// the user wrote.
+type Node struct {
+	Name    string
+	Layer   string
+	Op      Op
+	In      []string
+	Attr    Attr
+	Shape   Shape          // of the output, set by Shapes
+	Requant *quant.Requant // Frozen integer conv and dense only
+	Origin  string         // file:line of the layer, for messages
+}
+
+// Param is the full name of a parameter of the node's layer.
+func (n *Node) Param(role string) string { return n.Layer + "." + role }
+
+// The roles of parameters.
+const (
+	Weight = "weight" // conv [KH, KW, Cin/Groups, Cout], dense [In, Out]
+	Bias   = "bias"   // [Cout]; int32 codes in a Frozen integer model
+	Gamma  = "gamma"  // batch norm
+	Beta   = "beta"
+	Mean   = "mean" // running statistics, not trained
+	Var    = "var"
+	Mul    = "mul" // Frozen float models: the batch norm as y = mul*v + add
+	Add    = "add"
+)
+
+// Trained reports whether an optimizer updates the parameters of this role.
+func Trained(role string) bool {
+	return role == Weight || role == Bias || role == Gamma || role == Beta
+}
+
+func (n *Node) errorf(format string, args ...any) error {
+	where := ""
+	if n.Origin != "" {
+		where = n.Origin + ": "
+	}
+	return fmt.Errorf("%s%s %q: %w", where, n.Op, n.Layer, fmt.Errorf(format, args...))
+}

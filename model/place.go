@@ -1,0 +1,187 @@
+package model
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// QuantConfig says which Spec every tensor gets.
+type QuantConfig struct {
+	Precision   quant.Precision
+	Weight, Act quant.Spec // the defaults
+	Rules       []Rule     // first match wins
+	Target      quant.Target
+}
+
+// Rule overrides the defaults for the layers whose name matches a glob pattern (path.Match). A nil Spec keeps the
+// default. Act is the spec of the layer's output.
+type Rule struct {
+	Layer       string
+	Weight, Act *quant.Spec
+	Origin      string // file:line
+}
+
+// DefaultQuant is the configuration of a precision without rules.
+func DefaultQuant(p quant.Precision) QuantConfig {
+	return QuantConfig{Precision: p, Weight: quant.WeightSpec(p.Weight), Act: quant.ActSpec(p.Act), Target: quant.ONNX}
+}
+
+// Place assigns a Spec to every tensor that will be quantized: one quantizer for each model input, each weight, and each
+// group of conv or dense with its batch norm and ReLU. Tensors of operations that share their input's scale get theirs
+// in [Share]; the logits stay float32. A rule that matches no layer is an error naming its line. m must be fused.
+func Place(m *Model, q QuantConfig) (*Model, error) {
+	out := m.with(append([]Node(nil), m.Nodes...))
+	out.Stage, out.Precision, out.Target = Quantized, q.Precision, q.Target
+	out.Quant = map[string]*quant.Params{}
+	integer := q.Act.Format.IsInteger()
+	for _, in := range out.Inputs {
+		p := &quant.Params{Spec: q.Act}
+		if integer {
+			p = &quant.Params{Spec: inputSpec(), Scale: []float32{in.Scale}, Zero: []int32{in.Zero}}
+		}
+		out.Quant[in.Name] = p
+	}
+	used := make([]bool, len(q.Rules))
+	for i := range out.Nodes {
+		n := &out.Nodes[i]
+		if !n.Op.HasWeight() {
+			continue
+		}
+		w, a := q.Weight, q.Act
+		for r, rule := range q.Rules {
+			ok, err := path.Match(rule.Layer, n.Layer)
+			if err != nil {
+				return nil, ruleError(rule, fmt.Errorf("layer pattern: %w", err))
+			}
+			if !ok {
+				continue
+			}
+			used[r] = true
+			if rule.Weight != nil {
+				w = *rule.Weight
+			}
+			if rule.Act != nil {
+				a = *rule.Act
+			}
+			break
+		}
+		if w.Format.IsInteger() != integer || a.Format.IsInteger() != integer {
+			return nil, n.errorf("formats %s and %s mix integers with floats under precision %s; keep every layer on integers (a wider one, such as int8, for a sensitive layer) or use fp16 for the whole model", w.Format, a.Format, q.Precision)
+		}
+		out.Quant[n.Param(Weight)] = &quant.Params{Spec: w}
+		if !out.IsOutput(n.Name) {
+			out.Quant[n.Name] = &quant.Params{Spec: a}
+		}
+	}
+	for r, rule := range q.Rules {
+		if !used[r] {
+			return nil, ruleError(rule, fmt.Errorf("matches no layer that has weights (layers: %s), or an earlier rule matches first", strings.Join(out.weightLayers(), ", ")))
+		}
+	}
+	return out, nil
+}
+
+// inputSpec is how model inputs are quantized in every integer precision: their bytes are their codes.
+func inputSpec() quant.Spec {
+	s := quant.ActSpec(quant.Int8)
+	s.Range = quant.MinMax
+	return s
+}
+
+func ruleError(r Rule, err error) error {
+	where := ""
+	if r.Origin != "" {
+		where = r.Origin + ": "
+	}
+	return fmt.Errorf("%srule for layer %q: %w", where, r.Layer, err)
+}
+
+func (m *Model) weightLayers() []string {
+	var names []string
+	for i := range m.Nodes {
+		if m.Nodes[i].Op.HasWeight() {
+			names = append(names, m.Nodes[i].Layer)
+		}
+	}
+	return names
+}
+
+// Share gives the output of every scale-sharing operation the very quantizer of its input: one *quant.Params, two names.
+func Share(m *Model) (*Model, error) {
+	out := m.with(append([]Node(nil), m.Nodes...))
+	for i := range out.Nodes {
+		n := &out.Nodes[i]
+		if !n.Op.SharesScale() {
+			continue
+		}
+		q := out.Quant[n.In[0]]
+		if q == nil {
+			return nil, n.errorf("its input %q has no quantizer", n.In[0])
+		}
+		if out.IsOutput(n.Name) {
+			return nil, n.errorf("a quantized model must end in a dense or conv layer, whose float32 logits are the output")
+		}
+		out.Quant[n.Name] = q
+	}
+	return out, nil
+}
+
+// Check reports the first thing a quantized model cannot mean: a Spec with contradictions, weights that are not signed
+// with zero point 0, activations that are not unsigned per tensor, codes wider than a byte, an operation without a
+// quantized meaning.
+func Check(m *Model) error {
+	if m.Stage != Quantized {
+		return fmt.Errorf("model %q is %s; only a quantized model can be checked", m.Name, m.Stage)
+	}
+	if m.Target != quant.ONNX {
+		return fmt.Errorf("model %q: target %s is not supported", m.Name, m.Target)
+	}
+	for _, name := range m.QuantNames() {
+		if err := m.Quant[name].Spec.Validate(); err != nil {
+			return fmt.Errorf("tensor %q: %w", name, err)
+		}
+	}
+	for i := range m.Nodes {
+		n := &m.Nodes[i]
+		if !n.Op.HasWeight() && !n.Op.SharesScale() {
+			return n.errorf("has no quantized arithmetic")
+		}
+		if n.Op.HasWeight() {
+			if err := n.checkSpecs(m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) checkSpecs(m *Model) error {
+	w := m.Quant[n.Param(Weight)]
+	if w == nil {
+		return n.errorf("its weight has no quantizer")
+	}
+	in := m.Quant[n.In[0]]
+	if in == nil {
+		return n.errorf("its input %q has no quantizer", n.In[0])
+	}
+	if !w.Spec.Format.IsInteger() {
+		return nil
+	}
+	if !w.Spec.Signed || w.Spec.Scheme == quant.Affine || w.Spec.Format.Bits() > 8 {
+		return n.errorf("weight %s: weights must be signed, without zero point and at most 8 bits", w.Spec)
+	}
+	switch w.Spec.Range {
+	case quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile:
+	default:
+		return n.errorf("weight range %q follows batches, and weights have none; use minmax, lsq or mse", w.Spec.Range)
+	}
+	if a := m.Quant[n.Name]; a != nil {
+		if a.Spec.Signed || a.Spec.Per != quant.PerTensor || a.Spec.Format.Bits() > 8 {
+			return n.errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", a.Spec)
+		}
+	}
+	return nil
+}

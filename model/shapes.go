@@ -1,0 +1,158 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Shapes computes every node's output shape and makes the parameters that are missing: zeros, with gamma and var 1. It
+// checks names, inputs and attributes. All errors are reported with the layer's origin.
+func Shapes(m *Model) (*Model, error) {
+	out := m.with(slices.Clone(m.Nodes))
+	shapes := map[string]Shape{}
+	for _, in := range out.Inputs {
+		if len(in.Shape) == 0 || slices.Min(in.Shape) < 1 {
+			return nil, fmt.Errorf("input %q: shape %v must have positive extents", in.Name, in.Shape)
+		}
+		if !(in.Scale > 0) || in.Zero < 0 || in.Zero > 255 {
+			return nil, fmt.Errorf("input %q: scale %v must be positive and zero point %d a byte", in.Name, in.Scale, in.Zero)
+		}
+		shapes[in.Name] = in.Shape
+	}
+	if len(out.Nodes) == 0 {
+		return nil, fmt.Errorf("model %q has no layers", m.Name)
+	}
+	for i := range out.Nodes {
+		n := &out.Nodes[i]
+		if n.Name == "" || shapes[n.Name] != nil {
+			return nil, n.errorf("tensor name %q is empty or used twice", n.Name)
+		}
+		if len(n.In) != 1 {
+			return nil, n.errorf("needs 1 input, has %d", len(n.In))
+		}
+		in, ok := shapes[n.In[0]]
+		if !ok {
+			return nil, n.errorf("reads %q, which no earlier layer makes", n.In[0])
+		}
+		shape, err := n.outShape(in)
+		if err != nil {
+			return nil, err
+		}
+		n.Shape, shapes[n.Name] = shape, shape
+		if err := out.ensureParams(n, in); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range out.Outputs {
+		if shapes[name] == nil {
+			return nil, fmt.Errorf("output %q is not a tensor of model %q", name, m.Name)
+		}
+	}
+	return out, nil
+}
+
+func (n *Node) outShape(in Shape) (Shape, error) {
+	a := n.Attr
+	switch n.Op {
+	case Dense:
+		if len(in) != 1 {
+			return nil, n.errorf("input has shape %v; put a flatten layer before it", in)
+		}
+		if a.Units < 1 {
+			return nil, n.errorf("units is %d; it must be at least 1", a.Units)
+		}
+		return Shape{a.Units}, nil
+	case Conv, MaxPool:
+		if len(in) != 3 {
+			return nil, n.errorf("input has shape %v; it needs height, width and channels", in)
+		}
+		channels := in[2]
+		if n.Op == Conv {
+			channels = a.Units
+			if a.Units < 1 || a.Groups < 1 || in[2]%a.Groups != 0 || a.Units%a.Groups != 0 {
+				return nil, n.errorf("%d input channels, %d filters and %d groups do not fit: both must be multiples of the groups", in[2], a.Units, a.Groups)
+			}
+		}
+		h, err := n.window(0, in[0], a.Pad[0], a.Pad[2])
+		if err != nil {
+			return nil, err
+		}
+		w, err := n.window(1, in[1], a.Pad[1], a.Pad[3])
+		if err != nil {
+			return nil, err
+		}
+		return Shape{h, w, channels}, nil
+	case BatchNorm:
+		if !(a.Eps > 0) || !(a.Momentum > 0 && a.Momentum <= 1) {
+			return nil, n.errorf("eps %v must be positive and momentum %v in (0, 1]", a.Eps, a.Momentum)
+		}
+		return slices.Clone(in), nil
+	case ReLU:
+		return slices.Clone(in), nil
+	case Flatten:
+		return Shape{in.Size()}, nil
+	}
+	return nil, n.errorf("unknown operation")
+}
+
+// window is the number of positions of a window along one axis: floor((extent+pad-kernel)/stride) + 1.
+func (n *Node) window(axis, extent, before, after int) (int, error) {
+	k, s := n.Attr.Kernel[axis], n.Attr.Stride[axis]
+	if k < 1 || s < 1 || before < 0 || after < 0 {
+		return 0, n.errorf("kernel %d and stride %d must be at least 1, padding %d,%d at least 0", k, s, before, after)
+	}
+	if n.Op == MaxPool && (before >= k || after >= k) {
+		return 0, n.errorf("padding %d,%d must be smaller than the window %d", before, after, k)
+	}
+	if extent+before+after < k {
+		return 0, n.errorf("kernel %d is larger than the padded input %d", k, extent+before+after)
+	}
+	return (extent+before+after-k)/s + 1, nil
+}
+
+// paramShapes lists the parameters of a node in a Float or Quantized model.
+func (n *Node) paramShapes(in Shape) map[string]Shape {
+	out := map[string]Shape{}
+	a := n.Attr
+	switch n.Op {
+	case Conv:
+		out[Weight] = Shape{a.Kernel[0], a.Kernel[1], in[2] / a.Groups, a.Units}
+	case Dense:
+		out[Weight] = Shape{in[0], a.Units}
+	case BatchNorm:
+		for _, role := range []string{Gamma, Beta, Mean, Var} {
+			out[role] = Shape{in.Channels()}
+		}
+	}
+	if n.Op.HasWeight() {
+		if a.Bias {
+			out[Bias] = Shape{a.Units}
+		}
+		if a.Norm {
+			for _, role := range []string{Gamma, Beta, Mean, Var} {
+				out[role] = Shape{a.Units}
+			}
+		}
+	}
+	return out
+}
+
+func (m *Model) ensureParams(n *Node, in Shape) error {
+	for role, shape := range n.paramShapes(in) {
+		name := n.Param(role)
+		if p := m.Params[name]; p != nil {
+			if !slices.Equal(p.Shape, shape) {
+				return n.errorf("parameter %q has shape %v, the layer needs %v", name, p.Shape, shape)
+			}
+			continue
+		}
+		p := &Param{Shape: shape, Data: make([]float32, shape.Size())}
+		if role == Gamma || role == Var {
+			for i := range p.Data {
+				p.Data[i] = 1
+			}
+		}
+		m.Params[name] = p
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package model
+
+import "github.com/narrow-ml/narrow/quant"
+
+// PackedBytes is the size of n values in format f with no gaps between them.
+func PackedBytes(n int, f quant.Format) int { return (n*f.Bits() + 7) / 8 }
+
+// WeightBytes is the memory that the weight tensors take as deployed: codes at their width with their scales, 16-bit
+// floats, or float32. Biases and batch norm are not weights; the size of the whole file is measured on the file.
+func (m *Model) WeightBytes() int {
+	total := 0
+	for i := range m.Nodes {
+		total += m.NodeWeightBytes(&m.Nodes[i])
+	}
+	return total
+}
+
+// NodeWeightBytes is the part of one node in [Model.WeightBytes].
+func (m *Model) NodeWeightBytes(n *Node) int {
+	if !n.Op.HasWeight() {
+		return 0
+	}
+	elements := m.Params[n.Param(Weight)].Shape.Size()
+	q := m.Quant[n.Param(Weight)]
+	if q == nil {
+		return PackedBytes(elements, quant.FP32)
+	}
+	bytes := PackedBytes(elements, q.Spec.Format)
+	if q.Spec.Format.IsInteger() {
+		scales := n.Attr.Units
+		if q.Spec.Per == quant.PerTensor {
+			scales = 1
+		}
+		bytes += 4 * scales
+	}
+	return bytes
+}
+
+// MACs is the number of multiplications of one example in a conv or dense node; 0 for other operations.
+func (m *Model) MACs(n *Node) int {
+	if !n.Op.HasWeight() {
+		return 0
+	}
+	positions := 1
+	if n.Op == Conv {
+		positions = n.Shape[0] * n.Shape[1]
+	}
+	return positions * m.Params[n.Param(Weight)].Shape.Size()
+}
