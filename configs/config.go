@@ -1,0 +1,156 @@
+package configs
+
+import (
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Config is one experiment with every default filled in.
+type Config struct {
+	Version int
+	Name    string
+	Seed    uint64
+	Dataset Dataset
+	Model   []Layer
+	Train   Train
+	Quant   *Quant // nil: no quant section; QuantConfig then uses the defaults of the precision
+	QAT     *QAT   // nil: no quantization-aware training
+	Compare Compare
+
+	src *source // where the values came from, for messages and Set
+}
+
+// Dataset names the data and how they are cut.
+type Dataset struct {
+	Name        string
+	Batch       int
+	ValFraction float64 // of the training examples, in [0, 0.5]
+	Limit       int     // use so many training examples; 0 = all
+}
+
+// Layer is one entry of the model list. Exactly one of the pointers is set.
+type Layer struct {
+	Conv    *Conv
+	Dense   *Dense
+	MaxPool *MaxPool
+	Flatten *Flatten
+	ReLU    *ReLU
+
+	origin string // file:line
+}
+
+// Conv is a 2-D convolution with what follows it.
+type Conv struct {
+	Name    string
+	Filters int
+	Kernel  [2]int // height, width
+	Stride  [2]int
+	Pad     [4]int // top, left, bottom, right
+	Groups  int
+	Bias    bool
+	Norm    *BatchNorm // nil: none
+	Act     string     // "relu", or "" for none
+}
+
+// Dense is a fully connected layer with what follows it.
+type Dense struct {
+	Name  string
+	Units int
+	Bias  bool
+	Norm  *BatchNorm
+	Act   string
+}
+
+// BatchNorm holds the numbers of `norm: batch`.
+type BatchNorm struct {
+	Eps      float64 // added to the variance
+	Momentum float64 // weight of the new batch in the running statistics
+}
+
+// MaxPool is the maximum over windows.
+type MaxPool struct {
+	Name   string
+	Size   [2]int
+	Stride [2]int
+	Pad    [4]int
+}
+
+// Flatten turns height, width and channels into one axis.
+type Flatten struct{ Name string }
+
+// ReLU is max(x, 0) on its own; `act: relu` of a layer is the usual form.
+type ReLU struct{ Name string }
+
+// Solver says how parameters are updated. Fields that the optimizer or the schedule has no use for are zero.
+type Solver struct {
+	Optimizer    string // adam, adamw, sgd
+	LR           float64
+	Momentum     float64 // sgd
+	Nesterov     bool    // sgd
+	WeightDecay  float64 // L2 in sgd and adam, decoupled in adamw
+	Beta1, Beta2 float64 // adam, adamw
+	Eps          float64 // adam, adamw
+	Schedule     string  // constant, step, cosine
+	WarmupSteps  int     // linear from 0 to LR
+	StepEvery    int     // step: epochs between two drops
+	StepGamma    float64 // step: factor of a drop
+	MinLR        float64 // cosine: where it ends
+}
+
+// Train says how float training runs.
+type Train struct {
+	Solver
+	Epochs         int
+	Loss           string  // cross_entropy, mse, smooth_l1, bce
+	LabelSmoothing float64 // cross_entropy
+	EarlyStop      int     // epochs without gain on the validation split before stopping; 0 = off
+}
+
+// Quant says how tensors are quantized.
+type Quant struct {
+	Target      quant.Target
+	Weight, Act TensorQuant // complete
+	Rules       []Rule      // first match wins
+	Calibration Calibration
+}
+
+// TensorQuant is the part of a quant.Spec that a configuration chooses. In a rule a zero field keeps the default. Float
+// formats have no scheme, granularity or range.
+type TensorQuant struct {
+	Format quant.Format
+	Scheme quant.Scheme
+	Per    quant.Granularity
+	Range  quant.Range
+}
+
+// Rule overrides the defaults for the layers whose name matches a glob pattern. Act is the layer's output.
+type Rule struct {
+	Layer       string
+	Weight, Act *TensorQuant // nil: keep the default
+
+	origin string
+}
+
+// Calibration says how post-training quantization finds ranges.
+type Calibration struct {
+	Examples   int
+	Method     string  // minmax, percentile, mse
+	Percentile float64 // of the absolute values; for the method percentile
+}
+
+// QAT says how quantization-aware training runs; the loss is that of Train.
+type QAT struct {
+	Solver
+	Start             string  // ptq: from the calibrated model
+	Epochs            float64 // fractions allowed
+	ScaleLR           float64 // learning rate of learned scales (range: lsq)
+	FreezeRangesAfter float64 // fraction of steps
+	FreezeBNAfter     float64 // fraction of steps
+	Fuse              bool    // only false in this version
+}
+
+// Compare says what the compare command runs. The fp32 row is always run, listed or not.
+type Compare struct {
+	Precisions []string // as quant.ParsePrecision reads them
+	Methods    []string // ptq, qat
+	Seeds      int
+}

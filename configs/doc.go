@@ -1,0 +1,44 @@
+// Package configs reads Narrow's YAML: strictly, with every problem at its line, into plain Go values and a
+// [model.Model].
+//
+// # Loading
+//
+// [Load] reads a file, [Preset] a configuration inside the program, [Open] whichever of the two a name means. All of
+// them, and [Parse], take assignments "path=value" as the command line's --set gives them; they are applied before
+// anything is checked, and a problem in one names it. What comes back is complete: every default is filled in, and
+// [Config.Marshal] writes it out, so that a run folder never depends on the defaults of another version.
+//
+// Nothing is ignored. Unknown and repeated keys, keys without a value, 8.5 where a whole number belongs, a second
+// document, a setting that its neighbours make meaningless (momentum for Adam), a rule that matches no layer: each is a
+// [Problem], and all of them are returned at once in an [*Errors].
+//
+// # Units
+//
+//	epochs                    passes over the training examples; in qat: a fraction is allowed (0.5)
+//	steps                     one batch each; warmup_steps counts them
+//	freeze_*_after            a fraction of all QAT steps, 0 = from the first step, 1 = never
+//	lr, scale_lr              learning rate of weights, and of learned quantization scales (range: lsq)
+//	pad                       same | valid | p | [top, left, bottom, right]
+//
+// pad "same" adds kernel-1 cells along each axis, (kernel-1)/2 of them before, so that a stride of s gives
+// ceil(extent/s) positions whatever the extent; with an odd kernel it is PyTorch's padding=kernel/2.
+//
+// # Defaults
+//
+//	name            the file's name                seed             1
+//	dataset         batch 64, val_fraction 0.1, limit 0 (all examples)
+//	conv            stride 1, pad same, groups 1, bias unless there is a norm; norm: eps 0.00001, momentum 0.1
+//	dense           bias unless there is a norm
+//	maxpool         stride = size, pad valid
+//	train           optimizer adam, lr 0.001 (sgd 0.01), schedule constant, loss cross_entropy; epochs must be given
+//	                adam, adamw: beta1 0.9, beta2 0.999, eps 0.00000001; adamw: weight_decay 0.01; sgd: momentum 0.9
+//	                schedule step: step_every 1 (epoch), step_gamma 0.1; cosine: min_lr 0
+//	quant           weights int8 symmetric per channel minmax; activations int8 affine per tensor envelope; target onnx
+//	                calibration on 1024 examples by minmax; percentile 99.99
+//	qat             start ptq, epochs 1, lr half of train's, scale_lr a tenth of lr, the optimizer of train
+//	                with its constants, schedule cosine, freeze_ranges_after 0.8, freeze_bn_after 0.5
+//	compare         precisions fp32 and int8, methods ptq (and qat where the section is there), seeds 3
+//
+// Sources: Adam's constants arXiv:1412.6980; decoupled weight decay arXiv:1711.05101; LSQ arXiv:1902.08153; freezing of
+// batch norm statistics and ranges near the end of QAT arXiv:1806.08342 section 3.
+package configs

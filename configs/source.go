@@ -1,0 +1,7 @@
+package configs
+
+// source is the text a Config came from.
+type source struct {
+	name  string
+	lines []string
+}
