@@ -1,0 +1,264 @@
+package gx_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+)
+
+// square is y = x*x with dx = 2*x*dy, and the sum of dy as a second result of its backward kernel.
+type square struct {
+	y  *tensor.Dense
+	on func() // what else Run does
+}
+
+func newSquare(n int) *square { return &square{y: gx.NewTensor(n)} }
+
+func (k *square) Run(in []G.Value) (G.Value, error) {
+	x, err := gx.Floats(in[0])
+	if err != nil {
+		return nil, err
+	}
+	if k.on != nil {
+		k.on()
+	}
+	y := k.y.Data().([]float32)
+	for i, v := range x {
+		y[i] = v * v
+	}
+	return k.y, nil
+}
+
+func (k *square) Needs() []bool { return []bool{true} }
+
+func (k *square) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	b := &squareBack{dx: gx.NewTensor(in[0].Shape()...)}
+	n, err := gx.Apply(b, "square/dx", b.dx, in[0], grad)
+	return G.Nodes{n}, err
+}
+
+type squareBack struct{ dx *tensor.Dense }
+
+func (k *squareBack) Run(in []G.Value) (G.Value, error) {
+	x, _ := gx.Floats(in[0])
+	dy, _ := gx.Floats(in[1])
+	dx := k.dx.Data().([]float32)
+	for i := range dx {
+		dx[i] = 2 * x[i] * dy[i]
+	}
+	return k.dx, nil
+}
+
+func leaf(t testing.TB, g *G.ExprGraph, name string, data ...float32) *G.Node {
+	t.Helper()
+	n, err := gx.Leaf(g, name, gx.Wrap(data, len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func apply(t testing.TB, k gx.Kernel, name string, out G.Value, in ...*G.Node) *G.Node {
+	t.Helper()
+	n, err := gx.Apply(k, name, out, in...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestRunTwiceAndGradientsDoNotAccumulate(t *testing.T) {
+	g := G.NewGraph()
+	x := leaf(t, g, "x", 1, 2, 3)
+	k := newSquare(3)
+	cost := G.Must(G.Sum(apply(t, k, "square", k.y, x)))
+	grads, err := gx.Grad(cost, x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := gx.NewMachine(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	data := x.Value().Data().([]float32)
+	for run := range 3 {
+		data[0] = float32(run) // the second run would not see this without Reset
+		if err := m.Run(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := gx.Floats(gx.Output(grads[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []float32{2 * float32(run), 4, 6}
+		for i := range want {
+			if got[i] != want[i] {
+				t.Errorf("run %d: gradient %v, want %v", run, got, want)
+				break
+			}
+		}
+	}
+}
+
+func TestPanicsBecomeErrors(t *testing.T) {
+	g := G.NewGraph()
+	x := leaf(t, g, "x", 1)
+	k := newSquare(1)
+	cause := errors.New("boom")
+	k.on = func() { panic(cause) }
+	apply(t, k, "square", k.y, x)
+	m, err := gx.NewMachine(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.Run()
+	var p *gx.PanicError
+	if !errors.As(err, &p) && (err == nil || !strings.Contains(err.Error(), "square: panic: boom")) {
+		t.Fatalf("panic of an op gave %v", err)
+	}
+	k.on = nil
+	if err := m.Run(); err != nil {
+		t.Fatalf("the machine is unusable after an error: %v", err)
+	}
+}
+
+// Gorgonia takes SoftMax and LogSoftMax of one node for the same op; ours stay apart however alike they are.
+func TestNodesAreNotMerged(t *testing.T) {
+	g := G.NewGraph()
+	x := leaf(t, g, "x", 1, 2)
+	a, b := newSquare(2), newSquare(2)
+	if apply(t, a, "square", a.y, x) == apply(t, b, "square", b.y, x) {
+		t.Error("two ops with the same name and input became one node")
+	}
+	if err := gx.CheckHashes(g); err != nil {
+		t.Error(err)
+	}
+	m := G.NewMatrix(g, tensor.Float32, G.WithShape(1, 2), G.WithName("m"))
+	soft, log := G.Must(G.SoftMax(m)), G.Must(G.LogSoftMax(m))
+	if soft != log {
+		t.Error("Gorgonia no longer merges SoftMax and LogSoftMax: this guard's reason is gone")
+	}
+}
+
+func TestCheckHashesReportsCollisions(t *testing.T) {
+	g := G.NewGraph()
+	leaf(t, g, "x", 1)
+	leaf(t, g, "x", 2) // inputs hash their name and type
+	if len(g.AllNodes()) < 2 {
+		if gx.CheckHashes(g) != nil {
+			t.Error("one node collides with itself")
+		}
+		t.Log("Gorgonia merged the two inputs itself")
+		return
+	}
+	if err := gx.CheckHashes(g); err == nil || !strings.Contains(err.Error(), `"x"`) {
+		t.Errorf("two inputs called x: %v", err)
+	}
+	if _, err := gx.NewMachine(g); err == nil {
+		t.Error("NewMachine accepts colliding hashes")
+	}
+}
+
+// After a run the node's own value may be another node's: Watch keeps the right one.
+func TestWatch(t *testing.T) {
+	g := G.NewGraph()
+	x := leaf(t, g, "x", 1, 2)
+	k := newSquare(2)
+	y := apply(t, k, "square", k.y, x)
+	b := G.Must(G.Neg(y))
+	w := gx.Watch(b)
+	c := G.Must(G.Tanh(b))
+	G.Must(G.Add(c, c))
+	if _, err := w.Values(); err == nil {
+		t.Error("values before the first run")
+	}
+	m, err := gx.NewMachine(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := w.Values()
+	if err != nil || len(v) != 2 || v[0] != -1 || v[1] != -4 {
+		t.Errorf("watched %v (%v), want [-1 -4]", v, err)
+	}
+}
+
+func TestSideGivesSecondGradient(t *testing.T) {
+	g := G.NewGraph()
+	x := leaf(t, g, "x", 1, 2)
+	k := newSquare(2)
+	y := apply(t, k, "square", k.y, x)
+	extra := gx.Wrap([]float32{7, 8}, 2)
+	s, err := gx.Side("extra", extra, y)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := gx.Watch(s)
+	m, err := gx.NewMachine(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := w.Values(); err != nil || v[0] != 7 || v[1] != 8 {
+		t.Errorf("side node holds %v (%v)", v, err)
+	}
+}
+
+func TestLispMachineIsRefused(t *testing.T) {
+	g := G.NewGraph()
+	x := leaf(t, g, "x", 1, 2)
+	k := newSquare(2)
+	G.Must(G.Sum(apply(t, k, "square", k.y, x)))
+	lm := G.NewLispMachine(g)
+	defer lm.Close()
+	if err := lm.RunAll(); err == nil {
+		t.Error("the LispMachine ran an op that has no DoDiff")
+	}
+}
+
+// wrong says it needs a gradient and gives none.
+type wrong struct{ *square }
+
+func (wrong) Backward(G.Nodes, *G.Node, *G.Node) (G.Nodes, error) { return G.Nodes{nil}, nil }
+
+func TestErrorsNameTheOp(t *testing.T) {
+	g := G.NewGraph()
+	x := leaf(t, g, "x", 1, 2)
+	if _, err := gx.Apply(newSquare(2), "orphan", gx.NewTensor(2)); err == nil || !strings.Contains(err.Error(), "orphan") {
+		t.Errorf("no input: %v", err)
+	}
+	if _, err := gx.Apply(newSquare(2), "hole", gx.NewTensor(2), nil); err == nil || !strings.Contains(err.Error(), "hole") {
+		t.Errorf("nil input: %v", err)
+	}
+	k := wrong{newSquare(2)}
+	cost := G.Must(G.Sum(apply(t, k, "liar", k.y, x)))
+	if _, err := gx.Grad(cost, x); err == nil || !strings.Contains(err.Error(), "liar") {
+		t.Errorf("missing gradient: %v", err)
+	}
+}
+
+func Example() {
+	g := G.NewGraph()
+	x, _ := gx.Leaf(g, "x", gx.Wrap([]float32{1, 2, 3}, 3))
+	k := newSquare(3)
+	y, _ := gx.Apply(k, "square", k.y, x)
+	grads, _ := gx.Grad(G.Must(G.Sum(y)), x)
+	m, _ := gx.NewMachine(g)
+	defer m.Close()
+	fmt.Println(m.Run())
+	fmt.Println(gx.Floats(gx.Output(grads[0])))
+	// Output:
+	// <nil>
+	// [2 4 6] <nil>
+}
