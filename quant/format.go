@@ -67,6 +67,15 @@ func (f Format) String() string {
 	return formats[f].name
 }
 
+// MarshalText writes the format's name.
+func (f Format) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads a format's name.
+func (f *Format) UnmarshalText(b []byte) (err error) {
+	*f, err = ParseFormat(string(b))
+	return err
+}
+
 // Formats lists the format names, widest float first.
 func Formats() []string {
 	var names []string

@@ -72,6 +72,9 @@ func ParseRounding(s string) (Rounding, error) {
 }
 
 func enumName(kind string, names []string, v uint8) string {
+	if v == 0 {
+		return ""
+	}
 	if int(v) < len(names) && names[v] != "" {
 		return names[v]
 	}
@@ -90,6 +93,32 @@ func parseEnum[E ~uint8](kind string, names []string, s string) (E, error) {
 		allowed = append(allowed, n)
 	}
 	return 0, fmt.Errorf("unknown %s %q (allowed: %s)", kind, s, strings.Join(allowed, ", "))
+}
+
+// The enums read and write as their names in JSON.
+
+func (v Scheme) MarshalText() ([]byte, error)      { return []byte(v.String()), nil }
+func (v Granularity) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+func (v Range) MarshalText() ([]byte, error)       { return []byte(v.String()), nil }
+func (v Rounding) MarshalText() ([]byte, error)    { return []byte(v.String()), nil }
+
+func (v *Scheme) UnmarshalText(b []byte) (err error) { *v, err = orZero(b, ParseScheme); return err }
+func (v *Granularity) UnmarshalText(b []byte) (err error) {
+	*v, err = orZero(b, ParseGranularity)
+	return err
+}
+func (v *Range) UnmarshalText(b []byte) (err error) { *v, err = orZero(b, ParseRange); return err }
+func (v *Rounding) UnmarshalText(b []byte) (err error) {
+	*v, err = orZero(b, ParseRounding)
+	return err
+}
+
+// orZero parses b; the unset value of an enum, which float formats carry, is the empty string.
+func orZero[E any](b []byte, parse func(string) (E, error)) (v E, err error) {
+	if len(b) == 0 {
+		return v, nil
+	}
+	return parse(string(b))
 }
 
 // Spec says how one tensor is quantized. It is comparable; the zero value is invalid.
@@ -142,6 +171,9 @@ func (s Spec) Validate() error {
 	}
 	if s.Per == PerChannel && s.Scheme == Affine {
 		return fmt.Errorf("affine per channel is not supported: per-channel tensors are weights, and weights need zero point 0")
+	}
+	if s.Scheme == PowerOfTwo && s.Range == LSQ {
+		return fmt.Errorf("lsq learns scales that are not powers of two: use scheme symmetric, or another range method")
 	}
 	return nil
 }
