@@ -1,0 +1,125 @@
+package kernel
+
+import "math"
+
+// Batch norm over the last axis (arXiv:1502.03167), N rows:
+//
+//	mean[c] = 1/N sum x        var[c] = 1/N sum (x-mean)^2
+//	y = (x-mean)*a + beta      a = gamma*invStd, invStd = 1/sqrt(var+eps)
+//
+// Training runs in passes so that shards can be joined between them:
+// SumColumns, Combine, BatchMean; SumSquaredDeviations, Combine, BatchInvStd;
+// Normalize. The backward pass is NormalizeGradSums, Combine, NormalizeGrad.
+
+// BatchMean turns column sums over n rows into means.
+func BatchMean(mean []float32, sums []float64, n int) {
+	mean = mean[:len(sums)]
+	for c, v := range sums {
+		mean[c] = float32(v / float64(n))
+	}
+}
+
+// SumSquaredDeviations writes dst[c] = sum of (x[r,c]-mean[c])^2, one shard's
+// part.
+func SumSquaredDeviations(dst []float64, x, mean []float32, channels int) {
+	mean = mean[:channels]
+	eachColumnBlock(dst, len(x), channels, func(lane []float32, at int) {
+		mu := mean[at%channels:][:len(lane)]
+		for c, v := range x[at:][:len(lane)] {
+			d := v - mu[c]
+			lane[c] += float32(d * d)
+		}
+	})
+}
+
+// BatchInvStd turns sums of squared deviations over n rows into the biased
+// variance and 1/sqrt(variance+eps).
+func BatchInvStd(invStd, variance []float32, sums []float64, n int, eps float64) {
+	invStd, variance = invStd[:len(sums)], variance[:len(sums)]
+	for c, v := range sums {
+		v /= float64(n)
+		variance[c] = float32(v)
+		invStd[c] = float32(1 / math.Sqrt(v+eps))
+	}
+}
+
+// InvStd writes 1/sqrt(variance+eps), for batch norm with running statistics.
+func InvStd(invStd, variance []float32, eps float64) {
+	invStd = invStd[:len(variance)]
+	for c, v := range variance {
+		invStd[c] = float32(1 / math.Sqrt(float64(v)+eps))
+	}
+}
+
+// UpdateRunning moves running statistics by momentum towards the batch's:
+// r += momentum*(batch-r). The variance is the unbiased one, times n/(n-1).
+func UpdateRunning(runMean, runVar, mean, variance []float32, n int, momentum float64) {
+	runMean, runVar, variance = runMean[:len(mean)], runVar[:len(mean)], variance[:len(mean)]
+	unbias := 1.0
+	if n > 1 {
+		unbias = float64(n) / float64(n-1)
+	}
+	for c := range mean {
+		m, v := float64(runMean[c]), float64(runVar[c])
+		runMean[c] = float32(m + float64(momentum*(float64(mean[c])-m)))
+		runVar[c] = float32(v + float64(momentum*(float64(variance[c])*unbias-v)))
+	}
+}
+
+// Normalize writes y = (x-mean[c])*(gamma[c]*invStd[c]) + beta[c]. y may be x.
+func Normalize(y, x, mean, invStd, gamma, beta []float32, channels int) {
+	r := rows(len(x), channels)
+	y = y[:len(x)]
+	mean, invStd, gamma, beta = mean[:channels], invStd[:channels], gamma[:channels], beta[:channels]
+	for i := range r {
+		out := y[i*channels:][:channels]
+		for c, v := range x[i*channels:][:channels] {
+			out[c] = float32((v-mean[c])*float32(gamma[c]*invStd[c])) + beta[c]
+		}
+	}
+}
+
+// NormalizeGradSums writes one shard's parts of dgamma[c] = sum dy*xhat and
+// dbeta[c] = sum dy, where xhat = (x-mean)*invStd.
+func NormalizeGradSums(dgamma, dbeta []float64, dy, x, mean, invStd []float32, channels int) {
+	dy = dy[:len(x)]
+	mean, invStd = mean[:channels], invStd[:channels]
+	SumColumns(dbeta, dy, channels)
+	eachColumnBlock(dgamma, len(x), channels, func(lane []float32, at int) {
+		c0 := at % channels
+		mu, is, g := mean[c0:][:len(lane)], invStd[c0:][:len(lane)], dy[at:][:len(lane)]
+		for c, v := range x[at:][:len(lane)] {
+			lane[c] += float32(g[c] * float32((v-mu[c])*is[c]))
+		}
+	})
+}
+
+// NormalizeGrad writes the gradient of x when mean and variance are the
+// batch's, n rows in all shards together:
+//
+//	dx = gamma*invStd * (dy - dbeta/n - xhat*dgamma/n)
+//
+// dgamma and dbeta are the combined sums. dx may be dy.
+func NormalizeGrad(dx, dy, x, mean, invStd, gamma []float32, dgamma, dbeta []float64, n, channels int) {
+	r := rows(len(x), channels)
+	dx, dy = dx[:len(x)], dy[:len(x)]
+	mean, invStd, gamma = mean[:channels], invStd[:channels], gamma[:channels]
+	dgamma, dbeta = dgamma[:channels], dbeta[:channels]
+	for c0 := 0; c0 < channels; c0 += columnChunk {
+		c1 := min(c0+columnChunk, channels)
+		var a, b, g [columnChunk]float32 // gamma*invStd, dbeta/n, invStd*dgamma/n
+		for c := c0; c < c1; c++ {
+			a[c-c0] = gamma[c] * invStd[c]
+			b[c-c0] = float32(dbeta[c] / float64(n))
+			g[c-c0] = float32(float64(invStd[c]) * dgamma[c] / float64(n))
+		}
+		for i := range r {
+			at := i * channels
+			for c := c0; c < c1; c++ {
+				j := c - c0
+				d := dy[at+c] - b[j] - float32((x[at+c]-mean[c])*g[j])
+				dx[at+c] = d * a[j]
+			}
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package kernel
+
+// Sums over rows, the reductions of bias gradients and batch norm. Each adds
+// float32 lanes over blocks of columnBlock rows and joins the blocks in
+// float64, in order: a block is short enough that float32 loses nothing that
+// matters, and the order is the same in every tier.
+
+// columnBlock is the number of rows added in float32 before they join the
+// float64 sum. It is part of the arithmetic.
+const columnBlock = 32
+
+// columnChunk is how many channels the Go loops keep in local lanes.
+const columnChunk = 64
+
+// SumColumns writes dst[c] = sum of x[r,c] over the rows of x. It is one
+// shard's part: Combine joins the parts.
+func SumColumns(dst []float64, x []float32, channels int) {
+	eachColumnBlock(dst, len(x), channels, func(lane []float32, at int) {
+		for c, v := range x[at:][:len(lane)] {
+			lane[c] += v
+		}
+	})
+}
+
+// Combine adds the partial results of shards, parts[s*n+c], into dst[c] in the
+// order of s. dst has n elements.
+func Combine(dst []float64, parts []float64, n int) {
+	dst = dst[:n]
+	clear(dst)
+	for s := range rows(len(parts), n) {
+		for c, v := range parts[s*n:][:n] {
+			dst[c] += v
+		}
+	}
+}
+
+// Round32 rounds float64 results to float32.
+func Round32(dst []float32, src []float64) {
+	dst = dst[:len(src)]
+	for i, v := range src {
+		dst[i] = float32(v)
+	}
+}
+
+// SumSquares returns the sum of squares of x: 16 float32 lanes over blocks of
+// 4096 elements, joined by a fixed tree, blocks added in float64.
+func SumSquares(x []float32) float64 {
+	const block = 4096
+	var total float64
+	for len(x) > 0 {
+		part := x[:min(block, len(x))]
+		x = x[len(part):]
+		var lane [16]float32
+		for ; len(part) >= 16; part = part[16:] {
+			for i, v := range part[:16] {
+				lane[i] += float32(v * v)
+			}
+		}
+		for i, v := range part {
+			lane[i] += float32(v * v)
+		}
+		total += float64(tree16(&lane))
+	}
+	return total
+}
+
+// tree16 joins sixteen lanes: halves onto halves, in this order always.
+func tree16[T float32 | float64](lane *[16]T) T {
+	for width := 8; width > 0; width /= 2 {
+		for i := range width {
+			lane[i] += lane[i+width]
+		}
+	}
+	return lane[0]
+}
+
+// eachColumnBlock clears dst and runs add over every row of n elements in
+// rows of the given number of channels: add receives the lanes of a chunk of
+// channels and the offset of that chunk in its row.
+func eachColumnBlock(dst []float64, n, channels int, add func(lane []float32, at int)) {
+	r := rows(n, channels)
+	dst = dst[:channels]
+	clear(dst)
+	var lanes [columnChunk]float32
+	for r0 := 0; r0 < r; r0 += columnBlock {
+		r1 := min(r0+columnBlock, r)
+		for c0 := 0; c0 < channels; c0 += columnChunk {
+			lane := lanes[:min(columnChunk, channels-c0)]
+			clear(lane)
+			for i := r0; i < r1; i++ {
+				add(lane, i*channels+c0)
+			}
+			for c, v := range lane {
+				dst[c0+c] += float64(v)
+			}
+		}
+	}
+}

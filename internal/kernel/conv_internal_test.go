@@ -1,0 +1,204 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/narrow-ml/narrow/internal/qtest"
+)
+
+// convCases cover kernel, stride, asymmetric padding, groups and dilation.
+var convCases = []ConvGeom{
+	{H: 1, W: 1, Cin: 1, KH: 1, KW: 1, Cout: 1, StrideH: 1, StrideW: 1, Groups: 1},
+	{H: 6, W: 5, Cin: 3, KH: 1, KW: 1, Cout: 7, StrideH: 1, StrideW: 1, Groups: 1},
+	{H: 6, W: 5, Cin: 3, KH: 1, KW: 1, Cout: 7, StrideH: 2, StrideW: 2, Groups: 1},
+	{H: 5, W: 7, Cin: 4, KH: 3, KW: 3, Cout: 8, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
+	{H: 14, W: 14, Cin: 16, KH: 3, KW: 3, Cout: 33, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
+	{H: 7, W: 9, Cin: 1, KH: 3, KW: 2, Cout: 5, StrideH: 2, StrideW: 1, PadTop: 2, PadRight: 1, Groups: 1},
+	{H: 9, W: 8, Cin: 5, KH: 5, KW: 3, Cout: 20, StrideH: 2, StrideW: 3, PadTop: 0, PadLeft: 2, PadBottom: 3, PadRight: 1, Groups: 1},
+	{H: 9, W: 8, Cin: 8, KH: 3, KW: 3, Cout: 6, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, PadBottom: 2, PadRight: 2, Groups: 1, DilationH: 2, DilationW: 2},
+	{H: 8, W: 10, Cin: 4, KH: 3, KW: 3, Cout: 6, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, Groups: 1, DilationH: 1, DilationW: 3},
+	{H: 7, W: 6, Cin: 6, KH: 3, KW: 3, Cout: 4, StrideH: 1, StrideW: 2, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 2},
+	{H: 7, W: 6, Cin: 19, KH: 3, KW: 3, Cout: 19, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 19},
+	{H: 7, W: 6, Cin: 4, KH: 3, KW: 3, Cout: 8, StrideH: 2, StrideW: 1, PadTop: 1, PadBottom: 1, PadRight: 2, Groups: 4},
+	{H: 1, W: 20, Cin: 3, KH: 1, KW: 5, Cout: 4, StrideH: 1, StrideW: 2, PadLeft: 2, PadRight: 2, Groups: 1},
+	{H: 4, W: 4, Cin: 2, KH: 4, KW: 4, Cout: 3, StrideH: 1, StrideW: 1, Groups: 1},
+	{H: 2, W: 2, Cin: 4, KH: 3, KW: 3, Cout: 4, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, PadBottom: 2, PadRight: 2, Groups: 1},
+	{H: 12, W: 12, Cin: 32, KH: 3, KW: 3, Cout: 64, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
+	{H: 3, W: 3, Cin: 130, KH: 3, KW: 3, Cout: 40, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
+}
+
+// eachProduct calls f with the offsets of every x, y and w that meet in the
+// definition of the convolution; x is -1 outside the image.
+func eachProduct(n int, g ConvGeom, f func(x, y, w int)) {
+	outH, outW := g.OutH(), g.OutW()
+	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
+	for i := range n {
+		for oy := range outH {
+			for ox := range outW {
+				for co := range g.Cout {
+					y := ((i*outH+oy)*outW+ox)*g.Cout + co
+					for kh := range g.KH {
+						for kw := range g.KW {
+							for ci := range gi {
+								iy := oy*g.StrideH - g.PadTop + kh*max(1, g.DilationH)
+								ix := ox*g.StrideW - g.PadLeft + kw*max(1, g.DilationW)
+								x := -1
+								if iy >= 0 && iy < g.H && ix >= 0 && ix < g.W {
+									x = ((i*g.H+iy)*g.W+ix)*g.Cin + co/per*gi + ci
+								}
+								f(x, y, ((kh*g.KW+kw)*gi+ci)*g.Cout+co)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestConvAgainstDefinition(t *testing.T) {
+	const n = 3
+	for i, g := range convCases {
+		if err := g.Check(); err != nil {
+			t.Fatalf("case %d: %v", i, err)
+		}
+		r := newRand(uint64(i))
+		x := make([]float32, n*g.inSize())
+		w := make([]float32, g.weightSize())
+		bias := make([]float32, g.Cout)
+		dy := make([]float32, n*g.outSize())
+		for _, v := range [][]float32{x, w, bias, dy} {
+			randomF32(r, v, false)
+		}
+		y64, dx64, dw64 := make([]float64, len(dy)), make([]float64, len(x)), make([]float64, len(w))
+		for j := range y64 {
+			y64[j] = float64(bias[j%g.Cout])
+		}
+		eachProduct(n, g, func(xi, yi, wi int) {
+			if xi >= 0 {
+				y64[yi] += float64(x[xi]) * float64(w[wi])
+				dx64[xi] += float64(dy[yi]) * float64(w[wi])
+				dw64[wi] += float64(dy[yi]) * float64(x[xi])
+			}
+		})
+		eachTier(t, func(t *testing.T, kern *isa) {
+			var s Scratch
+			y := qtest.Guarded[float32](len(dy), i)
+			kern.convForward(y.Data, x, w, bias, n, g, &s)
+			dx := qtest.Guarded[float32](len(x), i+1)
+			randomF32(r, dx.Data, false) // must be overwritten
+			kern.convBackwardInput(dx.Data, dy, w, n, g, &s)
+			dw := qtest.Guarded[float32](len(w), i+2)
+			randomF32(r, dw.Data, false)
+			kern.convBackwardWeight(dw.Data, x, dy, n, g, false, &s)
+			// sums of up to 1200 terms of magnitude one
+			for _, err := range []error{
+				qtest.Close("y", y.Data, y64, 1e-5, 3e-4), y.Check(),
+				qtest.Close("dx", dx.Data, dx64, 1e-5, 3e-4), dx.Check(),
+				qtest.Close("dw", dw.Data, dw64, 1e-5, 3e-4), dw.Check(),
+			} {
+				if err != nil {
+					t.Errorf("%+v: %v", g, err)
+				}
+			}
+			kern.convBackwardWeight(dw.Data, x, dy, n, g, true, &s)
+			for j := range dw64 {
+				if math.Abs(float64(dw.Data[j])-2*dw64[j]) > 1e-3 {
+					t.Fatalf("%+v: accumulated dw[%d] = %v, want %v", g, j, dw.Data[j], 2*dw64[j])
+				}
+			}
+			// images do not influence each other
+			one := make([]float32, g.outSize())
+			kern.convForward(one, x[g.inSize():], w, bias, 1, g, &s)
+			if err := qtest.SameBits("image 1", one, y.Data[g.outSize():2*g.outSize()]); err != nil {
+				t.Errorf("%+v: %v", g, err)
+			}
+		})
+	}
+}
+
+func TestConvU8S8AgainstDefinition(t *testing.T) {
+	const n = 2
+	for i, g := range convCases {
+		r := newRand(uint64(i))
+		x := make([]uint8, n*g.inSize())
+		w := make([]int8, g.weightSize())
+		randomCodes(r, x)
+		randomCodes(r, w)
+		zero := uint8(r.Uint32())
+		want := make([]int32, n*g.outSize())
+		signed := make([]int32, len(want))
+		eachProduct(n, g, func(xi, yi, wi int) {
+			q := int32(zero)
+			if xi >= 0 {
+				q = int32(x[xi])
+			}
+			want[yi] += q * int32(w[wi])
+			signed[yi] += (q - int32(zero)) * int32(w[wi])
+		})
+		bias, m := make([]int32, g.Cout), make([]float32, g.Cout)
+		for c := range m {
+			bias[c], m[c] = r.Int32N(1000)-500, float32(r.Float64())/500
+		}
+		wantU8 := make([]uint8, len(want))
+		generic().requantRows(wantU8, want, bias, m, 12, 3, 250, g.Cout)
+		eachTier(t, func(t *testing.T, kern *isa) {
+			var s Scratch
+			var p PackedS8
+			kern.packS8(&p, w, g.Depth(), g.Cout)
+			acc := qtest.Guarded[int32](len(want), i)
+			kern.convU8S8(acc.Data, x, zero, &p, n, g, &s)
+			if err := qtest.Same("acc", acc.Data, want); err != nil {
+				t.Fatalf("%+v: %v", g, err)
+			}
+			if err := acc.Check(); err != nil {
+				t.Fatalf("%+v: %v", g, err)
+			}
+			for j, v := range acc.Data {
+				if got := v - int32(zero)*p.ColSums[j%g.Cout]; got != signed[j] {
+					t.Fatalf("%+v: sum (q-z)*w [%d] = %d, want %d", g, j, got, signed[j])
+				}
+			}
+			dst := qtest.Guarded[uint8](len(want), i)
+			kern.convU8S8Requant(dst.Data, x, zero, &p, bias, m, 12, 3, 250, n, g, &s)
+			if err := qtest.Same("codes", dst.Data, wantU8); err != nil {
+				t.Fatalf("%+v: %v", g, err)
+			}
+			if err := dst.Check(); err != nil {
+				t.Fatalf("%+v: %v", g, err)
+			}
+		})
+	}
+}
+
+func TestConvGeomCheck(t *testing.T) {
+	good := ConvGeom{H: 4, W: 4, Cin: 4, KH: 3, KW: 3, Cout: 4, StrideH: 1, StrideW: 1, Groups: 1}
+	if err := good.Check(); err != nil {
+		t.Fatal(err)
+	}
+	bad := map[string]func(*ConvGeom){
+		"size":     func(g *ConvGeom) { g.H = 0 },
+		"kernel":   func(g *ConvGeom) { g.KW = 0 },
+		"stride":   func(g *ConvGeom) { g.StrideW = 0 },
+		"padding":  func(g *ConvGeom) { g.PadLeft = -1 },
+		"groups":   func(g *ConvGeom) { g.Groups = 3 },
+		"groups 0": func(g *ConvGeom) { g.Groups = 0 },
+		"fit":      func(g *ConvGeom) { g.KH = 5 },
+		"dilation": func(g *ConvGeom) { g.DilationW = 2 },
+	}
+	for name, change := range bad {
+		g := good
+		change(&g)
+		if g.Check() == nil {
+			t.Errorf("%s: %+v was accepted", name, g)
+		}
+	}
+}
+
+func ExampleConvGeom() {
+	g := ConvGeom{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 32, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, Groups: 1}
+	fmt.Println(g.Check(), g.OutH(), g.OutW(), g.Depth())
+	// Output: <nil> 14 14 9
+}

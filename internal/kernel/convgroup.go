@@ -1,0 +1,98 @@
+package kernel
+
+// Grouped convolutions are plain loops over taps. Depthwise ones, where each
+// input channel has its own filters, run along the channel axis.
+
+// eachTap calls f for every pair of an output pixel and a kernel tap inside
+// the image: offsets of the input pixel, of the output pixel and of the tap's
+// weights, in row-major order of pixels, then taps.
+func eachTap(n int, g ConvGeom, f func(x, y, w int)) {
+	outH, outW := g.OutH(), g.OutW()
+	dh, dw := g.dilH(), g.dilW()
+	tap := g.Cin / g.Groups * g.Cout
+	for i := range n {
+		for oy := range outH {
+			y0 := oy*g.StrideH - g.PadTop
+			yLo, yHi := taps(y0, dh, g.KH, g.H)
+			for ox := range outW {
+				x0 := ox*g.StrideW - g.PadLeft
+				xLo, xHi := taps(x0, dw, g.KW, g.W)
+				out := ((i*outH+oy)*outW + ox) * g.Cout
+				for kh := yLo; kh < yHi; kh++ {
+					for kw := xLo; kw < xHi; kw++ {
+						f(((i*g.H+y0+kh*dh)*g.W+x0+kw*dw)*g.Cin, out, (kh*g.KW+kw)*tap)
+					}
+				}
+			}
+		}
+	}
+}
+
+func groupForward(y, x, w []float32, n int, g ConvGeom) {
+	clear(y)
+	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
+	eachTap(n, g, func(xo, yo, wo int) {
+		xp, yp := x[xo:][:g.Cin], y[yo:][:g.Cout]
+		if gi == 1 && per == 1 {
+			for c, wv := range w[wo:][:g.Cout] {
+				yp[c] += float32(xp[c] * wv)
+			}
+			return
+		}
+		for c := range gi {
+			wr := w[wo+c*g.Cout:][:g.Cout]
+			for group := range g.Groups {
+				xv := xp[group*gi+c]
+				for j := group * per; j < (group+1)*per; j++ {
+					yp[j] += float32(xv * wr[j])
+				}
+			}
+		}
+	})
+}
+
+func groupBackwardInput(dx, dy, w []float32, n int, g ConvGeom) {
+	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
+	eachTap(n, g, func(xo, yo, wo int) {
+		xp, yp := dx[xo:][:g.Cin], dy[yo:][:g.Cout]
+		if gi == 1 && per == 1 {
+			for c, wv := range w[wo:][:g.Cout] {
+				xp[c] += float32(yp[c] * wv)
+			}
+			return
+		}
+		for c := range gi {
+			wr := w[wo+c*g.Cout:][:g.Cout]
+			for group := range g.Groups {
+				var sum float32
+				for j := group * per; j < (group+1)*per; j++ {
+					sum += float32(yp[j] * wr[j])
+				}
+				xp[group*gi+c] += sum
+			}
+		}
+	})
+}
+
+func groupBackwardWeight(dw, x, dy []float32, n int, g ConvGeom) {
+	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
+	eachTap(n, g, func(xo, yo, wo int) {
+		xp, yp := x[xo:][:g.Cin], dy[yo:][:g.Cout]
+		if gi == 1 && per == 1 {
+			wr := dw[wo:][:g.Cout]
+			for c, v := range yp {
+				wr[c] += float32(xp[c] * v)
+			}
+			return
+		}
+		for c := range gi {
+			wr := dw[wo+c*g.Cout:][:g.Cout]
+			for group := range g.Groups {
+				xv := xp[group*gi+c]
+				for j := group * per; j < (group+1)*per; j++ {
+					wr[j] += float32(xv * yp[j])
+				}
+			}
+		}
+	})
+}

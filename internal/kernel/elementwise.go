@@ -1,0 +1,73 @@
+package kernel
+
+// ReLU writes y = max(x, 0). A NaN stays NaN, -0 becomes 0. y may be x.
+func ReLU(y, x []float32) { active.relu(y, x) }
+
+// ReLUGrad writes dx = dy where y > 0, else 0; y is the output of ReLU. dx may
+// be dy.
+func ReLUGrad(dx, dy, y []float32) { active.reluGrad(dx, dy, y) }
+
+// AddBias writes y = x + bias[c] along the last axis. y may be x.
+func AddBias(y, x, bias []float32, channels int) { active.addBias(y, x, bias, channels) }
+
+// AddBiasReLU writes y = ReLU(x + bias[c]). y may be x.
+func AddBiasReLU(y, x, bias []float32, channels int) {
+	active.addBias(y, x, bias, channels)
+	active.relu(y[:len(x)], y[:len(x)])
+}
+
+// Add writes dst = a + b. dst may be a or b.
+func Add(dst, a, b []float32) {
+	dst, b = dst[:len(a)], b[:len(a)]
+	for i, v := range a {
+		dst[i] = v + b[i]
+	}
+}
+
+// Scale writes dst = f*x. dst may be x.
+func Scale(dst, x []float32, f float32) {
+	dst = dst[:len(x)]
+	for i, v := range x {
+		dst[i] = f * v
+	}
+}
+
+// Axpy adds f*x to dst, product and sum rounded one after the other.
+func Axpy(dst, x []float32, f float32) {
+	dst = dst[:len(x)]
+	for i, v := range x {
+		dst[i] += float32(f * v)
+	}
+}
+
+func (t *isa) relu(y, x []float32) {
+	y = y[:len(x)]
+	for i, v := range x {
+		if v <= 0 {
+			v = 0
+		}
+		y[i] = v
+	}
+}
+
+func (t *isa) reluGrad(dx, dy, y []float32) {
+	dx, dy = dx[:len(y)], dy[:len(y)]
+	for i, v := range y {
+		if v > 0 {
+			dx[i] = dy[i]
+		} else {
+			dx[i] = 0
+		}
+	}
+}
+
+func (t *isa) addBias(y, x, bias []float32, channels int) {
+	r := rows(len(x), channels)
+	y, bias = y[:len(x)], bias[:channels]
+	for i := range r {
+		out := y[i*channels:][:channels]
+		for c, v := range x[i*channels:][:channels] {
+			out[c] = v + bias[c]
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package kernel
+
+import "github.com/narrow-ml/narrow/internal/cpu"
+
+// PackedS8 is a K x N matrix of s8 weight codes in the order the integer
+// kernels of one tier read them. K is padded with zero codes.
+type PackedS8 struct {
+	K, N int
+	// ColSums holds sum_k w[k,j]. The sum over (q-z)*w is the raw sum over q*w
+	// minus z*ColSums[j], exactly.
+	ColSums []int32
+
+	raw    []int8 // the matrix as given, row-major
+	layout cpu.Tier
+}
+
+// PackS8 packs w, row-major [k,n]. Convolution weights [KH,KW,Cin/Groups,Cout]
+// are the matrix with k = KH*KW*Cin/Groups and n = Cout.
+func PackS8(w []int8, k, n int) *PackedS8 {
+	p := new(PackedS8)
+	p.Repack(w, k, n)
+	return p
+}
+
+// Repack is PackS8 into the memory of p.
+func (p *PackedS8) Repack(w []int8, k, n int) { active.packS8(p, w, k, n) }
+
+func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
+	w = w[:k*n]
+	p.K, p.N, p.layout = k, n, t.tier
+	copy(grow(&p.raw, k*n), w)
+	sums := grow(&p.ColSums, n)
+	clear(sums)
+	for i := range k {
+		for j, v := range w[i*n:][:n] {
+			sums[j] += int32(v)
+		}
+	}
+}

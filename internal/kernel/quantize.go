@@ -1,0 +1,207 @@
+package kernel
+
+// Quantization of float32 slices: q = clamp(rint(x/s) + z) with a true
+// division and halves to even; infinities saturate; a NaN is an error of the
+// caller's data, and its index is returned so that the error can say where
+// (the first one; -1 when there is none). What is written for a NaN is the
+// code of zero, with mask bit 0.
+//
+// A mask, where given, has the bit of an element set when its rounded value is
+// in [lo, hi] before the clamp: the straight-through estimator on the ROUNDED
+// value. A shard must begin at a multiple of eight elements.
+//
+// scale has one element, or one for each channel of the last axis, all
+// positive and finite.
+
+// MaskLen returns the bytes a mask of n elements needs.
+func MaskLen(n int) int { return (n + 7) / 8 }
+
+// QuantizeU8 writes codes with zero point zero. mask may be nil.
+func QuantizeU8(dst []uint8, mask []uint8, x []float32, scale float32, zero, lo, hi int32) (nan int) {
+	return active.quantizeU8(dst, mask, x, scale, zero, lo, hi)
+}
+
+// QuantizeS8 writes symmetric codes (zero point 0) with one scale, or one per
+// channel. mask may be nil.
+func QuantizeS8(dst []int8, mask []uint8, x, scale []float32, lo, hi int32) (nan int) {
+	return active.quantizeS8(dst, mask, x, scale, lo, hi)
+}
+
+// FakeQuant writes s*(q-z), the value a code stands for, with one scale (and
+// zero point) for the tensor. dst may be x; mask may be nil.
+func FakeQuant(dst []float32, mask []uint8, x []float32, scale float32, zero, lo, hi int32) (nan int) {
+	return active.fakeQuant(dst, mask, x, scale, zero, lo, hi)
+}
+
+// FakeQuantChannels is FakeQuant with one symmetric scale per channel.
+func FakeQuantChannels(dst []float32, mask []uint8, x, scale []float32, lo, hi int32) (nan int) {
+	return active.fakeQuantChannels(dst, mask, x, scale, lo, hi)
+}
+
+// MaskGrad writes dx = dy where the mask bit is set, else 0. dx may be dy.
+func MaskGrad(dx, dy []float32, mask []uint8) {
+	dx, mask = dx[:len(dy)], mask[:MaskLen(len(dy))]
+	for i, v := range dy {
+		if mask[i>>3]>>(i&7)&1 == 0 {
+			v = 0
+		}
+		dx[i] = v
+	}
+}
+
+// DequantizeU8 writes scale[c]*(q-zero) with one scale, or one per channel.
+func DequantizeU8(dst []float32, q []uint8, scale []float32, zero int32) {
+	dequantize(dst, q, scale, zero)
+}
+
+// DequantizeS8 writes scale[c]*q with one scale, or one per channel.
+func DequantizeS8(dst []float32, q []int8, scale []float32) {
+	dequantize(dst, q, scale, 0)
+}
+
+func dequantize[T int8 | uint8](dst []float32, q []T, scale []float32, zero int32) {
+	dst = dst[:len(q)]
+	channels := len(scale)
+	for r := range rows(len(q), channels) {
+		out := dst[r*channels:][:channels]
+		for c, v := range q[r*channels:][:channels] {
+			out[c] = float32(int32(v)-zero) * scale[c]
+		}
+	}
+}
+
+// ScaleGrad returns the learned scale's gradient before its factor g (LSQ,
+// arXiv:1902.08153, eq. 3, masked on the rounded value), summed over x:
+//
+//	sum dy * { lo-z below, hi-z above, rint(x/s) - x/s inside }
+//
+// over 16 float32 lanes in blocks of 4096 elements, blocks added in float64.
+// lo and hi are relative to the zero point.
+func ScaleGrad(dy, x []float32, scale float32, lo, hi int32) float64 {
+	const block = 4096
+	dy = dy[:len(x)]
+	flo, fhi := float32(lo), float32(hi)
+	var total float64
+	for b := 0; b < len(x); b += block {
+		var lane [16]float32
+		for i := b; i < min(b+block, len(x)); i++ {
+			lane[i%16] += float32(dy[i] * scaleSlope(x[i]/scale, flo, fhi))
+		}
+		total += float64(tree16(&lane))
+	}
+	return total
+}
+
+// ScaleGradChannels is ScaleGrad for one scale per channel, adding rows in
+// blocks as SumColumns does: one shard's part.
+func ScaleGradChannels(dst []float64, dy, x, scale []float32, lo, hi int32) {
+	dy = dy[:len(x)]
+	flo, fhi := float32(lo), float32(hi)
+	eachColumnBlock(dst, len(x), len(scale), func(lane []float32, at int) {
+		s, g := scale[at%len(scale):][:len(lane)], dy[at:][:len(lane)]
+		for c, v := range x[at:][:len(lane)] {
+			lane[c] += float32(g[c] * scaleSlope(v/s[c], flo, fhi))
+		}
+	})
+}
+
+// scaleSlope is the derivative of s*clamp(rint(x/s)) by s at t = x/s.
+func scaleSlope(t, lo, hi float32) float32 {
+	switch r := rintClamped(t, lo, hi); {
+	case r < lo:
+		return lo
+	case r > hi:
+		return hi
+	default:
+		return r - t
+	}
+}
+
+// maskBits collects mask bits into bytes.
+type maskBits struct {
+	mask []uint8
+	bits uint8
+}
+
+func (m *maskBits) put(i int, in bool) {
+	if in {
+		m.bits |= 1 << (i & 7)
+	}
+	if i&7 == 7 {
+		m.flush(i)
+	}
+}
+
+// flush stores the byte that holds bit i.
+func (m *maskBits) flush(i int) {
+	if m.mask != nil {
+		m.mask[i>>3] = m.bits
+	}
+	m.bits = 0
+}
+
+// round returns clamp(rint(x/s)) between lo and hi, which are relative to the
+// zero point, and whether it lay inside before the clamp.
+func round(x, scale, lo, hi float32) (q float32, in bool) {
+	t := x / scale
+	if t != t {
+		return 0, false
+	}
+	q = rintClamped(t, lo, hi)
+	switch {
+	case q < lo:
+		return lo, false
+	case q > hi:
+		return hi, false
+	}
+	return q, true
+}
+
+// eachRounded runs put over the rounded elements of x, one scale per channel,
+// and keeps mask and the index of the first NaN.
+func eachRounded(mask []uint8, x, scale []float32, lo, hi int32, put func(i int, q, s float32)) (nan int) {
+	nan = -1
+	if mask != nil {
+		mask = mask[:MaskLen(len(x))]
+	}
+	m := maskBits{mask: mask}
+	flo, fhi := float32(lo), float32(hi)
+	channels := len(scale)
+	for r := range rows(len(x), channels) {
+		for c, s := range scale {
+			i := r*channels + c
+			q, in := round(x[i], s, flo, fhi)
+			if x[i] != x[i] && nan < 0 {
+				nan = i
+			}
+			put(i, q, s)
+			m.put(i, in)
+		}
+	}
+	if len(x)&7 != 0 {
+		m.flush(len(x))
+	}
+	return nan
+}
+
+func (t *isa) quantizeU8(dst []uint8, mask []uint8, x []float32, scale float32, zero, lo, hi int32) int {
+	dst = dst[:len(x)]
+	return eachRounded(mask, x, []float32{scale}, lo-zero, hi-zero, func(i int, q, _ float32) {
+		dst[i] = uint8(int32(q) + zero)
+	})
+}
+
+func (t *isa) quantizeS8(dst []int8, mask []uint8, x, scale []float32, lo, hi int32) int {
+	dst = dst[:len(x)]
+	return eachRounded(mask, x, scale, lo, hi, func(i int, q, _ float32) { dst[i] = int8(q) })
+}
+
+func (t *isa) fakeQuant(dst []float32, mask []uint8, x []float32, scale float32, zero, lo, hi int32) int {
+	dst = dst[:len(x)]
+	return eachRounded(mask, x, []float32{scale}, lo-zero, hi-zero, func(i int, q, s float32) { dst[i] = q * s })
+}
+
+func (t *isa) fakeQuantChannels(dst []float32, mask []uint8, x, scale []float32, lo, hi int32) int {
+	dst = dst[:len(x)]
+	return eachRounded(mask, x, scale, lo, hi, func(i int, q, s float32) { dst[i] = q * s })
+}

@@ -1,0 +1,23 @@
+package kernel
+
+// Scratch is the working memory of kernels that need some. The zero value is
+// ready; buffers grow on demand and are kept, so that a loop allocates nothing
+// after its first turn. One Scratch serves one goroutine.
+type Scratch struct {
+	pack  []float32 // packed or transposed B of Gemm
+	cols  []float32 // patch matrix or padded image
+	flip  []float32 // weights rearranged for the input gradient
+	tile  []float32 // edge tile of a matrix product
+	bytes []uint8   // patch matrix or padded image of codes
+	acc   []int32   // accumulators of a fused requantization
+}
+
+// grow returns *buf with length n, reallocated when too small. Its contents
+// are unspecified.
+func grow[T any](buf *[]T, n int) []T {
+	if cap(*buf) < n {
+		*buf = make([]T, n)
+	}
+	*buf = (*buf)[:n]
+	return *buf
+}
