@@ -1,0 +1,430 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Bounds of a deployable model. They keep sizes within an int on every platform, whatever a file says.
+const (
+	maxRank     = 4
+	maxExtent   = 1 << 24 // of an axis, a kernel, a stride, a padding
+	maxElements = 1 << 28 // of one tensor of one example
+	maxName     = 1 << 10 // bytes
+)
+
+// boundedSize reports whether the product of positive extents is at most maxElements, without overflow.
+func boundedSize(s Shape) bool {
+	n := 1
+	for _, d := range s {
+		if d > maxElements/n {
+			return false
+		}
+		n *= d
+	}
+	return true
+}
+
+// Validate checks everything that a Frozen model promises to those who run or export it: shapes that follow from the
+// operations, exactly the parameters that they need, codes on their grids, accumulators that cannot leave 32 bits,
+// multipliers that are those of the scales. [Encode], [Decode] and the engine call it; what [Freeze] returns passes.
+func Validate(m *Model) error {
+	if m.Stage != Frozen {
+		return fmt.Errorf("model %q is %s; freeze it first", m.Name, m.Stage)
+	}
+	v := validator{m: m, shapes: map[string]Shape{}, params: map[string]bool{}, quant: map[string]bool{}, layers: map[string]bool{}}
+	err := v.head()
+	for i := 0; err == nil && i < len(m.Nodes); i++ {
+		err = v.node(&m.Nodes[i])
+	}
+	if err == nil {
+		err = v.tail()
+	}
+	if err != nil {
+		return fmt.Errorf("model %q: %w", m.Name, err)
+	}
+	return nil
+}
+
+// validator walks the nodes once and remembers what it has met.
+type validator struct {
+	m      *Model
+	shapes map[string]Shape // of the tensors made so far
+	params map[string]bool  // needed so far
+	quant  map[string]bool  // tensor names that may have a quantizer
+	layers map[string]bool  // layers with weights
+}
+
+func (v *validator) head() error {
+	m := v.m
+	if err := checkName("model", m.Name); err != nil {
+		return err
+	}
+	if !m.Precision.Weight.Valid() || !m.Precision.Act.Valid() {
+		return errors.New("its base precision is not set")
+	}
+	if m.Target != quant.ONNX {
+		return fmt.Errorf("target %s is not supported", m.Target)
+	}
+	if len(m.Inputs) != 1 || len(m.Nodes) == 0 {
+		return fmt.Errorf("has %d inputs and %d layers; it needs 1 input and at least 1 layer", len(m.Inputs), len(m.Nodes))
+	}
+	in := &m.Inputs[0]
+	if err := checkName("input", in.Name); err != nil {
+		return err
+	}
+	for _, label := range in.Labels {
+		if err := checkName("label", label); err != nil {
+			return err
+		}
+	}
+	if err := checkShape(in.Shape); err != nil {
+		return fmt.Errorf("input %q: %w", in.Name, err)
+	}
+	if !positive(in.Scale) || in.Zero < 0 || in.Zero > 255 {
+		return fmt.Errorf("input %q: scale %v must be finite and positive and zero point %d a byte", in.Name, in.Scale, in.Zero)
+	}
+	v.shapes[in.Name], v.quant[in.Name] = in.Shape, true
+	q := m.Quant[in.Name]
+	if q == nil {
+		return nil
+	}
+	if err := checkActivation(q); err != nil {
+		return fmt.Errorf("input %q: %w", in.Name, err)
+	}
+	if !q.Spec.Format.IsInteger() {
+		return nil
+	}
+	if q.Spec.Format != quant.Int8 || q.Scale[0] != in.Scale || q.Zero[0] != in.Zero {
+		return fmt.Errorf("input %q: its bytes are its codes, so it must be int8 with scale %v and zero point %d, not %s with %v and %d", in.Name, in.Scale, in.Zero, q.Spec.Format, q.Scale[0], q.Zero[0])
+	}
+	return nil
+}
+
+func (v *validator) node(n *Node) error {
+	if err := checkName("tensor", n.Name); err != nil {
+		return err
+	}
+	if n.Layer != "" || n.Op.HasWeight() {
+		if err := checkName("layer", n.Layer); err != nil {
+			return n.errorf("%w", err)
+		}
+	}
+	if v.shapes[n.Name] != nil {
+		return n.errorf("tensor name %q is used twice", n.Name)
+	}
+	if len(n.In) != 1 {
+		return n.errorf("needs 1 input, has %d", len(n.In))
+	}
+	in, ok := v.shapes[n.In[0]]
+	if !ok {
+		return n.errorf("reads %q, which no earlier layer makes", n.In[0])
+	}
+	if err := n.checkAttr(); err != nil {
+		return err
+	}
+	shape, err := n.outShape(in)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(shape, n.Shape) || !boundedSize(shape) {
+		return n.errorf("shape %v; its input and attributes give %v, and %d elements are allowed", n.Shape, shape, maxElements)
+	}
+	v.shapes[n.Name], v.quant[n.Name] = n.Shape, true
+	if q := v.m.Quant[n.Name]; q != nil {
+		if err := checkActivation(q); err != nil {
+			return n.errorf("tensor %q: %w", n.Name, err)
+		}
+	}
+	if !n.Op.HasWeight() {
+		return v.sharing(n)
+	}
+	if v.layers[n.Layer] {
+		return n.errorf("another conv or dense has the same layer name, and so the same parameters")
+	}
+	v.layers[n.Layer] = true
+	return v.weighted(n, in)
+}
+
+// sharing checks a node whose output has its input's scale.
+func (v *validator) sharing(n *Node) error {
+	if !n.Op.SharesScale() {
+		return n.errorf("has no meaning in a frozen model; batch norm must be fused into the layer before it")
+	}
+	if n.Requant != nil {
+		return n.errorf("has a requantization, which only conv and dense have")
+	}
+	in, out := v.m.Quant[n.In[0]], v.m.Quant[n.Name]
+	if !sameQuant(in, out) {
+		return n.errorf("its output must have the quantizer of its input %q", n.In[0])
+	}
+	if out != nil && out.Spec.Format.IsInteger() && v.m.IsOutput(n.Name) {
+		return n.errorf("an integer model must end in a dense or conv layer, whose float32 logits are the output")
+	}
+	return nil
+}
+
+func (v *validator) weighted(n *Node, in Shape) error {
+	name := n.Param(Weight)
+	v.quant[name] = true
+	w := v.m.Params[name]
+	if w == nil {
+		return n.errorf("parameter %q is missing", name)
+	}
+	v.params[name] = true
+	if want := n.paramShapes(in)[Weight]; !slices.Equal(w.Shape, want) {
+		return n.errorf("parameter %q has shape %v, the layer needs %v", name, w.Shape, want)
+	}
+	if !boundedSize(w.Shape) {
+		return n.errorf("parameter %q has shape %v; %d elements are allowed", name, w.Shape, maxElements)
+	}
+	if err := w.check(); err != nil {
+		return n.errorf("parameter %q: %w", name, err)
+	}
+	q := v.m.Quant[name]
+	if q != nil {
+		if err := q.Spec.Validate(); err != nil {
+			return n.errorf("weight quantizer: %w", err)
+		}
+	}
+	if q != nil && q.Spec.Format.IsInteger() {
+		return v.integer(n, w, q)
+	}
+	return v.float(n, w, q)
+}
+
+// float checks the parameters of a layer that computes in float32.
+func (v *validator) float(n *Node, w *Param, q *quant.Params) error {
+	rounds := q != nil && q.Spec.Format.Rounds16()
+	if (w.Half != nil) != rounds || (w.Data != nil) == rounds {
+		return n.errorf("weight: a float layer holds 16-bit values if its format has 16 bits and float32 values otherwise")
+	}
+	if q != nil && len(q.Scale)+len(q.Zero) > 0 {
+		return n.errorf("weight quantizer: format %s has no scale", q.Spec.Format)
+	}
+	for i, bits := range w.Half {
+		if r := quant.Decode16(bits, q.Spec.Format); !finite(r) {
+			return n.errorf("weight[%d] is %v", i, r)
+		}
+	}
+	for _, name := range []string{n.In[0], n.Name} {
+		if a := v.m.Quant[name]; a != nil && a.Spec.Format.IsInteger() {
+			return n.errorf("a layer with float weights cannot have %q on integer codes", name)
+		}
+	}
+	if n.Requant != nil {
+		return n.errorf("a float layer has no requantization")
+	}
+	if n.Attr.Norm && n.Attr.Bias {
+		return n.errorf("with batch norm the bias is part of %q", n.Param(Add))
+	}
+	var roles []string
+	if n.Attr.Bias {
+		roles = []string{Bias}
+	}
+	if n.Attr.Norm {
+		roles = []string{Mul, Add}
+	}
+	for _, role := range roles {
+		if err := v.row(n, role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// row checks a float32 parameter with one value per output channel.
+func (v *validator) row(n *Node, role string) error {
+	name := n.Param(role)
+	p := v.m.Params[name]
+	if p == nil || len(p.Data) == 0 || !slices.Equal(p.Shape, Shape{n.Attr.Units}) {
+		return n.errorf("parameter %q must be %d float32 values", name, n.Attr.Units)
+	}
+	if err := p.check(); err != nil {
+		return n.errorf("parameter %q: %w", name, err)
+	}
+	v.params[name] = true
+	return nil
+}
+
+// integer checks a layer that computes on codes.
+func (v *validator) integer(n *Node, w *Param, q *quant.Params) error {
+	c := n.Attr.Units
+	in, out := v.m.Quant[n.In[0]], v.m.Quant[n.Name]
+	if in == nil || !in.Spec.Format.IsInteger() || (out != nil && !out.Spec.Format.IsInteger()) {
+		return n.errorf("a layer with integer weights needs its input %q on integer codes and its output on codes or float32", n.In[0])
+	}
+	if (out == nil) != v.m.IsOutput(n.Name) {
+		return n.errorf("the logits, and only they, are float32")
+	}
+	if !q.Spec.Signed || q.Spec.Per != quant.PerChannel || q.Spec.Format.Bits() > 8 || w.Codes == nil {
+		return n.errorf("weight %s: frozen weights are signed codes of at most 8 bits with a scale per channel", q.Spec)
+	}
+	if err := q.Validate(c); err != nil {
+		return n.errorf("weight: %w", err)
+	}
+	if !n.Attr.Bias || n.Attr.Norm || slices.Max(q.Zero) != 0 || slices.Min(q.Zero) != 0 {
+		return n.errorf("an integer layer has a bias, batch norm folded into it, and weight zero points of 0")
+	}
+	b := v.m.Params[n.Param(Bias)]
+	if b == nil || len(b.Int32) == 0 || !slices.Equal(b.Shape, Shape{c}) {
+		return n.errorf("parameter %q must be %d int32 codes", n.Param(Bias), c)
+	}
+	if err := b.check(); err != nil {
+		return n.errorf("parameter %q: %w", n.Param(Bias), err)
+	}
+	v.params[n.Param(Bias)] = true
+	if err := checkAccumulators(w.Codes, b.Int32, q, in); err != nil {
+		return n.errorf("%w", err)
+	}
+	return n.checkRequant(in.Scale[0], q.Scale, out)
+}
+
+// checkAccumulators checks that the codes are on their grid and that no input can drive an accumulator out of an int32.
+func checkAccumulators(codes []int8, bias []int32, q, in *quant.Params) error {
+	c := len(bias)
+	lo, hi := q.Spec.Grid()
+	sums := make([]int64, c)
+	for i, code := range codes {
+		w := int32(code)
+		if w < lo || w > hi {
+			return fmt.Errorf("weight code[%d] = %d is outside the grid [%d, %d] of %s", i, w, lo, hi, q.Spec.Format)
+		}
+		sums[i%c] += int64(max(w, -w))
+	}
+	xlo, xhi := in.Spec.Grid()
+	reach := int64(max(in.Zero[0]-xlo, xhi-in.Zero[0]))
+	for ch, b := range bias {
+		if bound := max(int64(b), -int64(b)) + sums[ch]*reach; bound > math.MaxInt32 {
+			return fmt.Errorf("the accumulator of channel %d can reach %d, beyond 32 bits", ch, bound)
+		}
+	}
+	return nil
+}
+
+// checkRequant checks that the multipliers and limits are the ones that follow from the scales.
+func (n *Node) checkRequant(sx float32, scale []float32, out *quant.Params) error {
+	if n.Requant == nil {
+		return n.errorf("an integer layer needs its requantization")
+	}
+	if err := n.Requant.Validate(len(scale)); err != nil {
+		return n.errorf("%w", err)
+	}
+	got, want := n.Requant, NewRequant(n, sx, scale, out)
+	if got.Float != want.Float || got.Zero != want.Zero || got.Lo != want.Lo || got.Hi != want.Hi {
+		return n.errorf("requantization to [%d, %d] with zero point %d (float %t); its quantizers give [%d, %d], %d (float %t)", got.Lo, got.Hi, got.Zero, got.Float, want.Lo, want.Hi, want.Zero, want.Float)
+	}
+	for c := range want.M {
+		if got.M[c] != want.M[c] {
+			return n.errorf("multiplier[%d] is %v; the scales give %v", c, got.M[c], want.M[c])
+		}
+	}
+	return nil
+}
+
+func (v *validator) tail() error {
+	m := v.m
+	if last := m.Nodes[len(m.Nodes)-1].Name; len(m.Outputs) != 1 || m.Outputs[0] != last {
+		return fmt.Errorf("outputs are %q; the one output must be the last layer's tensor %q", m.Outputs, last)
+	}
+	for _, name := range m.ParamNames() {
+		if !v.params[name] {
+			return fmt.Errorf("parameter %q belongs to no layer", name)
+		}
+	}
+	for _, name := range m.QuantNames() {
+		if !v.quant[name] {
+			return fmt.Errorf("quantizer of %q, which is no tensor or weight of the model", name)
+		}
+	}
+	return nil
+}
+
+// checkAttr bounds the attributes before anything is computed from them.
+func (n *Node) checkAttr() error {
+	a := n.Attr
+	for _, v := range []int{a.Kernel[0], a.Kernel[1], a.Stride[0], a.Stride[1], a.Pad[0], a.Pad[1], a.Pad[2], a.Pad[3], a.Groups, a.Units} {
+		if v < 0 || v > maxExtent {
+			return n.errorf("attribute %d is outside [0, %d]", v, maxExtent)
+		}
+	}
+	if !finite(a.Eps) || !finite(a.Momentum) {
+		return n.errorf("eps %v and momentum %v must be finite", a.Eps, a.Momentum)
+	}
+	if !n.Op.HasWeight() && (a.Bias || a.Norm || a.Relu) {
+		return n.errorf("bias, norm and relu are attributes of conv and dense")
+	}
+	return nil
+}
+
+// check reports a payload that is not exactly one, has another size than the shape, or is not finite.
+func (p *Param) check() error {
+	kinds, size := 0, 0
+	for _, n := range []int{len(p.Data), len(p.Half), len(p.Codes), len(p.Int32)} {
+		if n > 0 {
+			kinds, size = kinds+1, n
+		}
+	}
+	if kinds != 1 || size != p.Shape.Size() {
+		return fmt.Errorf("shape %v with %d payloads, the last of %d values", p.Shape, kinds, size)
+	}
+	for i, x := range p.Data {
+		if !finite(x) {
+			return fmt.Errorf("value[%d] is %v", i, x)
+		}
+	}
+	return nil
+}
+
+func checkActivation(q *quant.Params) error {
+	if err := q.Validate(1); err != nil {
+		return err
+	}
+	if !q.Spec.Format.IsInteger() {
+		if len(q.Scale)+len(q.Zero) > 0 {
+			return fmt.Errorf("format %s has no scale", q.Spec.Format)
+		}
+		return nil
+	}
+	if q.Spec.Signed || q.Spec.Per != quant.PerTensor || q.Spec.Format.Bits() > 8 {
+		return fmt.Errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", q.Spec)
+	}
+	return nil
+}
+
+func sameQuant(a, b *quant.Params) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Spec == b.Spec && slices.Equal(a.Scale, b.Scale) && slices.Equal(a.Zero, b.Zero)
+}
+
+func checkShape(s Shape) error {
+	if len(s) == 0 || len(s) > maxRank || slices.Min(s) < 1 || slices.Max(s) > maxExtent || !boundedSize(s) {
+		return fmt.Errorf("shape %v must have 1 to %d positive extents and at most %d elements", []int(s), maxRank, maxElements)
+	}
+	return nil
+}
+
+// checkName keeps names printable, so that files and messages show them as they are.
+func checkName(kind, name string) error {
+	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
+		return fmt.Errorf("%s name %q must be UTF-8 of 1 to %d bytes", kind, name, maxName)
+	}
+	for _, r := range name {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("%s name %q has a character that cannot be printed", kind, name)
+		}
+	}
+	return nil
+}
+
+func finite(v float32) bool { return !math.IsNaN(float64(v)) && !math.IsInf(float64(v), 0) }
+
+func positive(v float32) bool { return v > 0 && finite(v) }
