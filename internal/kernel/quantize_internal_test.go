@@ -1,0 +1,267 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/narrow-ml/narrow/internal/qtest"
+)
+
+// roundReference is D1 on one element, in float64 after the float32 division.
+func roundReference(x, s float32, lo, hi int32) (q int32, in bool) {
+	t := float64(x / s)
+	if math.IsNaN(t) {
+		return 0, false
+	}
+	r := math.RoundToEven(t)
+	in = r >= float64(lo) && r <= float64(hi)
+	return int32(math.Min(math.Max(r, float64(lo)), float64(hi))), in
+}
+
+// awkward fills x with halves, limits and non-finite values of a grid of
+// scale s, and noise.
+func awkward(seed uint64, x []float32, s float32, lo, hi int32) {
+	r := newRand(seed)
+	for i := range x {
+		switch r.IntN(4) {
+		case 0:
+			x[i] = float32(r.NormFloat64()) * s * 40
+		case 1: // a half, or one float32 step beside it
+			h := (float32(r.Int32N(hi-lo+3)+lo-1) + 0.5) * s
+			x[i] = []float32{h, math.Nextafter32(h, -1e9), math.Nextafter32(h, 1e9)}[r.IntN(3)]
+		case 2:
+			x[i] = float32(r.Int32N(hi-lo+5)+lo-2) * s
+		default:
+			x[i] = []float32{0, float32(math.Copysign(0, -1)), float32(math.Inf(1)), float32(math.Inf(-1)),
+				1e38, -1e38, math.SmallestNonzeroFloat32, 4194304 * s, -8388609 * s}[r.IntN(9)]
+		}
+	}
+}
+
+func TestQuantizeMatchesTheDefinition(t *testing.T) {
+	grids := [][3]int32{{0, 0, 255}, {128, 0, 255}, {200, 1, 255}, {7, 0, 15}, {1, 0, 2}}
+	scales := []float32{0.25, 0.1, 1e-3, 3, 0.00214854861}
+	lengths := []int{0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 1000}
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for gi, g := range grids {
+			for si, s := range scales {
+				for li, n := range lengths {
+					shift := (gi + si + li) % 9
+					src := qtest.Guarded[float32](n, shift)
+					x := src.Data
+					awkward(uint64(gi*100+si*10+li), x, s, g[1]-g[0], g[2]-g[0])
+					name := fmt.Sprintf("grid %v scale %v n=%d", g, s, n)
+					codes, mask := qtest.Guarded[uint8](n, shift), qtest.Guarded[uint8](MaskLen(n), shift)
+					fq, fqMask := qtest.Guarded[float32](n, shift), qtest.Guarded[uint8](MaskLen(n), shift)
+					if nan := kern.quantizeU8(codes.Data, mask.Data, x, s, g[0], g[1], g[2]); nan != -1 {
+						t.Fatalf("%s: NaN reported at %d", name, nan)
+					}
+					if nan := kern.fakeQuant(fq.Data, fqMask.Data, x, s, g[0], g[1], g[2]); nan != -1 {
+						t.Fatalf("%s: NaN reported at %d", name, nan)
+					}
+					for i, v := range x {
+						q, in := roundReference(v, s, g[1]-g[0], g[2]-g[0])
+						if got := mask.Data[i/8]>>(i%8)&1 == 1; int32(codes.Data[i]) != q+g[0] || got != in {
+							t.Fatalf("%s: x=%v: code %d mask %v, want %d %v", name, v, codes.Data[i], got, q+g[0], in)
+						}
+						got := fqMask.Data[i/8]>>(i%8)&1 == 1
+						if want := float32(q) * s; math.Float32bits(fq.Data[i]) != math.Float32bits(want) || got != in {
+							t.Fatalf("%s: x=%v: value %v mask %v, want %v %v", name, v, fq.Data[i], got, want, in)
+						}
+					}
+					if n%8 != 0 && mask.Data[n/8]>>(n%8) != 0 {
+						t.Fatalf("%s: mask bits beyond the end are set", name)
+					}
+					for _, err := range []error{codes.Check(), mask.Check(), fq.Check(), fqMask.Check(), src.Check()} {
+						if err != nil {
+							t.Fatalf("%s: %v", name, err)
+						}
+					}
+					again := make([]uint8, n)
+					kern.quantizeU8(again, nil, x, s, g[0], g[1], g[2])
+					if err := qtest.Same("codes without a mask", again, codes.Data); err != nil {
+						t.Fatalf("%s: %v", name, err)
+					}
+					kern.fakeQuant(x, nil, x, s, g[0], g[1], g[2])
+					if err := qtest.SameBits("in place", x, fq.Data); err != nil {
+						t.Fatalf("%s: %v", name, err)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestQuantizeChannelsMatchesTheDefinition(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, channels := range []int{1, 2, 3, 8, 15, 16, 17, 32, 33, 64, 70} {
+			for _, r := range []int{0, 1, 2, 5, 9} {
+				for _, lim := range []int32{1, 7, 127} {
+					n := channels * r
+					scale := make([]float32, channels)
+					x := make([]float32, n)
+					rng := newRand(uint64(n))
+					for c := range scale {
+						scale[c] = float32(math.Exp2(4 - 8*rng.Float64()))
+					}
+					awkward(uint64(n), x, 1, -lim, lim)
+					for i := range x {
+						x[i] *= scale[i%channels]
+					}
+					codes, mask := qtest.Guarded[int8](n, channels%7), qtest.Guarded[uint8](MaskLen(n), 1)
+					fq, fqMask := qtest.Guarded[float32](n, channels%5), qtest.Guarded[uint8](MaskLen(n), 2)
+					a := kern.quantizeS8(codes.Data, mask.Data, x, scale, -lim, lim)
+					b := kern.fakeQuantChannels(fq.Data, fqMask.Data, x, scale, -lim, lim)
+					if a != -1 || b != -1 {
+						t.Fatalf("channels=%d rows=%d: NaN reported at %d, %d", channels, r, a, b)
+					}
+					for i, v := range x {
+						s := scale[i%channels]
+						q, in := roundReference(v, s, -lim, lim)
+						m1, m2 := mask.Data[i/8]>>(i%8)&1 == 1, fqMask.Data[i/8]>>(i%8)&1 == 1
+						if int32(codes.Data[i]) != q || m1 != in || m2 != in || math.Float32bits(fq.Data[i]) != math.Float32bits(float32(q)*s) {
+							t.Fatalf("channels=%d lim=%d x=%v s=%v: code %d value %v masks %v %v, want %d %v",
+								channels, lim, v, s, codes.Data[i], fq.Data[i], m1, m2, q, in)
+						}
+					}
+					for _, err := range []error{codes.Check(), mask.Check(), fq.Check(), fqMask.Check()} {
+						if err != nil {
+							t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestQuantizeReportsTheFirstNaN(t *testing.T) {
+	nan := float32(math.NaN())
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, n := range []int{1, 15, 16, 17, 33, 100} {
+			for _, at := range []int{0, n / 2, n - 1} {
+				x := make([]float32, n)
+				randomF32(newRand(uint64(n)), x, false)
+				x[at], x[n-1] = nan, nan
+				y, q8, s8, mask := make([]float32, n), make([]uint8, n), make([]int8, n), make([]uint8, MaskLen(n))
+				one := []float32{0.5}
+				got := []int{
+					kern.quantizeU8(q8, mask, x, 0.5, 10, 0, 255),
+					kern.quantizeS8(s8, mask, x, one, -127, 127),
+					kern.fakeQuantChannels(y, mask, x, one, -127, 127),
+					kern.fakeQuant(y, mask, x, 0.5, 10, 0, 255),
+				}
+				for i, g := range got {
+					if g != at {
+						t.Errorf("n=%d: kernel %d reports %d, want %d", n, i, g, at)
+					}
+				}
+				if y[at] != 0 || q8[at] != 10 || s8[at] != 0 || mask[at/8]>>(at%8)&1 != 0 {
+					t.Errorf("n=%d: NaN became value %v, codes %d %d, mask %x", n, y[at], q8[at], s8[at], mask)
+				}
+				_, _, a := kern.minMax(x)
+				b := kern.absMaxChannels(make([]float32, 1), x, 1)
+				c := kern.minMaxChannels(make([]float32, 1), make([]float32, 1), x, 1)
+				if a != at || b != at || c != at {
+					t.Errorf("n=%d: observers report NaN at %d, %d, %d, want %d", n, a, b, c, at)
+				}
+			}
+		}
+	})
+}
+
+func TestObservers(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, channels := range []int{1, 3, 16, 17, 40} {
+			for _, r := range []int{0, 1, 2, 7, 50} {
+				n := channels * r
+				x := make([]float32, n)
+				randomF32(newRand(uint64(n)), x, n%2 == 0)
+				lo, hi := qtest.Guarded[float32](channels, 1), qtest.Guarded[float32](channels, 2)
+				top := qtest.Guarded[float32](channels, 3)
+				kern.minMaxChannels(lo.Data, hi.Data, x, channels)
+				kern.absMaxChannels(top.Data, x, channels)
+				allLo, allHi, _ := kern.minMax(x)
+				var wantAllLo, wantAllHi float32
+				for c := range channels {
+					var wantLo, wantHi float32
+					for i := range r {
+						v := x[i*channels+c] + 0
+						if i == 0 {
+							wantLo, wantHi = v, v
+						}
+						wantLo, wantHi = min(wantLo, v), max(wantHi, v)
+					}
+					if c == 0 {
+						wantAllLo, wantAllHi = wantLo, wantHi
+					}
+					wantAllLo, wantAllHi = min(wantAllLo, wantLo), max(wantAllHi, wantHi)
+					wantTop := max(-wantLo, wantHi) + 0
+					got := []float32{lo.Data[c], hi.Data[c], top.Data[c]}
+					if err := qtest.SameBits("lo, hi, top", got, []float32{wantLo + 0, wantHi + 0, wantTop}); err != nil {
+						t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
+					}
+				}
+				if err := qtest.SameBits("extremes", []float32{allLo, allHi}, []float32{wantAllLo + 0, wantAllHi + 0}); err != nil {
+					t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
+				}
+				for _, err := range []error{lo.Check(), hi.Check(), top.Check()} {
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		lo, hi, _ := kern.minMax([]float32{float32(math.Copysign(0, -1))})
+		if math.Signbit(float64(lo)) || math.Signbit(float64(hi)) {
+			t.Error("the extremes of -0 carry a sign")
+		}
+	})
+	if top, nan := AbsMax([]float32{1, -3, 2}); top != 3 || nan != -1 {
+		t.Errorf("AbsMax = %v, %d", top, nan)
+	}
+}
+
+func TestScaleGradChannelsIsScaleGradPerChannel(t *testing.T) {
+	const channels, r = 5, 40
+	rng := newRand(2)
+	x, dy, scale := make([]float32, channels*r), make([]float32, channels*r), make([]float32, channels)
+	randomF32(rng, x, false)
+	randomF32(rng, dy, false)
+	for c := range scale {
+		scale[c] = 0.01 * float32(c+1)
+	}
+	got := make([]float64, channels)
+	ScaleGradChannels(got, dy, x, scale, -7, 7)
+	for c := range channels {
+		var one, g []float32
+		for i := range r {
+			one, g = append(one, x[i*channels+c]), append(g, dy[i*channels+c])
+		}
+		if want := ScaleGrad(g, one, scale[c], -7, 7); math.Abs(got[c]-want) > 1e-4*math.Max(1, math.Abs(want)) {
+			t.Errorf("channel %d: %v, want %v", c, got[c], want)
+		}
+	}
+}
+
+func TestDequantize(t *testing.T) {
+	y := make([]float32, 4)
+	DequantizeU8(y, []uint8{0, 128, 255, 130}, []float32{0.5}, 128)
+	if err := qtest.SameBits("u8", y, []float32{-64, 0, 63.5, 1}); err != nil {
+		t.Error(err)
+	}
+	DequantizeS8(y, []int8{-127, 2, 3, 4}, []float32{1, 0.25})
+	if err := qtest.SameBits("s8", y, []float32{-127, 0.5, 3, 1}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Halves go to even, the mask is on the rounded value, infinities saturate.
+func ExampleFakeQuant() {
+	x := []float32{0.25, 0.75, 127.74, 200, float32(math.Inf(-1))}
+	y, mask := make([]float32, len(x)), make([]uint8, MaskLen(len(x)))
+	nan := FakeQuant(y, mask, x, 0.5, 0, -255, 255)
+	fmt.Printf("%v %05b %d\n", y, mask[0], nan)
+	// Output: [0 1 127.5 127.5 -127.5] 00111 -1
+}

@@ -1,0 +1,423 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/narrow-ml/narrow/internal/qtest"
+)
+
+var lengths = []int{0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65, 100, 257, 1000}
+
+func TestElementwiseSameBitsInAllTiers(t *testing.T) {
+	gen := generic()
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for i, n := range lengths {
+			r := newRand(uint64(n))
+			x, dy := make([]float32, n), make([]float32, n)
+			randomF32(r, x, true)
+			randomF32(r, dy, true)
+			if n > 5 {
+				x[5] = float32(math.NaN())
+			}
+			want, got := make([]float32, n), qtest.Guarded[float32](n, i)
+			gen.relu(want, x)
+			kern.relu(got.Data, x)
+			if err := errors.Join(qtest.SameBits("relu", got.Data, want), got.Check()); err != nil {
+				t.Fatalf("n=%d: %v", n, err)
+			}
+			for j, v := range got.Data {
+				if v < 0 || math.Signbit(float64(v)) && v == 0 || v == v && x[j] > 0 && v != x[j] {
+					t.Fatalf("relu(%v) = %v", x[j], v)
+				}
+			}
+			gen.reluGrad(want, dy, x)
+			kern.reluGrad(got.Data, dy, x)
+			if err := errors.Join(qtest.SameBits("relu gradient", got.Data, want), got.Check()); err != nil {
+				t.Fatalf("n=%d: %v", n, err)
+			}
+			for _, channels := range []int{1, 3, 16, 20} {
+				m := n / channels * channels
+				gen.addBias(want[:m], x[:m], dyOr(dy, channels), channels)
+				kern.addBias(got.Data[:m], x[:m], dyOr(dy, channels), channels)
+				if err := errors.Join(qtest.SameBits("bias", got.Data[:m], want[:m]), got.Check()); err != nil {
+					t.Fatalf("n=%d channels=%d: %v", n, channels, err)
+				}
+			}
+		}
+	})
+}
+
+// dyOr returns a bias of n elements taken from dy as far as it goes.
+func dyOr(dy []float32, n int) []float32 {
+	b := make([]float32, n)
+	copy(b, dy)
+	return b
+}
+
+// maxPoolReference is the definition, cell by cell.
+func maxPoolReference(x []float32, n int, g PoolGeom) (y []float32, arg []uint8) {
+	for i := range n {
+		for oy := range g.OutH() {
+			for ox := range g.OutW() {
+				for c := range g.C {
+					best, at := float32(math.Inf(-1)), -1
+					for kh := range g.KH {
+						for kw := range g.KW {
+							iy, ix := oy*g.StrideH-g.PadTop+kh, ox*g.StrideW-g.PadLeft+kw
+							if iy < 0 || iy >= g.H || ix < 0 || ix >= g.W {
+								continue
+							}
+							v := x[((i*g.H+iy)*g.W+ix)*g.C+c]
+							if at < 0 || v > best || v != v && best == best {
+								best, at = v, kh*g.KW+kw
+							}
+						}
+					}
+					y, arg = append(y, best), append(arg, uint8(at))
+				}
+			}
+		}
+	}
+	return y, arg
+}
+
+func TestMaxPool(t *testing.T) {
+	geoms := []PoolGeom{
+		{H: 1, W: 1, C: 1, KH: 1, KW: 1, StrideH: 1, StrideW: 1},
+		{H: 6, W: 8, C: 5, KH: 2, KW: 2, StrideH: 2, StrideW: 2},
+		{H: 14, W: 14, C: 64, KH: 2, KW: 2, StrideH: 2, StrideW: 2},
+		{H: 7, W: 5, C: 33, KH: 3, KW: 3, StrideH: 2, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1},
+		{H: 5, W: 5, C: 16, KH: 3, KW: 2, StrideH: 1, StrideW: 2, PadTop: 2, PadRight: 1},
+		{H: 7, W: 7, C: 17, KH: 7, KW: 7, StrideH: 1, StrideW: 1},
+	}
+	const n = 2
+	for gi, g := range geoms {
+		if err := g.Check(); err != nil {
+			t.Fatal(err)
+		}
+		r := newRand(uint64(gi))
+		x := make([]float32, n*g.inSize())
+		codes := make([]uint8, len(x))
+		for i := range x { // few different values: many ties
+			codes[i] = uint8(r.IntN(4))
+			x[i] = float32(codes[i]) - 1.5
+		}
+		x[r.IntN(len(x))] = float32(math.NaN())
+		x[r.IntN(len(x))] = float32(math.Inf(-1))
+		wantY, wantArg := maxPoolReference(x, n, g)
+		asFloat := make([]float32, len(codes))
+		for i, q := range codes {
+			asFloat[i] = float32(q)
+		}
+		wantQ, wantQArg := maxPoolReference(asFloat, n, g)
+		eachTier(t, func(t *testing.T, kern *isa) {
+			y, arg := qtest.Guarded[float32](len(wantY), gi), qtest.Guarded[uint8](len(wantY), gi)
+			kern.maxPoolF32(y.Data, arg.Data, x, n, g)
+			err := errors.Join(qtest.SameBits("y", y.Data, wantY), qtest.Same("arg", arg.Data, wantArg), y.Check(), arg.Check())
+			kern.maxPoolF32(y.Data, nil, x, n, g)
+			err = errors.Join(err, qtest.SameBits("y without arg", y.Data, wantY))
+			q, qArg := qtest.Guarded[uint8](len(wantY), gi), qtest.Guarded[uint8](len(wantY), gi)
+			kern.maxPoolU8(q.Data, qArg.Data, codes, n, g)
+			for i, v := range q.Data {
+				if float32(v) != wantQ[i] {
+					t.Fatalf("%+v: code %d = %d, want %v", g, i, v, wantQ[i])
+				}
+			}
+			err = errors.Join(err, qtest.Same("arg of codes", qArg.Data, wantQArg), q.Check(), qArg.Check())
+			kern.maxPoolU8(q.Data, nil, codes, n, g)
+			if err != nil {
+				t.Errorf("%+v: %v", g, err)
+			}
+		})
+		dy, dx := make([]float32, len(wantY)), make([]float32, len(x))
+		fill(dy, 1)
+		wantArg[0] = NoGrad
+		MaxPoolGrad(dx, dy, wantArg, n, g)
+		var sum float32
+		for _, v := range dx {
+			sum += v
+		}
+		if sum != float32(len(dy)-1) {
+			t.Errorf("%+v: gradients sum to %v, want %d", g, sum, len(dy)-1)
+		}
+	}
+}
+
+func TestPoolGeomCheck(t *testing.T) {
+	good := PoolGeom{H: 6, W: 6, C: 1, KH: 2, KW: 2, StrideH: 2, StrideW: 2}
+	bad := map[string]func(*PoolGeom){
+		"size": func(g *PoolGeom) { g.C = 0 }, "stride": func(g *PoolGeom) { g.StrideH = 0 },
+		"cells": func(g *PoolGeom) { g.H, g.W, g.KH, g.KW = 20, 20, 16, 16 }, "negative": func(g *PoolGeom) { g.PadTop = -1 },
+		"fit": func(g *PoolGeom) { g.KW = 7 }, "outside": func(g *PoolGeom) { g.PadTop = 2 },
+		"outside below": func(g *PoolGeom) { g.PadBottom = 3 },
+	}
+	if err := good.Check(); err != nil {
+		t.Error(err)
+	}
+	for name, change := range bad {
+		g := good
+		change(&g)
+		if g.Check() == nil {
+			t.Errorf("%s: %+v was accepted", name, g)
+		}
+	}
+}
+
+func TestColumnSums(t *testing.T) {
+	for _, channels := range []int{1, 7, 64, 65, 130} {
+		for _, r := range []int{0, 1, 31, 32, 33, 200} {
+			x := make([]float32, r*channels)
+			randomF32(newRand(uint64(r)), x, false)
+			want := make([]float64, channels)
+			for i, v := range x {
+				want[i%channels] += float64(v)
+			}
+			got := make([]float64, channels)
+			SumColumns(got, x, channels)
+			for c := range want {
+				if math.Abs(got[c]-want[c]) > 1e-4 {
+					t.Fatalf("channels=%d rows=%d: sum %v, want %v", channels, r, got[c], want[c])
+				}
+			}
+		}
+	}
+	var total [2]float64
+	Combine(total[:], []float64{1, 2, 10, 20, 100, 200}, 2)
+	if total != [2]float64{111, 222} {
+		t.Errorf("Combine = %v", total)
+	}
+	x := make([]float32, 10007)
+	want := 0.0
+	for i := range x {
+		x[i] = float32(i%7) - 3
+		want += float64(x[i]) * float64(x[i])
+	}
+	if got := SumSquares(x); got != want {
+		t.Errorf("SumSquares = %v, want %v", got, want)
+	}
+}
+
+// The gradient of batch norm with batch statistics, against finite
+// differences of its definition in float64.
+func TestBatchNormGradient(t *testing.T) {
+	const n, ch = 6, 3
+	const eps = 1e-3
+	r := newRand(8)
+	x, gamma, beta, dy := make([]float32, n*ch), make([]float32, ch), make([]float32, ch), make([]float32, n*ch)
+	for _, v := range [][]float32{x, gamma, beta, dy} {
+		randomF32(r, v, false)
+	}
+	loss := func(p []float64) float64 { // p = x, gamma, beta
+		total := 0.0
+		for c := range ch {
+			var mean, variance float64
+			for i := range n {
+				mean += p[i*ch+c] / n
+			}
+			for i := range n {
+				variance += (p[i*ch+c] - mean) * (p[i*ch+c] - mean) / n
+			}
+			for i := range n {
+				xhat := (p[i*ch+c] - mean) / math.Sqrt(variance+eps)
+				total += float64(dy[i*ch+c]) * (xhat*p[n*ch+c] + p[n*ch+ch+c])
+			}
+		}
+		return total
+	}
+	mean, variance, inv := make([]float32, ch), make([]float32, ch), make([]float32, ch)
+	sums, dgamma, dbeta := make([]float64, ch), make([]float64, ch), make([]float64, ch)
+	dx := make([]float32, n*ch)
+	SumColumns(sums, x, ch)
+	BatchMean(mean, sums, n)
+	SumSquaredDeviations(sums, x, mean, ch)
+	BatchInvStd(inv, variance, sums, n, eps)
+	NormalizeGradSums(dgamma, dbeta, dy, x, mean, inv, ch)
+	NormalizeGrad(dx, dy, x, mean, inv, gamma, dgamma, dbeta, n, ch)
+	var p, grad []float64
+	for _, v := range [][]float32{x, gamma, beta} {
+		for _, f := range v {
+			p = append(p, float64(f))
+		}
+	}
+	for _, f := range dx {
+		grad = append(grad, float64(f))
+	}
+	grad = append(append(grad, dgamma...), dbeta...)
+	if err := qtest.GradCheck(loss, p, grad, 1e-5, 1e-5); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestElementaryFunctions(t *testing.T) {
+	tests := []struct {
+		name     string
+		own, ref func(float64) float64
+		lo, hi   float64
+		tol      float64 // relative
+	}{
+		{"exp", Exp, math.Exp, -700, 700, 4e-16},
+		{"exp small", Exp, math.Exp, -1, 1, 4e-16},
+		{"log", Log, math.Log, 1e-300, 1e300, 4e-16},
+		{"log near 1", Log, math.Log, 0.5, 2, 4e-16},
+		{"tanh", Tanh, math.Tanh, -3, 3, 2e-15},
+		{"tanh small", Tanh, math.Tanh, -1e-3, 1e-3, 2e-15},
+		{"erf", Erf, math.Erf, -7, 7, 4e-15},
+		{"sigmoid", Sigmoid, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }, -30, 30, 1e-14},
+		{"softplus", Softplus, func(x float64) float64 { return math.Log1p(math.Exp(x)) }, -20, 30, 1e-7},
+	}
+	r := newRand(4)
+	for _, tt := range tests {
+		worst := 0.0
+		for range 20000 {
+			x := tt.lo + (tt.hi-tt.lo)*r.Float64()
+			if tt.name == "log" { // all exponents
+				x = math.Exp2(r.Float64()*2000 - 1000)
+			}
+			want := tt.ref(x)
+			worst = math.Max(worst, math.Abs(tt.own(x)-want)/math.Max(math.Abs(want), 1e-300))
+		}
+		if !(worst <= tt.tol) {
+			t.Errorf("%s: relative error %g, want at most %g", tt.name, worst, tt.tol)
+		}
+	}
+	inf, nan := math.Inf(1), math.NaN()
+	special := []struct {
+		name      string
+		got, want float64
+	}{
+		{"exp(-inf)", Exp(-inf), 0}, {"exp(inf)", Exp(inf), inf}, {"exp(nan)", Exp(nan), nan}, {"exp(0)", Exp(0), 1},
+		{"exp(-745)", Exp(-745), math.Exp(-745)}, {"exp(709.7)", Exp(800), inf},
+		{"log(0)", Log(0), -inf}, {"log(-1)", Log(-1), nan}, {"log(inf)", Log(inf), inf}, {"log(1)", Log(1), 0}, {"log(nan)", Log(nan), nan},
+		{"tanh(inf)", Tanh(inf), 1}, {"tanh(-inf)", Tanh(-inf), -1}, {"tanh(nan)", Tanh(nan), nan},
+		{"erf(inf)", Erf(inf), 1}, {"erf(nan)", Erf(nan), nan}, {"erf(-0)", Erf(0), 0},
+		{"sigmoid(-inf)", Sigmoid(-inf), 0}, {"sigmoid(inf)", Sigmoid(inf), 1}, {"softplus(1000)", Softplus(1000), 1000},
+	}
+	for _, s := range special {
+		if s.got != s.want && !(math.IsNaN(s.got) && math.IsNaN(s.want)) {
+			t.Errorf("%s = %v, want %v", s.name, s.got, s.want)
+		}
+	}
+}
+
+func TestCrossEntropyIgnoresRows(t *testing.T) {
+	x := []float32{1, 2, 3, 9, 9, 9, 0, 0, 0}
+	grad, per := make([]float32, 9), make([]float32, 3)
+	fill(grad, 5)
+	loss, err := SoftmaxCrossEntropy(grad, per, x, []int32{2, IgnoreLabel, 0}, 3, CrossEntropy{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := (math.Log(math.Exp(1)+math.Exp(2)+math.Exp(3)) - 3 + math.Log(3)) / 2
+	if math.Abs(loss-want) > 1e-12 {
+		t.Errorf("loss %v, want %v", loss, want)
+	}
+	if per[1] != 0 || grad[3] != 0 || grad[4] != 0 || grad[5] != 0 {
+		t.Errorf("the ignored row has loss %v and gradient %v", per[1], grad[3:6])
+	}
+	loss, err = SoftmaxCrossEntropy(grad[:3], nil, x[:3], []int32{IgnoreLabel}, 3, CrossEntropy{})
+	if err != nil || loss != 0 {
+		t.Errorf("no rows: loss %v, error %v", loss, err)
+	}
+	if _, err = SoftmaxCrossEntropy(nil, nil, x[:3], []int32{3}, 3, CrossEntropy{}); !errors.Is(err, ErrLabel) {
+		t.Errorf("label 3 of 3 classes: error %v", err)
+	}
+	if _, err = SoftmaxCrossEntropy(nil, nil, x[:4], []int32{0}, 3, CrossEntropy{}); err == nil {
+		t.Error("4 logits for one row of 3 classes were accepted")
+	}
+	if _, err = SoftmaxCrossEntropy(nil, nil, x[:3], []int32{0}, 3, CrossEntropy{Smoothing: 1}); err == nil {
+		t.Error("smoothing 1 was accepted")
+	}
+}
+
+func TestLossGradients(t *testing.T) {
+	const rowsN, classes = 3, 4
+	r := newRand(6)
+	x, target := make([]float32, rowsN*classes), make([]float32, rowsN*classes)
+	randomF32(r, x, false)
+	randomF32(r, target, false)
+	labels, weights := []int32{2, IgnoreLabel, 0}, []float32{0.5, 1, 2, 1.5}
+	type lossFunc func(grad, x []float32) (float64, error)
+	losses := map[string]lossFunc{
+		"cross-entropy": func(g, x []float32) (float64, error) {
+			return SoftmaxCrossEntropy(g, nil, x, labels, classes, CrossEntropy{Smoothing: 0.2, Weights: weights})
+		},
+		"cross-entropy sum": func(g, x []float32) (float64, error) {
+			return SoftmaxCrossEntropy(g, nil, x, labels, classes, CrossEntropy{Reduction: Sum})
+		},
+		"mse":    func(g, x []float32) (float64, error) { return MSELoss(g, x, target, Sum) },
+		"smooth": func(g, x []float32) (float64, error) { return SmoothL1Loss(g, x, target, 0.7, Mean) },
+		"bce":    func(g, x []float32) (float64, error) { return BCEWithLogits(g, x, target, Sum) },
+		"kl":     func(g, x []float32) (float64, error) { return DistillationKL(g, x, target, classes, 2) },
+	}
+	for name, f := range losses {
+		grad := make([]float32, len(x))
+		if _, err := f(grad, x); err != nil {
+			t.Fatal(err)
+		}
+		// x is float32, so the step is a large power of two
+		p, g := make([]float64, len(x)), make([]float64, len(x))
+		for i := range x {
+			p[i], g[i] = float64(x[i]), float64(grad[i])
+		}
+		err := qtest.GradCheck(func(p []float64) float64 {
+			v := make([]float32, len(p))
+			for i := range p {
+				v[i] = float32(p[i])
+			}
+			loss, err := f(nil, v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return loss
+		}, p, g, 1./256, 2e-4)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAdamSameBitsInAllTiers(t *testing.T) {
+	gen := generic()
+	configs := []AdamConfig{
+		{LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8},
+		{LR: 1e-2, Beta1: 0.8, Beta2: 0.95, Eps: 1e-4, WeightDecay: 0.01},
+		{LR: 1e-2, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.1, Decoupled: true, AMSGrad: true},
+	}
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, cfg := range configs {
+			for i, n := range lengths {
+				var want, got [4][]float32 // p, m, v, vmax
+				var guards [4]*qtest.Guard[float32]
+				r := newRand(uint64(n))
+				for j := range want {
+					guards[j] = qtest.Guarded[float32](n, i)
+					want[j], got[j] = make([]float32, n), guards[j].Data
+				}
+				randomF32(r, want[0], false)
+				copy(got[0], want[0])
+				g := make([]float32, n)
+				for step := 1; step <= 3; step++ {
+					randomF32(r, g, false)
+					gen.adam(want[0], g, want[1], want[2], want[3], step, cfg)
+					kern.adam(got[0], g, got[1], got[2], got[3], step, cfg)
+				}
+				for j, name := range []string{"p", "m", "v", "vmax"} {
+					if err := errors.Join(qtest.SameBits(name, got[j], want[j]), guards[j].Check()); err != nil {
+						t.Fatalf("%+v n=%d: %v", cfg, n, err)
+					}
+				}
+			}
+		}
+	})
+}
+
+func ExampleSoftmaxCrossEntropy() {
+	logits := []float32{2, 0, 0, 0, 2, 0}
+	grad := make([]float32, len(logits))
+	loss, err := SoftmaxCrossEntropy(grad, nil, logits, []int32{0, 2}, 3, CrossEntropy{})
+	fmt.Printf("%.4f %.3f %v\n", loss, grad, err)
+	// Output: 1.2395 [-0.107 0.053 0.053 0.053 0.393 -0.447] <nil>
+}
