@@ -23,7 +23,13 @@ func Quantize[C Code](dst []C, x []float32, p *Params) error {
 	if len(dst) != len(x) {
 		return fmt.Errorf("quantize: %d codes for %d values", len(dst), len(x))
 	}
+	if err := p.serves(len(x)); err != nil {
+		return fmt.Errorf("quantize: %w", err)
+	}
 	lo, hi := p.Spec.Grid()
+	if int32(C(lo)) != lo || int32(C(hi)) != hi {
+		return fmt.Errorf("quantize: the grid [%d, %d] of %s does not fit codes of type %T", lo, hi, p.Spec, C(0))
+	}
 	n := len(p.Scale)
 	for i, v := range x {
 		if v != v {
@@ -39,6 +45,9 @@ func Quantize[C Code](dst []C, x []float32, p *Params) error {
 func Dequantize[C Code](dst []float32, codes []C, p *Params) error {
 	if len(dst) != len(codes) {
 		return fmt.Errorf("dequantize: %d values for %d codes", len(dst), len(codes))
+	}
+	if err := p.serves(len(codes)); err != nil {
+		return fmt.Errorf("dequantize: %w", err)
 	}
 	n := len(p.Scale)
 	for i, q := range codes {
@@ -60,6 +69,9 @@ func FakeQuantize(dst, x []float32, p *Params, pass []bool) error {
 			pass[i] = true
 		}
 		return Round16(dst, x, p.Spec.Format)
+	}
+	if err := p.serves(len(x)); err != nil {
+		return fmt.Errorf("fake-quantize: %w", err)
 	}
 	lo, hi := p.Spec.Grid()
 	n := len(p.Scale)

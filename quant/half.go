@@ -28,7 +28,8 @@ func Decode16(bits uint16, f Format) float32 {
 }
 
 // Round16 writes x rounded to FP16 or BF16, or unchanged for FP32. A finite value that would become infinite is an
-// [OverflowError], NaN a [NaNError]: 16-bit training and inference must not hide them.
+// [OverflowError], NaN a [NaNError]: 16-bit training and inference must not hide them. Infinities
+// stay as they are.
 func Round16(dst, x []float32, f Format) error {
 	if len(dst) != len(x) {
 		return fmt.Errorf("round to %s: %d outputs for %d values", f, len(dst), len(x))
@@ -36,6 +37,9 @@ func Round16(dst, x []float32, f Format) error {
 	if f == FP32 {
 		copy(dst, x)
 		return nil
+	}
+	if !f.Rounds16() {
+		return fmt.Errorf("round to %s: it is not a floating-point format (allowed: fp32, fp16, bf16)", f)
 	}
 	for i, v := range x {
 		r := Decode16(Encode16(v, f), f)

@@ -50,8 +50,34 @@ func (p *Params) Validate(channels int) error {
 		if !(s > 0) || math.IsInf(float64(s), 0) {
 			return &ScaleError{Index: i, Scale: s}
 		}
-		if z := p.Zero[i]; z < lo || z > hi {
+		z := p.Zero[i]
+		if z < lo || z > hi {
 			return fmt.Errorf("zero[%d] = %d is outside the grid [%d, %d]", i, z, lo, hi)
+		}
+		if z != 0 && p.Spec.Signed && p.Spec.Scheme != Affine {
+			return fmt.Errorf("zero[%d] = %d: a signed %s grid has zero point 0", i, z, p.Spec.Scheme)
+		}
+	}
+	return nil
+}
+
+// serves reports why p cannot code a tensor of n values: it has no scales yet, one is unusable, or n is not a whole
+// number of rows of channels.
+func (p *Params) serves(n int) error {
+	c := len(p.Scale)
+	switch {
+	case !p.Spec.Format.IsInteger():
+		return fmt.Errorf("%s values have no integer codes", p.Spec.Format)
+	case c == 0:
+		return fmt.Errorf("no scale yet: calibrate or train first")
+	case len(p.Zero) != c:
+		return fmt.Errorf("%d scales and %d zero points", c, len(p.Zero))
+	case n%c != 0:
+		return fmt.Errorf("%d values are not a whole number of rows of %d channels", n, c)
+	}
+	for i, s := range p.Scale {
+		if !(s > 0) || math.IsInf(float64(s), 0) {
+			return &ScaleError{Index: i, Scale: s}
 		}
 	}
 	return nil
@@ -80,5 +106,9 @@ type OverflowError struct {
 }
 
 func (e *OverflowError) Error() string {
-	return fmt.Sprintf("value[%d] = %v overflows %s; keep this layer in fp32 or bf16, or scale its inputs", e.Index, e.Value, e.Format)
+	wider := "fp32 or bf16"
+	if e.Format == BF16 {
+		wider = "fp32" // bf16 has the exponent range of fp32: only the last half step overflows
+	}
+	return fmt.Sprintf("value[%d] = %v overflows %s; keep this layer in %s, or scale its inputs", e.Index, e.Value, e.Format, wider)
 }

@@ -15,7 +15,7 @@ type Precision struct {
 // Full is the unquantized network.
 var Full = Precision{Weight: FP32, Act: FP32}
 
-// String is the shortest name: "int8" rather than "w8a8" where both formats are the same width and 8 bits or more.
+// String is the shortest name: "int8" rather than "w8a8", "int4" rather than "w4a4".
 func (p Precision) String() string {
 	switch {
 	case p.Weight == p.Act:
@@ -52,8 +52,9 @@ func ParsePrecision(name string) (Precision, error) {
 		if w, a, ok := strings.Cut(rest, "a"); ok {
 			wb, werr := strconv.Atoi(w)
 			ab, aerr := strconv.Atoi(a)
-			if werr == nil && aerr == nil {
-				if ab == 16 {
+			canonical := low == fmt.Sprintf("w%da%d", wb, ab) // Atoi also reads "+8" and "08"
+			if werr == nil && aerr == nil && canonical {
+				if ab == 16 && wb >= 2 && wb <= 8 {
 					return Precision{}, fmt.Errorf("precision %q is not supported by this version: weight-only modes need 16-bit activations; use w%da8 or fp16", name, wb)
 				}
 				wf, wok := intFormat(wb)

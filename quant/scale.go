@@ -50,13 +50,14 @@ func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
 	return scale, zero
 }
 
-// ceilPow2 is the smallest power of two that is at least x, for finite x > 0.
+// ceilPow2 is the smallest power of two that is at least x, for finite x > 0; 2^127, the largest that float32 holds, for
+// any x above it.
 func ceilPow2(x float32) float32 {
 	frac, exp := math.Frexp(float64(x))
 	if frac == 0.5 {
 		return x
 	}
-	return float32(math.Ldexp(1, exp))
+	return float32(math.Ldexp(1, min(exp, 127)))
 }
 
 func clamp64(v, lo, hi float64) float64 {

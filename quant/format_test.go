@@ -1,0 +1,269 @@
+package quant_test
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+func TestFormatTable(t *testing.T) {
+	rows := []struct {
+		f        quant.Format
+		name     string
+		bits     int
+		integer  bool
+		rounds16 bool
+	}{
+		{quant.FP32, "fp32", 32, false, false},
+		{quant.FP16, "fp16", 16, false, true},
+		{quant.BF16, "bf16", 16, false, true},
+		{quant.Int2, "int2", 2, true, false},
+		{quant.Int3, "int3", 3, true, false},
+		{quant.Int4, "int4", 4, true, false},
+		{quant.Int5, "int5", 5, true, false},
+		{quant.Int6, "int6", 6, true, false},
+		{quant.Int7, "int7", 7, true, false},
+		{quant.Int8, "int8", 8, true, false},
+		{quant.Int16, "int16", 16, true, false},
+	}
+	for _, r := range rows {
+		if !r.f.Valid() || r.f.String() != r.name || r.f.Bits() != r.bits || r.f.IsInteger() != r.integer || r.f.Rounds16() != r.rounds16 {
+			t.Errorf("%v: valid %v, %d bits, integer %v, 16-bit float %v; want %+v", r.f, r.f.Valid(), r.f.Bits(), r.f.IsInteger(), r.f.Rounds16(), r)
+		}
+		if got, err := quant.ParseFormat(r.name); got != r.f || err != nil {
+			t.Errorf("ParseFormat(%q) = %v, %v", r.name, got, err)
+		}
+	}
+	if got := quant.Formats(); len(got) != len(rows) || got[0] != "fp32" || got[len(got)-1] != "int16" {
+		t.Errorf("Formats() = %v, want the %d names of the table in order", got, len(rows))
+	}
+}
+
+func TestFormatInvalid(t *testing.T) {
+	for _, f := range []quant.Format{0, quant.Int16 + 1, 255} {
+		if f.Valid() || f.Bits() != 0 || f.IsInteger() || f.Rounds16() || !strings.HasPrefix(f.String(), "Format(") {
+			t.Errorf("%v counts as a format", f)
+		}
+	}
+	for _, name := range []string{"", "INT8", "int1", "int9", "uint8", "float", "fp8e4m3"} {
+		_, err := quant.ParseFormat(name)
+		want := `unknown number format "` + name + `" (allowed: fp32, fp16, bf16, int2, int3, int4, int5, int6, int7, int8, int16)`
+		if err == nil || err.Error() != want {
+			t.Errorf("ParseFormat(%q): %v, want %s", name, err, want)
+		}
+	}
+}
+
+func TestParsePrecision(t *testing.T) {
+	good := []struct {
+		name string
+		want quant.Precision
+		back string
+	}{
+		{"fp32", quant.Full, "fp32"},
+		{"fp16", quant.Precision{Weight: quant.FP16, Act: quant.FP16}, "fp16"},
+		{"bf16", quant.Precision{Weight: quant.BF16, Act: quant.BF16}, "bf16"},
+		{"int8", quant.Precision{Weight: quant.Int8, Act: quant.Int8}, "int8"},
+		{"int7", quant.Precision{Weight: quant.Int7, Act: quant.Int7}, "int7"},
+		{"int6", quant.Precision{Weight: quant.Int6, Act: quant.Int6}, "int6"},
+		{"int5", quant.Precision{Weight: quant.Int5, Act: quant.Int5}, "int5"},
+		{"int4", quant.Precision{Weight: quant.Int4, Act: quant.Int4}, "int4"},
+		{"int3", quant.Precision{Weight: quant.Int3, Act: quant.Int3}, "int3"},
+		{"int2", quant.Precision{Weight: quant.Int2, Act: quant.Int2}, "int2"},
+		{"w8a8", quant.Precision{Weight: quant.Int8, Act: quant.Int8}, "int8"},
+		{"w4a4", quant.Precision{Weight: quant.Int4, Act: quant.Int4}, "int4"},
+		{"w4a8", quant.Precision{Weight: quant.Int4, Act: quant.Int8}, "w4a8"},
+		{"w2a4", quant.Precision{Weight: quant.Int2, Act: quant.Int4}, "w2a4"},
+		{"w8a2", quant.Precision{Weight: quant.Int8, Act: quant.Int2}, "w8a2"},
+		{"  W4A8\n", quant.Precision{Weight: quant.Int4, Act: quant.Int8}, "w4a8"},
+		{"INT8", quant.Precision{Weight: quant.Int8, Act: quant.Int8}, "int8"},
+	}
+	for _, g := range good {
+		p, err := quant.ParsePrecision(g.name)
+		if err != nil || p != g.want || p.String() != g.back {
+			t.Errorf("ParsePrecision(%q) = %v, %v; want %v printed as %q", g.name, p, err, g.want, g.back)
+			continue
+		}
+		if again, err := quant.ParsePrecision(p.String()); again != p || err != nil {
+			t.Errorf("%q prints as %q, which reads back as %v, %v", g.name, p, again, err)
+		}
+		if p.IsInteger() == (p.Weight == quant.FP32 || p.Weight.Rounds16()) {
+			t.Errorf("%q: IsInteger() = %v", g.name, p.IsInteger())
+		}
+	}
+	const unknown = " (allowed: fp32, fp16, bf16, int8 to int2, or wXaY with X and Y from 2 to 8, for example w4a8)"
+	bad := map[string]string{
+		"ternary": `precision "ternary" is not supported by this version: int2 weights are ternary already: use w2a8 or w2a4`,
+		"binary":  `precision "binary" is not supported by this version: the narrowest weights today are w2a4 and w2a8`,
+		"fp8e4m3": `precision "fp8e4m3" is not supported by this version: use fp16 or int8`,
+		"fp8e5m2": `precision "fp8e5m2" is not supported by this version: use fp16 or int8`,
+		"mxfp8":   `precision "mxfp8" is not supported by this version: use int8`,
+		"mxfp4":   `precision "mxfp4" is not supported by this version: use w4a8`,
+		"int16":   `precision "int16" is not supported by this version: use fp16, bf16 or int8`,
+		"mixed":   `precision "mixed" is not supported by this version: use quant.rules in the config with a base precision`,
+		"Mixed":   `precision "Mixed" is not supported by this version: use quant.rules in the config with a base precision`,
+		"w4a16":   `precision "w4a16" is not supported by this version: weight-only modes need 16-bit activations; use w4a8 or fp16`,
+		"w8a16":   `precision "w8a16" is not supported by this version: weight-only modes need 16-bit activations; use w8a8 or fp16`,
+	}
+	for _, name := range []string{"", "w", "a8", "wa", "w8", "w8a", "w1a8", "w9a8", "w8a1", "w8a9", "w16a8", "w16a16", "w9a16", "w-4a8", "w+8a8", "w08a8", "w8a8a8", "int1", "int32", "fp8", "float32"} {
+		bad[name] = `unknown precision "` + name + `"` + unknown
+	}
+	for name, want := range bad {
+		if p, err := quant.ParsePrecision(name); err == nil || err.Error() != want {
+			t.Errorf("ParsePrecision(%q) = %v, %v\nwant %s", name, p, err, want)
+		}
+	}
+	if got := (quant.Precision{Weight: quant.Int8, Act: quant.FP16}).String(); got != "int8/fp16" {
+		t.Errorf("mixed precision prints as %q", got)
+	}
+}
+
+func TestEnumNames(t *testing.T) {
+	for want, v := range map[string]quant.Scheme{"symmetric": quant.Symmetric, "affine": quant.Affine, "pow2": quant.PowerOfTwo} {
+		if got, err := quant.ParseScheme(want); got != v || err != nil || v.String() != want {
+			t.Errorf("scheme %q: %v, %v", want, got, err)
+		}
+	}
+	for want, v := range map[string]quant.Granularity{"tensor": quant.PerTensor, "channel": quant.PerChannel} {
+		if got, err := quant.ParseGranularity(want); got != v || err != nil || v.String() != want {
+			t.Errorf("granularity %q: %v, %v", want, got, err)
+		}
+	}
+	for want, v := range map[string]quant.Range{"minmax": quant.MinMax, "ema": quant.EMA, "envelope": quant.Envelope, "lsq": quant.LSQ, "percentile": quant.Percentile, "mse": quant.MSE} {
+		if got, err := quant.ParseRange(want); got != v || err != nil || v.String() != want {
+			t.Errorf("range %q: %v, %v", want, got, err)
+		}
+	}
+	if got, err := quant.ParseRounding("half-even"); got != quant.HalfEven || err != nil {
+		t.Errorf("rounding: %v, %v", got, err)
+	}
+	if got, err := quant.ParseTarget("onnx"); got != quant.ONNX || err != nil || got.String() != "onnx" {
+		t.Errorf("target: %v, %v", got, err)
+	}
+	refused := map[string]func() error{
+		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                         func() error { _, err := quant.ParseScheme("asym"); return err },
+		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                             func() error { _, err := quant.ParseScheme(""); return err },
+		`unknown granularity "group" (allowed: tensor, channel)`:                           func() error { _, err := quant.ParseGranularity("group"); return err },
+		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse)`: func() error { _, err := quant.ParseRange("kl"); return err },
+		`unknown rounding "half-up" (allowed: half-even)`:                                  func() error { _, err := quant.ParseRounding("half-up"); return err },
+		`unknown target "tflite" (allowed: onnx)`:                                          func() error { _, err := quant.ParseTarget("tflite"); return err },
+	}
+	for want, parse := range refused {
+		if err := parse(); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if got := quant.Scheme(9).String() + quant.Target(9).String(); got != "Scheme(9)Target(9)" {
+		t.Errorf("unknown values print as %q", got)
+	}
+}
+
+func TestSpecValidate(t *testing.T) {
+	edit := func(s quant.Spec, f func(*quant.Spec)) quant.Spec { f(&s); return s }
+	weight, act := quant.WeightSpec(quant.Int4), quant.ActSpec(quant.Int8)
+	rows := []struct {
+		name string
+		spec quant.Spec
+		want string // "" = good
+	}{
+		{"weight default", weight, ""},
+		{"activation default", act, ""},
+		{"float needs nothing else", quant.Spec{Format: quant.FP16}, ""},
+		{"symmetric unsigned", edit(act, func(s *quant.Spec) { s.Scheme = quant.Symmetric }), ""},
+		{"signed full range", edit(weight, func(s *quant.Spec) { s.Narrow = false }), ""},
+		{"signed affine per tensor", edit(act, func(s *quant.Spec) { s.Signed = true }), ""},
+		{"zero value", quant.Spec{}, "format is not set"},
+		{"unknown format", quant.Spec{Format: 99}, "format is not set"},
+		{"no scheme", edit(weight, func(s *quant.Spec) { s.Scheme = 0 }), "scheme is not set"},
+		{"unknown scheme", edit(weight, func(s *quant.Spec) { s.Scheme = 4 }), "scheme is not set"},
+		{"no granularity", edit(weight, func(s *quant.Spec) { s.Per = 0 }), "granularity is not set"},
+		{"no range", edit(weight, func(s *quant.Spec) { s.Range = 0 }), "range method is not set"},
+		{"no rounding", edit(weight, func(s *quant.Spec) { s.Rounding = 0 }), "rounding is not set"},
+		{"narrow unsigned", edit(act, func(s *quant.Spec) { s.Narrow = true }), "narrow needs a signed grid: an unsigned grid has no spare lowest code"},
+		{"affine per channel", edit(act, func(s *quant.Spec) { s.Per = quant.PerChannel }), "affine per channel is not supported: per-channel tensors are weights, and weights need zero point 0"},
+		{"learned power of two", edit(weight, func(s *quant.Spec) { s.Scheme, s.Range = quant.PowerOfTwo, quant.LSQ }), "lsq learns scales that are not powers of two: use scheme symmetric, or another range method"},
+	}
+	for _, r := range rows {
+		err := r.spec.Validate()
+		if got := message(err); got != r.want {
+			t.Errorf("%s: %q, want %q", r.name, got, r.want)
+		}
+	}
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestGrid(t *testing.T) {
+	for _, f := range integerFormats() {
+		n := f.Bits()
+		half := int32(math.Pow(2, float64(n-1)))
+		for _, r := range []struct {
+			signed, narrow bool
+			lo, hi         int32
+		}{
+			{false, false, 0, 2*half - 1},
+			{true, false, -half, half - 1},
+			{true, true, 1 - half, half - 1},
+		} {
+			s := quant.Spec{Format: f, Signed: r.signed, Narrow: r.narrow}
+			if lo, hi := s.Grid(); lo != r.lo || hi != r.hi {
+				t.Errorf("%s signed %v narrow %v: [%d, %d], want [%d, %d]", f, r.signed, r.narrow, lo, hi, r.lo, r.hi)
+			}
+		}
+	}
+	if lo, hi := quant.WeightSpec(quant.Int2).Grid(); lo != -1 || hi != 1 {
+		t.Errorf("int2 weights are [%d, %d], want ternary", lo, hi)
+	}
+	for _, f := range []quant.Format{quant.FP32, quant.FP16, quant.BF16, 0} {
+		if lo, hi := (quant.Spec{Format: f, Signed: true}).Grid(); lo != 0 || hi != 0 {
+			t.Errorf("%s has a grid [%d, %d]", f, lo, hi)
+		}
+	}
+}
+
+func TestSpecString(t *testing.T) {
+	for want, s := range map[string]quant.Spec{
+		"int8 symmetric/channel/minmax": quant.WeightSpec(quant.Int8),
+		"int4 affine/tensor/envelope":   quant.ActSpec(quant.Int4),
+		"fp16":                          quant.WeightSpec(quant.FP16),
+	} {
+		if got := s.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func integerFormats() []quant.Format {
+	var out []quant.Format
+	for _, name := range quant.Formats() {
+		if f, err := quant.ParseFormat(name); err == nil && f.IsInteger() {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// integerSpecs lists every valid combination of integer format, scheme, granularity and grid.
+func integerSpecs() []quant.Spec {
+	var out []quant.Spec
+	for _, f := range integerFormats() {
+		for _, scheme := range []quant.Scheme{quant.Symmetric, quant.Affine, quant.PowerOfTwo} {
+			for _, per := range []quant.Granularity{quant.PerTensor, quant.PerChannel} {
+				for grid := range 3 {
+					s := quant.Spec{Format: f, Scheme: scheme, Per: per, Range: quant.MinMax, Rounding: quant.HalfEven, Signed: grid > 0, Narrow: grid > 1}
+					if s.Validate() == nil {
+						out = append(out, s)
+					}
+				}
+			}
+		}
+	}
+	return out
+}
