@@ -47,8 +47,11 @@ type Conv struct {
 	Pad     [4]int // top, left, bottom, right
 	Groups  int
 	Bias    bool
-	Norm    *BatchNorm // nil: none
-	Act     string     // "relu", or "" for none
+	Norm    string // batch, none
+	Act     string // relu, none
+
+	Eps      float64 // norm: batch; added to the variance
+	Momentum float64 // norm: batch; weight of the new batch in the running statistics
 }
 
 // Dense is a fully connected layer with what follows it.
@@ -56,14 +59,10 @@ type Dense struct {
 	Name  string
 	Units int
 	Bias  bool
-	Norm  *BatchNorm
+	Norm  string
 	Act   string
-}
 
-// BatchNorm holds the numbers of `norm: batch`.
-type BatchNorm struct {
-	Eps      float64 // added to the variance
-	Momentum float64 // weight of the new batch in the running statistics
+	Eps, Momentum float64 // as for Conv
 }
 
 // MaxPool is the maximum over windows.

@@ -1,0 +1,173 @@
+package configs
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// BuildModel is the float model with shapes, parameters (zeros; gamma and var 1) and fused layers. What does not fit
+// (a kernel larger than its input, a dense layer without flatten) is an [*Errors] at the layer's line. If the input has
+// labels, the model must end in one logit for each.
+//
+// A layer c1 of conv, norm and act becomes the nodes c1/conv, c1/norm and c1, which [model.Fuse] joins; its parameters
+// are c1.weight, c1.bias, c1.gamma and so on.
+func (c *Config) BuildModel(in model.Input) (*model.Model, error) {
+	m := model.New(c.Name, in)
+	for i := range c.Model {
+		c.Model[i].appendTo(m)
+	}
+	shaped, err := model.Shapes(m)
+	if err != nil {
+		return nil, c.atLayer(err)
+	}
+	last := &shaped.Nodes[len(shaped.Nodes)-1]
+	if classes := len(in.Labels); classes > 0 && !slices.Equal(last.Shape, model.Shape{classes}) {
+		i := len(c.Model) - 1
+		p := c.problemAt(i)
+		p.Message = fmt.Sprintf("the last layer gives shape %v, data set %q has %d classes", last.Shape, c.Dataset.Name, classes)
+		p.Hint = fmt.Sprintf("end with - dense: {units: %d}", classes)
+		return nil, &Errors{Problems: []Problem{p}}
+	}
+	fused, err := model.Fuse(shaped)
+	if err != nil {
+		return nil, c.atLayer(err)
+	}
+	return fused, nil
+}
+
+// appendTo is the one place where kinds of layers become nodes.
+func (l *Layer) appendTo(m *model.Model) {
+	switch {
+	case l.Conv != nil:
+		a := model.Attr{Kernel: l.Conv.Kernel, Stride: l.Conv.Stride, Pad: l.Conv.Pad, Groups: l.Conv.Groups, Units: l.Conv.Filters, Bias: l.Conv.Bias}
+		l.appendGroup(m, model.Conv, a, l.Conv.Norm, l.Conv.Eps, l.Conv.Momentum, l.Conv.Act)
+	case l.Dense != nil:
+		a := model.Attr{Units: l.Dense.Units, Bias: l.Dense.Bias}
+		l.appendGroup(m, model.Dense, a, l.Dense.Norm, l.Dense.Eps, l.Dense.Momentum, l.Dense.Act)
+	case l.MaxPool != nil:
+		m.Append(l.node(model.MaxPool, l.Name(), model.Attr{Kernel: l.MaxPool.Size, Stride: l.MaxPool.Stride, Pad: l.MaxPool.Pad}))
+	case l.Flatten != nil:
+		m.Append(l.node(model.Flatten, l.Name(), model.Attr{}))
+	case l.ReLU != nil:
+		m.Append(l.node(model.ReLU, l.Name(), model.Attr{}))
+	}
+}
+
+// appendGroup adds the product, the norm and the activation of a layer; the last of them carries the layer's own name.
+func (l *Layer) appendGroup(m *model.Model, op model.Op, a model.Attr, norm string, eps, momentum float64, act string) {
+	nodes := []model.Node{l.node(op, l.Name()+"/"+op.String(), a)}
+	if norm == "batch" {
+		nodes = append(nodes, l.node(model.BatchNorm, l.Name()+"/norm", model.Attr{Eps: float32(eps), Momentum: float32(momentum)}))
+	}
+	if act == "relu" {
+		nodes = append(nodes, l.node(model.ReLU, l.Name()+"/relu", model.Attr{}))
+	}
+	nodes[len(nodes)-1].Name = l.Name()
+	for _, n := range nodes {
+		m.Append(n)
+	}
+}
+
+func (l *Layer) node(op model.Op, name string, a model.Attr) model.Node {
+	return model.Node{Name: name, Layer: l.Name(), Op: op, Attr: a, Origin: l.origin}
+}
+
+// problemAt is a Problem at the line of layer i.
+func (c *Config) problemAt(i int) Problem {
+	l := &c.Model[i]
+	p := Problem{Field: fmt.Sprintf("model[%d].%s", i, l.Kind()), File: l.origin}
+	if c.src == nil {
+		return p
+	}
+	if n := c.src.layers[i]; n != nil {
+		return c.src.problem(n, p.Field)
+	}
+	return p
+}
+
+// atLayer turns an error of a pass, which starts with the layer's origin, into a Problem.
+func (c *Config) atLayer(err error) error {
+	for i := range c.Model {
+		l := &c.Model[i]
+		if l.origin == "" {
+			continue
+		}
+		if msg, ok := strings.CutPrefix(err.Error(), l.origin+": "); ok && strings.Contains(msg, fmt.Sprintf("%q", l.Name())) {
+			p := c.problemAt(i)
+			p.Message = msg
+			return &Errors{Problems: []Problem{p}}
+		}
+	}
+	return err
+}
+
+// Precision is the precision of the quant section's formats; full precision without one.
+func (c *Config) Precision() quant.Precision {
+	if c.Quant == nil {
+		return quant.Full
+	}
+	return quant.Precision{Weight: c.Quant.Weight.Format, Act: c.Quant.Act.Format}
+}
+
+// QuantConfig is the quant section at a precision: the precision gives the formats, the section the rest, and a rule
+// beats the precision. Rules and range methods are about integer grids: at fp32, fp16 and bf16 a rule keeps its pattern
+// and changes nothing.
+func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
+	if !p.Weight.Valid() || !p.Act.Valid() || mixes(p.Weight, p.Act) {
+		return model.QuantConfig{}, fmt.Errorf("config %q: precision %s is not one network: use integers for weights and activations, or the same float for both", c.Name, p)
+	}
+	q := model.DefaultQuant(p)
+	if c.Quant == nil {
+		return q, nil
+	}
+	q.Target = c.Quant.Target
+	if p.IsInteger() {
+		q.Weight = c.Quant.Weight.over(q.Weight, p.Weight)
+		q.Act = c.Quant.Act.over(q.Act, p.Act)
+	}
+	for i, r := range c.Quant.Rules {
+		rule := model.Rule{Layer: r.Layer, Origin: r.origin, Weight: r.Weight.rule(q.Weight), Act: r.Act.rule(q.Act)}
+		for _, s := range []*quant.Spec{rule.Weight, rule.Act} {
+			if s == nil {
+				continue
+			}
+			if err := s.Validate(); err != nil {
+				return model.QuantConfig{}, fmt.Errorf("%s: quant.rules[%d]: %w", r.origin, i, err)
+			}
+		}
+		q.Rules = append(q.Rules, rule)
+	}
+	return q, nil
+}
+
+// over lays the settings of t, but not its format, over a default in format f.
+func (t TensorQuant) over(s quant.Spec, f quant.Format) quant.Spec {
+	s.Format = f
+	if t.Scheme != 0 {
+		s.Scheme = t.Scheme
+	}
+	if t.Per != 0 {
+		s.Per = t.Per
+	}
+	if t.Range != 0 {
+		s.Range = t.Range
+	}
+	return s
+}
+
+// rule is the full Spec of a rule over the default s, or nil where it does not apply.
+func (t *TensorQuant) rule(s quant.Spec) *quant.Spec {
+	if t == nil || !s.Format.IsInteger() {
+		return nil
+	}
+	format := s.Format
+	if t.Format != 0 {
+		format = t.Format
+	}
+	full := t.over(s, format)
+	return &full
+}

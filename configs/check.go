@@ -1,0 +1,369 @@
+package configs
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// newConfig holds the defaults that depend on nothing else; finish adds the others.
+func newConfig() *Config {
+	return &Config{
+		Seed:    1,
+		Dataset: Dataset{Batch: 64, ValFraction: 0.1},
+		Train:   Train{Solver: Solver{Optimizer: "adam", Schedule: "constant"}, Loss: "cross_entropy"},
+		Compare: Compare{Precisions: []string{"fp32", "int8"}, Seeds: 3},
+	}
+}
+
+func newQuant() *Quant {
+	w, a := quant.WeightSpec(quant.Int8), quant.ActSpec(quant.Int8)
+	return &Quant{
+		Target:      quant.ONNX,
+		Weight:      TensorQuant{w.Format, w.Scheme, w.Per, w.Range},
+		Act:         TensorQuant{a.Format, a.Scheme, a.Per, a.Range},
+		Calibration: Calibration{Examples: 1024, Method: "minmax", Percentile: 99.99},
+	}
+}
+
+func newQAT() *QAT {
+	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, FreezeRangesAfter: 0.8, FreezeBNAfter: 0.5}
+}
+
+// finish fills in the defaults that depend on other settings, then checks what no single setting can.
+func (d *decoder) finish(c *Config) {
+	if !d.given("name") {
+		c.Name = nameFromFile(d.src.name)
+	}
+	d.layerNames(c.Model)
+	d.lastLayer(c.Model)
+	d.train(c)
+	if c.Quant != nil {
+		d.quant(c)
+	}
+	if c.QAT != nil {
+		d.qat(c)
+	}
+	d.compare(c)
+}
+
+var notInName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+// nameFromFile is the file's name without folder and extension, made into a legal name.
+func nameFromFile(file string) string {
+	base := filepath.Base(file)
+	base = strings.TrimSuffix(base, filepath.Ext(base))
+	base = strings.TrimLeft(notInName.ReplaceAllString(base, "-"), "._-")
+	if base == "" {
+		return "unnamed"
+	}
+	return base[:min(len(base), 100)]
+}
+
+// unused reports keys that have no effect beside their neighbours.
+func (d *decoder) unused(path string, fields []field) {
+	if d.failed(path) {
+		return
+	}
+	for _, f := range fields {
+		if at := join(path, f.key); f.only != "" && d.given(at) {
+			n := d.keys[at]
+			if _, ok := d.src.bySet[d.at[at]]; ok {
+				n = d.at[at]
+			}
+			d.report(n, at, "has no effect here: it belongs to %s", f.only).Hint = "remove it"
+		}
+	}
+}
+
+// defaults fills in what depends on the layer's other settings.
+func (l *Layer) defaults(d *decoder, path string) {
+	after := func(bias *bool, norm string, eps, momentum *float64) {
+		if !d.given(join(path, "bias")) {
+			*bias = norm == "none"
+		}
+		if norm == "none" {
+			return
+		}
+		if !d.given(join(path, "eps")) {
+			*eps = 0.00001
+		}
+		if !d.given(join(path, "momentum")) {
+			*momentum = 0.1
+		}
+	}
+	switch {
+	case l.Conv != nil:
+		if !d.given(join(path, "pad")) {
+			l.Conv.Pad = samePad(l.Conv.Kernel)
+		}
+		after(&l.Conv.Bias, l.Conv.Norm, &l.Conv.Eps, &l.Conv.Momentum)
+	case l.Dense != nil:
+		after(&l.Dense.Bias, l.Dense.Norm, &l.Dense.Eps, &l.Dense.Momentum)
+	case l.MaxPool != nil:
+		if !d.given(join(path, "stride")) {
+			l.MaxPool.Stride = l.MaxPool.Size
+		}
+	}
+}
+
+// layerNames reports names used twice and names the unnamed by kind and position: conv1, dense1, pool1.
+func (d *decoder) layerNames(layers []Layer) {
+	first := map[string]int{}
+	for i := range layers {
+		name := layers[i].Name()
+		if name == "" {
+			continue
+		}
+		if j, ok := first[name]; ok {
+			at := fmt.Sprintf("model[%d].%s.name", i, layers[i].Kind())
+			d.reportAt(at, "layer name %q is used twice, first at %s", name, layers[j].Origin())
+			continue
+		}
+		first[name] = i
+	}
+	count := map[string]int{}
+	for i := range layers {
+		kind := layers[i].Kind()
+		if kind == "maxpool" {
+			kind = "pool"
+		}
+		count[kind]++
+		if layers[i].Kind() == "" || layers[i].Name() != "" {
+			continue
+		}
+		name := fmt.Sprintf("%s%d", kind, count[kind])
+		for _, taken := first[name]; taken; _, taken = first[name] {
+			count[kind]++
+			name = fmt.Sprintf("%s%d", kind, count[kind])
+		}
+		first[name] = i
+		*layers[i].namePointer() = name
+	}
+}
+
+// lastLayer checks that the model ends in logits: one float32 number per class.
+func (d *decoder) lastLayer(layers []Layer) {
+	if len(layers) == 0 || d.failed("model") {
+		return
+	}
+	last := layers[len(layers)-1]
+	at := fmt.Sprintf("model[%d].%s", len(layers)-1, last.Kind())
+	const logits = "the last layer gives one number per class: end with - dense: {units: CLASSES}"
+	if last.Dense == nil {
+		d.reportAt(at, "the model ends in a %s layer", last.Kind()).Hint = logits
+		return
+	}
+	if last.Dense.Act != "none" {
+		d.reportAt(at+".act", "the last layer must not have act: %s", last.Dense.Act).Hint = "the loss needs the logits as they are: remove it"
+	}
+}
+
+// solver fills in what the optimizer and the schedule need. from, if not nil, is where unset constants come from when
+// the optimizer is the same.
+func (d *decoder) solver(path string, s *Solver, from *Solver) {
+	set := func(key string, p *float64, v float64) {
+		if !d.given(join(path, key)) {
+			*p = v
+		}
+	}
+	if s.Optimizer == "" && from != nil {
+		s.Optimizer = from.Optimizer
+	}
+	base := Solver{LR: 0.001, Beta1: 0.9, Beta2: 0.999, Eps: 0.00000001}
+	switch s.Optimizer {
+	case "adamw":
+		base.WeightDecay = 0.01
+	case "sgd":
+		base = Solver{LR: 0.01, Momentum: 0.9}
+	}
+	if from != nil {
+		if from.Optimizer == s.Optimizer {
+			base = *from
+		}
+		base.LR = from.LR / 2
+	}
+	set("lr", &s.LR, base.LR)
+	set("momentum", &s.Momentum, base.Momentum)
+	set("weight_decay", &s.WeightDecay, base.WeightDecay)
+	set("beta1", &s.Beta1, base.Beta1)
+	set("beta2", &s.Beta2, base.Beta2)
+	set("eps", &s.Eps, base.Eps)
+	if !d.given(join(path, "nesterov")) {
+		s.Nesterov = base.Nesterov
+	}
+	if s.Schedule == "step" {
+		set("step_gamma", &s.StepGamma, 0.1)
+		if !d.given(join(path, "step_every")) {
+			s.StepEvery = 1
+		}
+	}
+}
+
+func (d *decoder) checkSolver(path string, s *Solver) {
+	if d.failed(path) {
+		return
+	}
+	if s.Nesterov && s.Momentum == 0 {
+		d.reportAt(join(path, "nesterov"), "needs momentum above 0")
+	}
+	if s.MinLR > s.LR {
+		d.reportAt(join(path, "min_lr"), "is %s, above lr %s: the schedule would rise", plain(s.MinLR), plain(s.LR))
+	}
+}
+
+func (d *decoder) train(c *Config) {
+	d.solver("train", &c.Train.Solver, nil)
+	d.unused("train", c.Train.fields())
+	d.checkSolver("train", &c.Train.Solver)
+	if c.Train.EarlyStop > 0 && c.Dataset.ValFraction == 0 && !d.failed("train") {
+		d.reportAt("train.early_stop", "watches the validation split, and val_fraction is 0").Hint = "set dataset.val_fraction, for example to 0.1"
+	}
+}
+
+func (d *decoder) qat(c *Config) {
+	q := c.QAT
+	d.solver("qat", &q.Solver, &c.Train.Solver)
+	if !d.given("qat.scale_lr") {
+		q.ScaleLR = q.LR / 10
+	}
+	d.unused("qat", q.fields())
+	d.checkSolver("qat", &q.Solver)
+	if q.Fuse {
+		p := d.reportAt("qat.fuse", "true is not supported by this version")
+		p.Allowed, p.Hint = "false", "the unfused graph gives the same integers; fusing it will only be faster"
+	}
+	if c.Quant == nil && !d.given("quant") {
+		d.reportAt("qat", "needs a quant section").Hint = "add quant: {} for the defaults: int8 weights and activations"
+	}
+}
+
+func (d *decoder) quant(c *Config) {
+	q := c.Quant
+	d.unused("quant.weight", (&tensorSection{&q.Weight, weightRole, false}).fields())
+	d.unused("quant.act", (&tensorSection{&q.Act, actRole, false}).fields())
+	d.unused("quant.calibration", (&calibrationSection{&q.Calibration, q.usesPercentile()}).fields())
+	q.Weight.clearFloat()
+	q.Act.clearFloat()
+	if !d.failed("quant") && mixes(q.Weight.Format, q.Act.Format) {
+		at := "quant.act.format"
+		if !d.given(at) {
+			at = "quant.weight.format"
+		}
+		d.reportAt(at, "weights in %s and activations in %s do not go together", q.Weight.Format, q.Act.Format).Hint = "use integers for both, or the same 16-bit float for both"
+	}
+	if !q.Weight.Format.IsInteger() && len(q.Rules) > 0 && !d.failed("quant") {
+		d.reportAt("quant.rules", "have no effect on a network in %s", q.Weight.Format).Hint = "remove them, or use integer formats"
+	}
+	if c.QAT != nil {
+		d.trainable("quant.weight.range", q.Weight.Range, "minmax or lsq")
+		d.trainable("quant.act.range", q.Act.Range, "envelope, ema or lsq")
+		for i, r := range q.Rules {
+			if r.Weight != nil {
+				d.trainable(fmt.Sprintf("quant.rules[%d].weight.range", i), r.Weight.Range, "minmax or lsq")
+			}
+			if r.Act != nil {
+				d.trainable(fmt.Sprintf("quant.rules[%d].act.range", i), r.Act.Range, "envelope, ema or lsq")
+			}
+		}
+	}
+	if !d.failed("model") && !d.failed("quant.rules") {
+		d.ruleMatches(c)
+	}
+}
+
+// mixes reports whether two formats cannot be one network: integers with floats, or two kinds of float.
+func mixes(w, a quant.Format) bool {
+	return w.IsInteger() != a.IsInteger() || !w.IsInteger() && w != a
+}
+
+// clearFloat removes what only integer formats have.
+func (t *TensorQuant) clearFloat() {
+	if !t.Format.IsInteger() {
+		*t = TensorQuant{Format: t.Format}
+	}
+}
+
+// trainable refuses range methods that look at all calibration data at once: training sees a batch at a time.
+func (d *decoder) trainable(path string, r quant.Range, instead string) {
+	if r != quant.MSE && r != quant.Percentile || d.failed(path) {
+		return
+	}
+	d.reportAt(path, "%s finds a range once, from calibration data, and the qat section trains on", r).Hint =
+		fmt.Sprintf("use %s here and quant.calibration.method: %s for the start", instead, r)
+}
+
+// ruleMatches reports rules that change nothing: their pattern matches no layer with weights, an earlier rule takes all
+// of its layers, or it sets the output of the last layer, which stays float32.
+func (d *decoder) ruleMatches(c *Config) {
+	var names []string
+	for _, l := range c.Model {
+		if l.Conv != nil || l.Dense != nil {
+			names = append(names, l.Name())
+		}
+	}
+	taken := map[string]int{}
+	for i, r := range c.Quant.Rules {
+		at := fmt.Sprintf("quant.rules[%d].layer", i)
+		var matched, won []string
+		for _, name := range names {
+			if ok, err := path.Match(r.Layer, name); err != nil || !ok {
+				continue
+			}
+			matched = append(matched, name)
+			if _, ok := taken[name]; !ok {
+				taken[name] = i
+				won = append(won, name)
+			}
+		}
+		switch {
+		case len(matched) == 0:
+			p := d.reportAt(at, "%q matches no layer that has weights", r.Layer)
+			p.Allowed = strings.Join(names, ", ")
+			if near := nearest(r.Layer, names); near != "" {
+				p.Hint = fmt.Sprintf("did you mean %q?", near)
+			}
+		case len(won) == 0:
+			d.reportAt(at, "%q never applies: rule %d comes first and matches %s", r.Layer, taken[matched[0]], strings.Join(matched, ", ")).Hint = "first match wins: put the narrower rule first"
+		case r.Act != nil && len(won) == 1 && won[0] == names[len(names)-1]:
+			d.reportAt(strings.TrimSuffix(at, "layer")+"act", "%q gives the logits, which stay float32", won[0]).Hint = "remove act"
+		}
+	}
+}
+
+func (d *decoder) compare(c *Config) {
+	if !d.given("compare.methods") {
+		c.Compare.Methods = []string{"ptq"}
+		if c.QAT != nil {
+			c.Compare.Methods = append(c.Compare.Methods, "qat")
+		}
+	}
+	if d.failed("compare") {
+		return
+	}
+	first := map[quant.Precision]string{}
+	for i, s := range c.Compare.Precisions {
+		p, err := quant.ParsePrecision(s)
+		if err != nil {
+			continue // reported when it was read
+		}
+		if before, ok := first[p]; ok {
+			d.reportAt(fmt.Sprintf("compare.precisions[%d]", i), "%q is the same precision as %q", s, before)
+			continue
+		}
+		first[p] = s
+	}
+	for i, m := range c.Compare.Methods {
+		at := fmt.Sprintf("compare.methods[%d]", i)
+		if slices.Index(c.Compare.Methods, m) < i {
+			d.reportAt(at, "%q is listed twice", m)
+		} else if m == "qat" && c.QAT == nil && !d.given("qat") {
+			d.reportAt(at, "qat needs a qat section").Hint = "add qat: {} for the defaults"
+		}
+	}
+}

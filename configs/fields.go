@@ -1,0 +1,367 @@
+package configs
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/narrow-ml/narrow/datasets"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// The tables below are the schema: each section's keys with what they accept. Limits are there to catch slips of the
+// hand (a learning rate of 1000), not to forbid what a machine could do.
+
+var (
+	nameForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+	layerForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,63}$`)
+	globForm  = regexp.MustCompile(`^\S{1,100}$`)
+)
+
+const (
+	nameSays  = "letters, digits, . _ and -, at most 100"
+	layerSays = "a letter, then letters, digits, _ and -, at most 64"
+)
+
+func (c *Config) fields() []field {
+	return []field{
+		{key: "version", value: version{&c.Version}, required: true},
+		{key: "name", value: text{&c.Name, nameForm, nameSays}},
+		{key: "seed", value: seed{&c.Seed}},
+		{key: "dataset", value: nested{&c.Dataset}, required: true},
+		{key: "model", value: layers{&c.Model}, required: true},
+		{key: "train", value: nested{&c.Train}, required: true},
+		{key: "quant", value: optional[Quant, *Quant]{&c.Quant, newQuant}},
+		{key: "qat", value: optional[QAT, *QAT]{&c.QAT, newQAT}},
+		{key: "compare", value: nested{&c.Compare}},
+	}
+}
+
+func (c *Config) later() map[string]string {
+	return map[string]string{
+		"search":      "narrow has no bit search yet: compare a few precisions and rules instead",
+		"sensitivity": "compare a few rules instead",
+		"augment":     "training runs on the images as they are",
+	}
+}
+
+func (s *Dataset) fields() []field {
+	return []field{
+		{key: "name", value: datasetName(&s.Name), required: true},
+		{key: "batch", value: whole{&s.Batch, 1, 65536}},
+		{key: "val_fraction", value: number{p: &s.ValFraction, max: 0.5}},
+		{key: "limit", value: whole{&s.Limit, 0, 1 << 30}},
+	}
+}
+
+// datasetName is a choice among the data sets this version reads.
+func datasetName(p *string) choice[string] {
+	return oneOf(p, map[string]string{
+		"cifar10": "colour images come later: fashion-mnist is the hardest image set today",
+	}, datasets.Names()...)
+}
+
+func (s *Dataset) later() map[string]string {
+	own := "reading your own data comes later: this version trains on " + strings.Join(datasets.Names(), ", ")
+	return map[string]string{"csv": own, "images": own, "text": own, "wav": own, "target": own,
+		"augment": "training runs on the images as they are"}
+}
+
+// maxUnits bounds filters and units, maxWindow kernels and pools.
+const (
+	maxUnits  = 65536
+	maxWindow = 255
+)
+
+func (s *Conv) fields() []field {
+	return append([]field{
+		{key: "name", value: text{&s.Name, layerForm, layerSays}},
+		{key: "filters", value: whole{&s.Filters, 1, maxUnits}, required: true},
+		{key: "kernel", value: extent2{&s.Kernel, maxWindow}, required: true},
+		{key: "stride", value: extent2{&s.Stride, maxWindow}},
+		{key: "pad", value: padding{&s.Pad, &s.Kernel}}, // after kernel: "same" depends on it
+		{key: "groups", value: whole{&s.Groups, 1, maxUnits}},
+	}, afterFields(&s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
+}
+
+func (s *Dense) fields() []field {
+	return append([]field{
+		{key: "name", value: text{&s.Name, layerForm, layerSays}},
+		{key: "units", value: whole{&s.Units, 1, maxUnits}, required: true},
+	}, afterFields(&s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
+}
+
+// afterFields is what may follow the product of a conv or dense layer.
+func afterFields(bias *bool, norm *string, eps, momentum *float64, act *string) []field {
+	const normNext = "this version has batch norm only"
+	const actNext = "this version has relu only"
+	only := ""
+	if *norm != "batch" {
+		only = "norm: batch"
+	}
+	return []field{
+		{key: "bias", value: boolean{bias}},
+		{key: "norm", value: oneOf(norm, map[string]string{
+			"layer": normNext, "group": normNext, "rms": normNext, "instance": normNext, "batchnorm": "write norm: batch"}, "batch", "none")},
+		{key: "eps", value: number{p: eps, max: 1, openMin: true}, only: only},
+		{key: "momentum", value: number{p: momentum, max: 1, openMin: true}, only: only},
+		{key: "act", value: oneOf(act, map[string]string{
+			"relu6": actNext, "leakyrelu": actNext, "sigmoid": actNext, "tanh": actNext, "gelu": actNext, "silu": actNext,
+			"hardswish": actNext, "softmax": "the loss applies it: the model ends in logits"}, "relu", "none")},
+	}
+}
+
+func laterLayerKeys() map[string]string {
+	return map[string]string{
+		"from": "layers follow one another in this version: there are no branches", "head": "the last layer gives float32 logits",
+		"padding": "write pad", "activation": "write act", "batch_norm": "write norm: batch", "use_bias": "write bias",
+		"dilation": "use a larger kernel or stride", "kernel_size": "write kernel", "out_channels": "write filters", "out_features": "write units",
+	}
+}
+
+func (s *Conv) later() map[string]string  { return laterLayerKeys() }
+func (s *Dense) later() map[string]string { return laterLayerKeys() }
+
+func (s *MaxPool) fields() []field {
+	return []field{
+		{key: "name", value: text{&s.Name, layerForm, layerSays}},
+		{key: "size", value: extent2{&s.Size, maxWindow}, required: true},
+		{key: "stride", value: extent2{&s.Stride, maxWindow}},
+		{key: "pad", value: padding{&s.Pad, &s.Size}},
+	}
+}
+
+func (s *MaxPool) later() map[string]string {
+	return map[string]string{"from": laterLayerKeys()["from"], "kernel": "write size", "padding": "write pad"}
+}
+
+func nameField(p *string) []field {
+	return []field{{key: "name", value: text{p, layerForm, layerSays}}}
+}
+
+func (s *Flatten) fields() []field { return nameField(&s.Name) }
+func (s *ReLU) fields() []field    { return nameField(&s.Name) }
+
+func (s *Flatten) later() map[string]string {
+	return map[string]string{"from": laterLayerKeys()["from"]}
+}
+func (s *ReLU) later() map[string]string { return map[string]string{"from": laterLayerKeys()["from"]} }
+
+func (s *Solver) solverFields() []field {
+	sgd := unless(s.Optimizer == "sgd", "optimizer: sgd")
+	adam := unless(s.Optimizer == "adam" || s.Optimizer == "adamw", "optimizer: adam or adamw")
+	step := unless(s.Schedule == "step", "schedule: step")
+	return []field{
+		{key: "optimizer", value: oneOf(&s.Optimizer, map[string]string{
+			"rmsprop": "use adam", "adagrad": "use adam", "lion": "use adamw"}, "adam", "adamw", "sgd")},
+		{key: "lr", value: number{p: &s.LR, max: 10, openMin: true}},
+		{key: "momentum", value: number{p: &s.Momentum, max: 1, openMax: true}, only: sgd},
+		{key: "nesterov", value: boolean{&s.Nesterov}, only: sgd},
+		{key: "weight_decay", value: number{p: &s.WeightDecay, max: 1}},
+		{key: "beta1", value: number{p: &s.Beta1, max: 1, openMax: true}, only: adam},
+		{key: "beta2", value: number{p: &s.Beta2, max: 1, openMax: true}, only: adam},
+		{key: "eps", value: number{p: &s.Eps, max: 1, openMin: true}, only: adam},
+		{key: "schedule", value: oneOf(&s.Schedule, map[string]string{
+			"linear": "cosine is close to it", "exponential": "use step", "plateau": "use step or early_stop"}, "constant", "step", "cosine")},
+		{key: "warmup_steps", value: whole{&s.WarmupSteps, 0, 1 << 30}},
+		{key: "step_every", value: whole{&s.StepEvery, 1, 1 << 20}, only: step},
+		{key: "step_gamma", value: number{p: &s.StepGamma, max: 1, openMin: true}, only: step},
+		{key: "min_lr", value: number{p: &s.MinLR, max: 10}, only: unless(s.Schedule == "cosine", "schedule: cosine")},
+	}
+}
+
+// unless is the condition under which a key has an effect, or "" when it is met.
+func unless(met bool, condition string) string {
+	if met {
+		return ""
+	}
+	return condition
+}
+
+func (s *Train) fields() []field {
+	return slices.Concat([]field{
+		{key: "epochs", value: whole{&s.Epochs, 1, 1 << 20}, required: true},
+	}, s.solverFields(), []field{
+		{key: "loss", value: oneOf(&s.Loss, map[string]string{"ctc": "labels are classes in this version", "hinge": "use cross_entropy"},
+			"cross_entropy", "mse", "smooth_l1", "bce")},
+		{key: "label_smoothing", value: number{p: &s.LabelSmoothing, max: 1, openMax: true}, only: unless(s.Loss == "cross_entropy", "loss: cross_entropy")},
+		{key: "early_stop", value: whole{&s.EarlyStop, 0, 1 << 20}},
+	})
+}
+
+func (s *Train) later() map[string]string {
+	return map[string]string{
+		"batch": "it belongs under dataset:", "batch_size": "write batch under dataset:", "clip": "there is no gradient clipping yet",
+		"learning_rate": "write lr", "workers": "use the flag --workers: the result does not depend on it",
+	}
+}
+
+func (s *QAT) fields() []field {
+	return slices.Concat([]field{
+		{key: "start", value: oneOf(&s.Start, map[string]string{
+			"fp32":    "starting from the calibrated model is never worse",
+			"scratch": "train runs first, then calibration, then QAT: there is no QAT from random weights"}, "ptq")},
+		{key: "epochs", value: number{p: &s.Epochs, max: 1 << 20, openMin: true}},
+	}, s.solverFields(), []field{
+		{key: "scale_lr", value: number{p: &s.ScaleLR, max: 10, openMin: true}},
+		{key: "freeze_ranges_after", value: number{p: &s.FreezeRangesAfter, max: 1}},
+		{key: "freeze_bn_after", value: number{p: &s.FreezeBNAfter, max: 1}},
+		{key: "fuse", value: boolean{&s.Fuse}},
+	})
+}
+
+func (s *QAT) later() map[string]string {
+	const loss = "QAT uses the loss of train:"
+	return map[string]string{"loss": loss, "label_smoothing": loss, "early_stop": "QAT runs all its epochs",
+		"distill": "there is no teacher yet", "observer": "write range: under quant.act"}
+}
+
+func (s *Quant) fields() []field {
+	return []field{
+		{key: "target", value: oneOf(&s.Target, map[string]string{
+			"tflite": "use onnx: its integers are those the engine runs", "c": "use onnx: its integers are those the engine runs",
+			"tensorrt": "use onnx"}, quant.ONNX)},
+		{key: "weight", value: nested{&tensorSection{&s.Weight, weightRole, false}}},
+		{key: "act", value: nested{&tensorSection{&s.Act, actRole, false}}},
+		{key: "rules", value: rules{&s.Rules}},
+		{key: "calibration", value: nested{&calibrationSection{&s.Calibration, s.usesPercentile()}}},
+	}
+}
+
+func (s *Quant) later() map[string]string {
+	return map[string]string{
+		"bits": "write weight: {format: int8} and act: {format: int8}", "weights": "write weight", "activations": "write act",
+		"equalize": "there is no cross-layer equalization yet", "bias_correction": "there is no bias correction yet",
+		"fuse": "fuse is a key of qat:",
+	}
+}
+
+// usesPercentile reports whether any range is found by percentile.
+func (s *Quant) usesPercentile() bool {
+	used := s.Calibration.Method == "percentile" || s.Weight.Range == quant.Percentile || s.Act.Range == quant.Percentile
+	for _, r := range s.Rules {
+		used = used || r.Weight != nil && r.Weight.Range == quant.Percentile || r.Act != nil && r.Act.Range == quant.Percentile
+	}
+	return used
+}
+
+// role is what a tensor is to its layer; it decides which settings make sense.
+type role uint8
+
+const (
+	weightRole role = iota + 1
+	actRole
+)
+
+// tensorSection reads a TensorQuant in its role.
+type tensorSection struct {
+	*TensorQuant
+	role   role
+	inRule bool
+}
+
+func (s *tensorSection) fields() []field {
+	const pow2 = "power-of-two scales come with the targets that need them; use symmetric"
+	schemes := oneOf(&s.Scheme, map[string]string{
+		"affine": "weights have zero point 0, so that no product with it is left over; use symmetric", "pow2": pow2, "asymmetric": "for activations this is affine; weights are symmetric"}, quant.Symmetric)
+	per := oneOf(&s.Per, map[string]string{"group": "groups come with the formats that need them; use channel"}, quant.PerChannel, quant.PerTensor)
+	const batches = "it follows batches, and weights have none; use minmax or lsq"
+	ranges := oneOf(&s.Range, map[string]string{"ema": batches, "envelope": batches, "absmax": "minmax takes the largest magnitude already"},
+		quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile)
+	if s.role == actRole {
+		schemes = oneOf(&s.Scheme, map[string]string{"pow2": pow2, "asymmetric": "write affine"}, quant.Affine, quant.Symmetric)
+		per = oneOf(&s.Per, map[string]string{"channel": "the integer product needs one activation scale for all channels; per: channel is for weights",
+			"token": "ranges are fixed before deployment"}, quant.PerTensor)
+		ranges = oneOf(&s.Range, map[string]string{"absmax": "use minmax"},
+			quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE)
+	}
+	only := ""
+	if s.Format != 0 && !s.Format.IsInteger() {
+		only = "an integer format"
+	}
+	formats := oneOf(&s.Format, refusedFormats(), quant.Int8, quant.Int7, quant.Int6, quant.Int5, quant.Int4, quant.Int3, quant.Int2, quant.FP16, quant.BF16)
+	if s.inRule {
+		const wide = "one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer"
+		formats.options = formats.options[:7]
+		formats.refused["fp16"], formats.refused["bf16"], formats.refused["fp32"] = wide, wide, wide
+	}
+	return []field{
+		{key: "format", value: formats},
+		{key: "scheme", value: schemes, only: only},
+		{key: "per", value: per, only: only},
+		{key: "range", value: ranges, only: only},
+	}
+}
+
+func refusedFormats() map[string]string {
+	const float8 = "use fp16 or int8"
+	return map[string]string{
+		"fp32":  "leave out the quant section, or run with --precision fp32",
+		"int16": "use fp16, bf16 or int8", "uint8": "write int8: activations are stored unsigned anyway",
+		"ternary": "int2 weights are ternary already", "binary": "int2 is the narrowest format today",
+		"fp8e4m3": float8, "fp8e5m2": float8, "mxfp8": float8, "mxfp4": "use int4",
+	}
+}
+
+func (s *tensorSection) later() map[string]string {
+	return map[string]string{
+		"bits": "write format: int8", "levels": "grids are symmetric in this version: int2 means -1, 0, 1",
+		"granularity": "write per", "observer": "write range", "symmetric": "write scheme: symmetric",
+	}
+}
+
+// calibrationSection reads a Calibration; percentile matters only if something uses it.
+type calibrationSection struct {
+	*Calibration
+	percentile bool
+}
+
+func (s *calibrationSection) fields() []field {
+	return []field{
+		{key: "examples", value: whole{&s.Examples, 1, 1 << 30}},
+		{key: "method", value: oneOf(&s.Method, map[string]string{"entropy": "use mse", "kl": "use mse", "histogram": "use mse", "max": "write minmax"},
+			"minmax", "percentile", "mse")},
+		{key: "percentile", value: number{p: &s.Percentile, min: 50, max: 100, openMin: true}, only: unless(s.percentile, "method: percentile")},
+	}
+}
+
+func (s *calibrationSection) later() map[string]string {
+	return map[string]string{"batches": "write examples"}
+}
+
+func (s *Compare) fields() []field {
+	return []field{
+		{key: "precisions", value: words{&s.Precisions, 64, checkPrecision, "a list such as [fp32, int8, w4a8]"}},
+		{key: "methods", value: words{&s.Methods, 8, checkMethod, "a list of ptq, qat"}},
+		{key: "seeds", value: whole{&s.Seeds, 1, 1000}},
+	}
+}
+
+func (s *Compare) later() map[string]string {
+	return map[string]string{"budget": "there is no bit search yet"}
+}
+
+// homeOf names the section that has a key, for keys written at the wrong place; "" if none or several have it.
+func homeOf(key string) string {
+	home := ""
+	for _, s := range []struct {
+		name   string
+		fields []field
+	}{
+		{"dataset", new(Dataset).fields()}, {"train", new(Train).fields()}, {"quant", new(Quant).fields()},
+		{"qat", new(QAT).fields()}, {"compare", new(Compare).fields()},
+	} {
+		for _, f := range s.fields {
+			if f.key != key {
+				continue
+			}
+			if home != "" && !(home == "train" && s.name == "qat") { // what both have, train is meant
+				return ""
+			}
+			if home == "" {
+				home = s.name
+			}
+		}
+	}
+	return home
+}
