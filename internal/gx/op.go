@@ -28,7 +28,8 @@ type Differentiable interface {
 	Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error)
 }
 
-// op makes a Kernel a gorgonia.Op.
+// op makes a Kernel a gorgonia.Op. It is always an SDOp: Gorgonia refuses to differentiate a graph in which an op that
+// is not, such as the conversion of the network's input, follows another op.
 type op struct {
 	name   string
 	id     uint64 // unique in the graph
@@ -36,6 +37,7 @@ type op struct {
 	out    G.Value
 	shape  tensor.Shape
 	kernel Kernel
+	needs  []bool
 }
 
 // signature is the type of an input or output: the type system takes types by value and recycles them, so they are made
@@ -50,12 +52,6 @@ func (s signature) typ() hm.Type {
 		return s.of
 	}
 	return G.TensorType{Dims: s.dims, Of: s.of}
-}
-
-// diffOp is an op whose kernel is Differentiable: Gorgonia asks for gradients by type assertion.
-type diffOp struct {
-	*op
-	diff Differentiable
 }
 
 // Apply adds a node that computes k. name appears in errors and in drawings of the graph. out says the node's shape and
@@ -76,18 +72,17 @@ func Apply(k Kernel, name string, out G.Value, in ...*G.Node) (n *G.Node, err er
 		}
 	}
 	o.id = nextID(in[0].Graph())
-	var host G.Op = o
+	o.needs = make([]bool, len(in))
 	if d, ok := k.(Differentiable); ok {
-		if needs := d.Needs(); len(needs) != len(in) {
-			return nil, fmt.Errorf("%s: says of %d inputs whether they need gradients, and has %d", name, len(needs), len(in))
+		if o.needs = d.Needs(); len(o.needs) != len(in) {
+			return nil, fmt.Errorf("%s: says of %d inputs whether they need gradients, and has %d", name, len(o.needs), len(in))
 		}
-		host = &diffOp{op: o, diff: d}
 	}
-	n, err = G.ApplyOp(host, in...)
+	n, err = G.ApplyOp(o, in...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if n.Op() != host {
+	if n.Op() != G.Op(o) {
 		return nil, fmt.Errorf("%s: its hash equals that of node %q and Gorgonia merged them", name, n.Name())
 	}
 	G.WithName(name)(n)
@@ -106,10 +101,7 @@ func nextID(g *G.ExprGraph) uint64 {
 // Output is the value that a node made by Apply declared, nil for other nodes. It is the value Run returns unless the
 // kernel says otherwise, so gradients can be held before the first run.
 func Output(n *G.Node) G.Value {
-	switch o := n.Op().(type) {
-	case *op:
-		return o.out
-	case *diffOp:
+	if o, ok := n.Op().(*op); ok {
 		return o.out
 	}
 	return nil
@@ -117,10 +109,7 @@ func Output(n *G.Node) G.Value {
 
 // Name is the name given to Apply, or the node's own name for other nodes.
 func Name(n *G.Node) string {
-	switch o := n.Op().(type) {
-	case *op:
-		return o.name
-	case *diffOp:
+	if o, ok := n.Op().(*op); ok {
 		return o.name
 	}
 	return n.Name()
@@ -190,18 +179,22 @@ func (o *op) Hashcode() uint32 {
 	return h.Sum32()
 }
 
-func (o *diffOp) DiffWRT(int) []bool { return o.diff.Needs() }
+func (o *op) DiffWRT(int) []bool { return o.needs }
 
-func (o *diffOp) SymDiff(in G.Nodes, out, grad *G.Node) (grads G.Nodes, err error) {
+func (o *op) SymDiff(in G.Nodes, out, grad *G.Node) (grads G.Nodes, err error) {
 	defer recovered(&err, o.name)
-	grads, err = o.diff.Backward(in, out, grad)
+	d, ok := o.kernel.(Differentiable)
+	if !ok {
+		return nil, fmt.Errorf("%s has no gradient", o.name)
+	}
+	grads, err = d.Backward(in, out, grad)
 	if err != nil {
 		return nil, fmt.Errorf("gradient of %s: %w", o.name, err)
 	}
 	if len(grads) != len(in) {
 		return nil, fmt.Errorf("gradient of %s: %d gradients for %d inputs", o.name, len(grads), len(in))
 	}
-	for i, need := range o.diff.Needs() {
+	for i, need := range o.needs {
 		if need != (grads[i] != nil) {
 			return nil, fmt.Errorf("gradient of %s: input %d needs a gradient: %t, has one: %t", o.name, i, need, grads[i] != nil)
 		}
@@ -209,8 +202,8 @@ func (o *diffOp) SymDiff(in G.Nodes, out, grad *G.Node) (grads G.Nodes, err erro
 	return grads, nil
 }
 
-// DoDiff refuses Gorgonia's LispMachine, which would otherwise leave out this op's gradient without a word.
-func (o *diffOp) DoDiff(G.ExecutionContext, G.Nodes, *G.Node) error {
+// DoDiff refuses Gorgonia's LispMachine, which would otherwise leave this op's gradient out without a word.
+func (o *op) DoDiff(G.ExecutionContext, G.Nodes, *G.Node) error {
 	return fmt.Errorf("%s: the LispMachine is not supported; call Grad and use the tape machine", o.name)
 }
 

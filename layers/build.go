@@ -1,0 +1,340 @@
+package layers
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/qat"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Build makes the graph of a fused Float or Quantized model and compiles it. The graph shares the model's memory:
+// parameters, running statistics, scales and zero points change in place, so model.Freeze and an evaluation graph of the
+// same model always see the latest. Activations of a Quantized model must be calibrated; a weight with a learned scale
+// and none yet gets qat.InitialScale.
+func Build(m *model.Model, o Options) (*Net, error) {
+	net, err := build(m, o)
+	if err != nil {
+		return nil, fmt.Errorf("model %q: %w", m.Name, err)
+	}
+	return net, nil
+}
+
+func build(m *model.Model, o Options) (*Net, error) {
+	if o.Loss.Kind == "" {
+		o.Loss.Kind = CrossEntropy
+	}
+	switch {
+	case o.Batch < 1:
+		return nil, fmt.Errorf("batch size %d must be at least 1", o.Batch)
+	case m.Stage == model.Frozen:
+		return nil, errors.New("is frozen and has no masters to train: build the model it was frozen from, or run it in the engine")
+	case len(m.Inputs) != 1 || len(m.Outputs) != 1:
+		return nil, fmt.Errorf("has %d inputs and %d outputs; graphs have one of each", len(m.Inputs), len(m.Outputs))
+	}
+	if err := o.Loss.validate(); err != nil {
+		return nil, err
+	}
+	if m.Stage == model.Quantized {
+		if err := model.Check(m); err != nil {
+			return nil, err
+		}
+	}
+	b := &builder{
+		m: m, o: o, g: G.NewGraph(), st: qat.NewStep(o.Pool, o.Train),
+		edges: map[string]edge{}, acts: map[string]*act{},
+	}
+	if err := b.input(); err != nil {
+		return nil, err
+	}
+	for i := range m.Nodes {
+		n := &m.Nodes[i]
+		if err := b.layer(n); err != nil {
+			where := ""
+			if n.Origin != "" {
+				where = n.Origin + ": "
+			}
+			return nil, fmt.Errorf("%s%s %q: %w", where, n.Op, n.Layer, err)
+		}
+	}
+	return b.finish()
+}
+
+// edgeKind says what flows on an edge.
+type edgeKind uint8
+
+const (
+	onFloats edgeKind = iota + 1
+	onCodes
+)
+
+// edge is the tensor that a model's node makes.
+type edge struct {
+	node *G.Node
+	kind edgeKind
+	grad bool // something trained lies before it
+}
+
+// act is an activation's quantizer in the graph.
+type act struct {
+	*qat.Act
+	params *quant.Params
+}
+
+type builder struct {
+	m     *model.Model
+	o     Options
+	g     *G.ExprGraph
+	st    *qat.Step
+	edges map[string]edge
+	acts  map[string]*act
+
+	bytes  *qat.Codes
+	leaves []trained
+}
+
+// trained is a leaf that gets a gradient.
+type trained struct {
+	name, role string
+	value      []float32
+	node       *G.Node
+}
+
+func (b *builder) input() error {
+	in := b.m.Inputs[0]
+	p := &quant.Params{Spec: quant.ActSpec(quant.Int8), Scale: []float32{in.Scale}, Zero: []int32{in.Zero}}
+	q := b.m.Quant[in.Name]
+	integer := q != nil && q.Spec.Format.IsInteger()
+	if integer {
+		if err := q.Validate(1); err != nil {
+			return fmt.Errorf("input %q: %w", in.Name, err)
+		}
+		p = q
+	}
+	b.bytes = qat.NewActCodes(p, append(tensor.Shape{b.o.Batch}, in.Shape...))
+	leaf, err := gx.Leaf(b.g, in.Name, b.bytes)
+	if err != nil {
+		return err
+	}
+	e := edge{kind: onFloats}
+	if integer {
+		e.kind = onCodes
+		e.node, err = qat.QuantizeInput(in.Name, leaf, p)
+	} else if e.node, err = qat.DequantizeInput(b.st, in.Name, leaf); err == nil && q != nil {
+		e.node, err = qat.Round(b.st, in.Name, e.node, q.Spec.Format, false, false)
+	}
+	b.edges[in.Name] = e
+	return err
+}
+
+// layer is the one map from the operations of a model to those of the graph.
+func (b *builder) layer(n *model.Node) error {
+	if len(n.In) != 1 || n.Shape == nil {
+		return errors.New("has no shape or not one input: run model.Shapes first")
+	}
+	x, ok := b.edges[n.In[0]]
+	if !ok {
+		return fmt.Errorf("reads %q, which no earlier layer makes", n.In[0])
+	}
+	in, _ := b.m.ShapeOf(n.In[0])
+	out := x
+	var err error
+	switch n.Op {
+	case model.Conv, model.Dense:
+		out, err = b.weighted(n, in, x)
+	case model.ReLU:
+		out.node, err = newRelu(b.st, n.Layer, x.node, x.kind, x.grad)
+	case model.MaxPool:
+		out.node, err = newPool(b.st, n, in, x.node, x.kind, x.grad)
+	case model.Flatten:
+		out.node, err = newFlatten(b.st, n.Layer, x.node, x.kind, x.grad)
+	case model.BatchNorm:
+		err = errors.New("is not fused into the layer before it: run model.Fuse first")
+	default:
+		err = errors.New("has no graph op (there are: conv, dense, relu, maxpool, flatten)")
+	}
+	b.edges[n.Name] = out
+	return err
+}
+
+// param adds the leaf of a trained parameter.
+func (b *builder) param(n *model.Node, role string) (*G.Node, error) {
+	name := n.Param(role)
+	p := b.m.Params[name]
+	if p == nil || len(p.Data) == 0 {
+		return nil, fmt.Errorf("parameter %q is missing: run model.Shapes first", name)
+	}
+	return b.leaf(name, role, p.Data, p.Shape)
+}
+
+func (b *builder) leaf(name, role string, data []float32, shape model.Shape) (*G.Node, error) {
+	node, err := gx.Leaf(b.g, name, gx.Wrap(data, shape...))
+	if err == nil {
+		b.leaves = append(b.leaves, trained{name, role, data, node})
+	}
+	return node, err
+}
+
+// weighted adds a conv or dense layer with what was fused into it.
+func (b *builder) weighted(n *model.Node, in model.Shape, x edge) (edge, error) {
+	out := edge{kind: onFloats, grad: true}
+	w, weight, err := b.weight(n)
+	if err != nil {
+		return out, err
+	}
+	if integer := weight != nil; integer != (x.kind == onCodes) {
+		return out, fmt.Errorf("weight and input %q are not both integers", n.In[0])
+	}
+	var bias, gamma, beta *G.Node
+	for _, p := range []struct {
+		role string
+		has  bool
+		node **G.Node
+	}{{model.Bias, n.Attr.Bias, &bias}, {model.Gamma, n.Attr.Norm, &gamma}, {model.Beta, n.Attr.Norm, &beta}} {
+		if !p.has {
+			continue
+		}
+		if *p.node, err = b.param(n, p.role); err != nil {
+			return out, err
+		}
+	}
+	productBias := bias
+	if n.Attr.Norm {
+		productBias = nil
+	}
+	y, err := newProduct(b.st, n, in, x.node, w, productBias, weight, x.grad)
+	if err == nil && n.Attr.Norm {
+		y, err = newNorm(b.st, b.m, n, y, gamma, beta, bias, weight)
+	}
+	if err == nil && n.Attr.Relu {
+		y, err = newRelu(b.st, n.Layer, y, onFloats, true)
+	}
+	if err != nil {
+		return out, err
+	}
+	q := b.m.Quant[n.Name]
+	switch {
+	case q == nil && weight != nil:
+		if n.Attr.Relu {
+			return out, errors.New("a quantized model must end in a layer without activation: its logits are float32(acc)*M")
+		}
+		out.node, err = newHead(b.st, n.Layer, y)
+	case q == nil:
+		out.node = y
+	case q.Spec.Format.IsInteger():
+		out.kind = onCodes
+		out.node, err = b.activation(n.Name, q, y)
+	default:
+		out.node, err = qat.Round(b.st, n.Name, y, q.Spec.Format, false, true)
+	}
+	return out, err
+}
+
+// weight adds the leaf of a layer's weight and its quantizer; the second result is nil for floats.
+func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
+	leaf, err := b.param(n, model.Weight)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := n.Param(model.Weight)
+	q := b.m.Quant[name]
+	switch {
+	case q == nil || q.Spec.Format == quant.FP32:
+		return leaf, nil, nil
+	case !q.Spec.Format.IsInteger():
+		node, err := qat.Round(b.st, n.Layer, leaf, q.Spec.Format, true, true)
+		return node, nil, err
+	}
+	qat.InitialScale(q, b.m.Params[name].Data, n.Attr.Units)
+	scale, err := b.scale(name, q)
+	if err != nil {
+		return nil, nil, err
+	}
+	return qat.QuantizeWeight(b.st, b.m, n, leaf, scale)
+}
+
+// scale adds the leaf of a learned scale; nil for other range methods.
+func (b *builder) scale(tensor string, q *quant.Params) (*G.Node, error) {
+	if q.Spec.Range != quant.LSQ {
+		return nil, nil
+	}
+	return b.leaf(tensor+".scale", RoleScale, q.Scale, model.Shape{len(q.Scale)})
+}
+
+func (b *builder) activation(name string, q *quant.Params, x *G.Node) (*G.Node, error) {
+	if !q.Ready() {
+		return nil, fmt.Errorf("activation %q has no range: calibrate the model before training it (post-training quantization does)", name)
+	}
+	scale, err := b.scale(name, q)
+	if err != nil {
+		return nil, err
+	}
+	node, a, err := qat.QuantizeAct(b.st, name, q, x, scale, true)
+	if err == nil {
+		b.acts[name] = &act{a, q}
+	}
+	return node, err
+}
+
+// finish adds the loss and the gradients, and compiles.
+func (b *builder) finish() (*Net, error) {
+	logits := b.edges[b.m.Outputs[0]].node
+	shape := logits.Shape()
+	if shape.Dims() != 2 {
+		return nil, fmt.Errorf("output %q has shape %v; the loss needs one row of logits per example: end with a dense layer", b.m.Outputs[0], shape[1:])
+	}
+	net := &Net{
+		st: b.st, g: b.g, batch: b.o.Batch, input: b.bytes, labels: make([]int32, b.o.Batch), classes: shape[1],
+		edges: b.edges, acts: b.acts, out: b.m.Outputs[0],
+	}
+	labels, err := gx.Leaf(b.g, "labels", tensor.New(tensor.WithShape(b.o.Batch), tensor.WithBacking(net.labels)))
+	if err != nil {
+		return nil, err
+	}
+	cost, l, err := newLoss(b.st, b.o.Loss, logits, labels)
+	if err != nil {
+		return nil, err
+	}
+	net.loss = l
+	slices.SortFunc(b.leaves, func(x, y trained) int { return strings.Compare(x.name, y.name) })
+	if b.o.Train {
+		if err := b.gradients(net, cost); err != nil {
+			return nil, err
+		}
+	}
+	net.vm, err = gx.NewMachine(b.g)
+	return net, err
+}
+
+func (b *builder) gradients(net *Net, cost *G.Node) error {
+	if len(b.leaves) == 0 {
+		return errors.New("has nothing to train")
+	}
+	wrt := make(G.Nodes, len(b.leaves))
+	for i, l := range b.leaves {
+		wrt[i] = l.node
+	}
+	grads, err := gx.Grad(cost, wrt...)
+	if err != nil {
+		return err
+	}
+	for i, l := range b.leaves {
+		v := gx.Output(grads[i])
+		if v == nil {
+			return fmt.Errorf("parameter %q is used by several layers, which is not supported", l.name)
+		}
+		grad, err := gx.Floats(v)
+		if err != nil {
+			return fmt.Errorf("gradient of %q: %w", l.name, err)
+		}
+		net.trainables = append(net.trainables, Trainable{Name: l.name, Role: l.role, Value: l.value, Grad: grad})
+	}
+	return nil
+}

@@ -1,0 +1,336 @@
+package layers
+
+import (
+	"fmt"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/qat"
+)
+
+// relu is max(x, 0) of values, of accumulators (a limit that the next quantizer applies) or of codes (max(q, z)).
+type relu struct {
+	st     *qat.Step
+	name   string
+	row    int
+	needDX bool
+
+	in    G.Value
+	x, ys []float32
+	y     *tensor.Dense
+	acc   *qat.Acc
+	codes *qat.Codes
+	each  func(shard, lo, hi int)
+}
+
+func newRelu(st *qat.Step, name string, x *G.Node, kind edgeKind, needDX bool) (*G.Node, error) {
+	shape := x.Shape()
+	k := &relu{st: st, name: name, row: shape.TotalSize() / shape[0], needDX: needDX}
+	k.each = k.shard
+	if kind == onCodes {
+		v, ok := gx.Output(x).(*qat.Codes)
+		if !ok {
+			return nil, fmt.Errorf("relu %q: needs codes, has %T", name, gx.Output(x))
+		}
+		k.codes = qat.NewActCodes(v.Params, shape)
+		return gx.Apply(k, "relu "+name, k.codes, x)
+	}
+	k.y = gx.NewTensor(shape...)
+	k.ys = k.y.Data().([]float32)
+	return gx.Apply(k, "relu "+name, k.y, x)
+}
+
+func (k *relu) Run(in []G.Value) (G.Value, error) {
+	k.in = in[0]
+	switch v := in[0].(type) {
+	case *qat.Acc:
+		if k.acc == nil {
+			k.acc = new(qat.Acc)
+		}
+		*k.acc = *v // shares the accumulators
+		k.acc.Relu = true
+		return k.acc, nil
+	case *qat.Codes:
+		return k.codes, k.st.EachRow(k.each)
+	}
+	var err error
+	if k.x, err = gx.Floats(in[0]); err != nil {
+		return nil, err
+	}
+	return k.y, k.st.EachRow(k.each)
+}
+
+func (k *relu) shard(_, lo, hi int) {
+	from, to := lo*k.row, hi*k.row
+	v, ok := k.in.(*qat.Codes)
+	if !ok {
+		kernel.ReLU(k.ys[from:to], k.x[from:to])
+		return
+	}
+	_, z := v.Params.At(0)
+	dst := k.codes.U8[from:to]
+	for i, q := range v.U8[from:to] {
+		dst[i] = max(q, uint8(z))
+	}
+}
+
+func (k *relu) Needs() []bool { return []bool{k.needDX} }
+
+func (k *relu) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	b := &reluGrad{f: k, dx: gx.NewTensor(in[0].Shape()...)}
+	b.each = b.shard
+	n, err := gx.Apply(b, "gradient(relu "+k.name+")", b.dx, out, grad)
+	return G.Nodes{n}, err
+}
+
+type reluGrad struct {
+	f    *relu
+	dx   *tensor.Dense
+	dy   []float32
+	each func(shard, lo, hi int)
+}
+
+func (b *reluGrad) Run(in []G.Value) (G.Value, error) {
+	var err error
+	if b.dy, err = gx.Floats(in[1]); err != nil {
+		return nil, err
+	}
+	return b.dx, b.f.st.EachRow(b.each)
+}
+
+func (b *reluGrad) shard(_, lo, hi int) {
+	k := b.f
+	from, to := lo*k.row, hi*k.row
+	dx, dy := b.dx.Data().([]float32)[from:to], b.dy[from:to]
+	switch v := k.in.(type) {
+	case *qat.Acc:
+		c := v.Channels()
+		for i := 0; i < len(dx); i += c {
+			raw := v.Raw[from+i:][:c]
+			for j, o := range v.Offset {
+				g := dy[i+j]
+				if raw[j]+o <= 0 {
+					g = 0
+				}
+				dx[i+j] = g
+			}
+		}
+	case *qat.Codes:
+		_, z := v.Params.At(0)
+		for i, q := range v.U8[from:to] {
+			dx[i] = 0
+			if int32(q) > z {
+				dx[i] = dy[i]
+			}
+		}
+	default:
+		kernel.ReLUGrad(dx, dy, k.ys[from:to])
+	}
+}
+
+// pool is max-pooling of values or codes; the first maximum of a window, row by row, gets the gradient.
+type pool struct {
+	st     *qat.Step
+	name   string
+	geom   kernel.PoolGeom
+	in     int
+	out    int
+	needDX bool
+
+	codes *qat.Codes // output
+	from  *qat.Codes
+	y     *tensor.Dense
+	x, ys []float32
+	arg   []uint8
+	each  func(shard, lo, hi int)
+}
+
+func newPool(st *qat.Step, n *model.Node, in model.Shape, x *G.Node, kind edgeKind, needDX bool) (*G.Node, error) {
+	a := n.Attr
+	g := kernel.PoolGeom{
+		H: in[0], W: in[1], C: in[2], KH: a.Kernel[0], KW: a.Kernel[1], StrideH: a.Stride[0], StrideW: a.Stride[1],
+		PadTop: a.Pad[0], PadLeft: a.Pad[1], PadBottom: a.Pad[2], PadRight: a.Pad[3],
+	}
+	if err := g.Check(); err != nil {
+		return nil, err
+	}
+	batch := x.Shape()[0]
+	shape := tensor.Shape{batch, g.OutH(), g.OutW(), g.C}
+	k := &pool{st: st, name: n.Layer, geom: g, in: in.Size(), out: g.OutH() * g.OutW() * g.C, needDX: needDX}
+	k.each = k.shard
+	if st.Train && needDX {
+		k.arg = make([]uint8, shape.TotalSize())
+	}
+	if kind == onCodes {
+		v, ok := gx.Output(x).(*qat.Codes)
+		if !ok {
+			return nil, fmt.Errorf("needs codes, has %T", gx.Output(x))
+		}
+		k.codes = qat.NewActCodes(v.Params, shape)
+		return gx.Apply(k, "maxpool "+n.Layer, k.codes, x)
+	}
+	k.y = gx.NewTensor(shape...)
+	k.ys = k.y.Data().([]float32)
+	return gx.Apply(k, "maxpool "+n.Layer, k.y, x)
+}
+
+func (k *pool) Run(in []G.Value) (G.Value, error) {
+	if k.codes != nil {
+		k.from = in[0].(*qat.Codes)
+		return k.codes, k.st.EachRow(k.each)
+	}
+	var err error
+	if k.x, err = gx.Floats(in[0]); err != nil {
+		return nil, err
+	}
+	return k.y, k.st.EachRow(k.each)
+}
+
+func (k *pool) shard(_, lo, hi int) {
+	var arg []uint8
+	if k.arg != nil {
+		arg = k.arg[lo*k.out : hi*k.out]
+	}
+	if k.codes != nil {
+		kernel.MaxPoolU8(k.codes.U8[lo*k.out:hi*k.out], arg, k.from.U8[lo*k.in:hi*k.in], hi-lo, k.geom)
+		return
+	}
+	kernel.MaxPool(k.ys[lo*k.out:hi*k.out], arg, k.x[lo*k.in:hi*k.in], hi-lo, k.geom)
+}
+
+func (k *pool) Needs() []bool { return []bool{k.needDX} }
+
+func (k *pool) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	b := &poolGrad{f: k, dx: gx.NewTensor(in[0].Shape()...)}
+	b.each = b.shard
+	n, err := gx.Apply(b, "gradient(maxpool "+k.name+")", b.dx, out, grad)
+	return G.Nodes{n}, err
+}
+
+type poolGrad struct {
+	f    *pool
+	dx   *tensor.Dense
+	dy   []float32
+	each func(shard, lo, hi int)
+}
+
+func (b *poolGrad) Run(in []G.Value) (G.Value, error) {
+	var err error
+	if b.dy, err = gx.Floats(in[1]); err != nil {
+		return nil, err
+	}
+	return b.dx, b.f.st.EachRow(b.each)
+}
+
+func (b *poolGrad) shard(_, lo, hi int) {
+	k := b.f
+	kernel.MaxPoolGrad(b.dx.Data().([]float32)[lo*k.in:hi*k.in], b.dy[lo*k.out:hi*k.out], k.arg[lo*k.out:hi*k.out], hi-lo, k.geom)
+}
+
+// flatten gives the same elements in the shape [N, size]: a view forward and a copy backward, since Gorgonia may add
+// into a gradient it was given.
+type flatten struct {
+	name   string
+	st     *qat.Step
+	row    int
+	needDX bool
+
+	shape tensor.Shape
+	from  G.Value
+	view  G.Value
+}
+
+func newFlatten(st *qat.Step, name string, x *G.Node, kind edgeKind, needDX bool) (*G.Node, error) {
+	s := x.Shape()
+	k := &flatten{name: name, st: st, row: s.TotalSize() / s[0], needDX: needDX}
+	k.shape = tensor.Shape{s[0], k.row}
+	if kind == onCodes {
+		v, ok := gx.Output(x).(*qat.Codes)
+		if !ok {
+			return nil, fmt.Errorf("flatten %q: needs codes, has %T", name, gx.Output(x))
+		}
+		return gx.Apply(k, "flatten "+name, v.View(k.shape), x)
+	}
+	return gx.Apply(k, "flatten "+name, gx.NewTensor(k.shape...), x)
+}
+
+func (k *flatten) Run(in []G.Value) (G.Value, error) {
+	if k.view != nil && k.from == in[0] {
+		return k.view, nil
+	}
+	if v, ok := in[0].(*qat.Codes); ok {
+		k.view = v.View(k.shape)
+	} else {
+		x, err := gx.Floats(in[0])
+		if err != nil {
+			return nil, err
+		}
+		k.view = gx.Wrap(x, k.shape...)
+	}
+	k.from = in[0]
+	return k.view, nil
+}
+
+func (k *flatten) Needs() []bool { return []bool{k.needDX} }
+
+func (k *flatten) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	b := &flattenGrad{f: k, dx: gx.NewTensor(in[0].Shape()...)}
+	n, err := gx.Apply(b, "gradient(flatten "+k.name+")", b.dx, grad)
+	return G.Nodes{n}, err
+}
+
+type flattenGrad struct {
+	f  *flatten
+	dx *tensor.Dense
+}
+
+func (b *flattenGrad) Run(in []G.Value) (G.Value, error) {
+	dy, err := gx.Floats(in[0])
+	if err != nil {
+		return nil, err
+	}
+	copy(b.dx.Data().([]float32), dy[:b.f.st.Rows*b.f.row])
+	return b.dx, nil
+}
+
+// head turns the accumulators of the last layer into float32 logits: float32(acc)*float32(s_x*S[c]). Where batch norm
+// still trains the logits are values already.
+type head struct {
+	st   *qat.Step
+	row  int
+	y    *tensor.Dense
+	ys   []float32
+	acc  *qat.Acc
+	mult []float32
+	each func(shard, lo, hi int)
+}
+
+func newHead(st *qat.Step, name string, x *G.Node) (*G.Node, error) {
+	shape := x.Shape()
+	k := &head{st: st, row: shape.TotalSize() / shape[0], y: gx.NewTensor(shape...), mult: make([]float32, shape[len(shape)-1])}
+	k.ys = k.y.Data().([]float32)
+	k.each = k.shard
+	return gx.Apply(k, "values("+name+")", k.y, x)
+}
+
+func (k *head) Run(in []G.Value) (G.Value, error) {
+	acc, ok := in[0].(*qat.Acc)
+	if !ok {
+		return in[0], nil
+	}
+	k.acc = acc
+	acc.Multipliers(k.mult)
+	return k.y, k.st.EachRow(k.each)
+}
+
+func (k *head) shard(_, lo, hi int) {
+	k.acc.Values(k.ys[lo*k.row:hi*k.row], lo*k.row, k.mult)
+}
+
+func (k *head) Needs() []bool { return []bool{true} }
+
+func (k *head) Backward(_ G.Nodes, _, grad *G.Node) (G.Nodes, error) { return G.Nodes{grad}, nil }

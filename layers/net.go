@@ -1,0 +1,181 @@
+package layers
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	G "gorgonia.org/gorgonia"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/qat"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Net is a compiled graph. It must not be used from two goroutines at once.
+type Net struct {
+	st      *qat.Step
+	g       *G.ExprGraph
+	vm      *gx.Machine
+	batch   int
+	classes int
+	input   *qat.Codes
+	labels  []int32
+	loss    *loss
+	out     string
+	edges   map[string]edge
+	acts    map[string]*act
+
+	trainables []Trainable
+}
+
+// Run computes the n examples in x, n rows of input bytes, forward and, in a training graph, backward. labels are the
+// classes; a row labelled -1, or all rows if labels is nil, takes no part in the loss. After a training run the ranges of
+// the model's activations have moved.
+func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
+	row := len(n.input.U8) / n.batch
+	switch {
+	case n.vm == nil:
+		return Result{}, fmt.Errorf("run: the graph is closed")
+	case rows < 1 || rows > n.batch:
+		return Result{}, fmt.Errorf("run: %d rows in a graph of batch size %d", rows, n.batch)
+	case len(x) < rows*row:
+		return Result{}, fmt.Errorf("run: %d input bytes for %d rows of %d", len(x), rows, row)
+	case labels != nil && len(labels) < rows:
+		return Result{}, fmt.Errorf("run: %d labels for %d rows", len(labels), rows)
+	}
+	n.st.Rows = rows
+	copy(n.input.U8, x[:rows*row])
+	for i := range n.labels {
+		n.labels[i] = unlabelled
+	}
+	if labels != nil {
+		copy(n.labels, labels[:rows])
+	}
+	n.settle()
+	if err := n.vm.Run(); err != nil {
+		return Result{}, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.acts)) {
+		if err := n.acts[name].Update(); err != nil {
+			return Result{}, err
+		}
+	}
+	return n.result(), nil
+}
+
+// settle keeps learned scales usable: an optimizer may step over zero.
+func (n *Net) settle() {
+	for _, t := range n.trainables {
+		if t.Role != RoleScale {
+			continue
+		}
+		for i := range t.Value {
+			t.Value[i] = max(t.Value[i], quant.MinScale)
+		}
+	}
+}
+
+func (n *Net) result() Result {
+	r := Result{Loss: n.loss.value}
+	logits := n.Logits()
+	for i, y := range n.labels[:n.st.Rows] {
+		if y == unlabelled {
+			continue
+		}
+		r.N++
+		row := logits[i*n.classes : (i+1)*n.classes]
+		best := 0
+		for c, v := range row {
+			if v > row[best] {
+				best = c
+			}
+		}
+		if best == int(y) {
+			r.Correct++
+		}
+	}
+	return r
+}
+
+// Logits are the outputs of the last run, one row per example; the next run overwrites them.
+func (n *Net) Logits() []float32 {
+	_, values, _ := n.Tensor(n.out)
+	return values
+}
+
+// Tensor is what the last run computed for a tensor of the model, an input or the output of a node: codes where it is
+// quantized to integers, values otherwise. The next run overwrites it.
+func (n *Net) Tensor(name string) (codes []uint8, values []float32, ok bool) {
+	e, known := n.edges[name]
+	if !known || e.node.Value() == nil {
+		return nil, nil, false
+	}
+	v := e.node.Value()
+	used := v.Size() / n.batch * n.st.Rows
+	if c, isCodes := v.(*qat.Codes); isCodes {
+		return c.U8[:used], nil, true
+	}
+	values, err := gx.Floats(v)
+	if err != nil {
+		return nil, nil, false
+	}
+	return nil, values[:used], true
+}
+
+// Trainables are the tensors to update, sorted by name; none in an evaluation graph.
+func (n *Net) Trainables() []Trainable { return n.trainables }
+
+// SetPhase freezes or releases batch norm and ranges from the next run on. An evaluation graph is always frozen.
+func (n *Net) SetPhase(p Phase) {
+	n.st.FreezeNorm, n.st.FreezeRanges = p.FreezeNorm, p.FreezeRanges
+}
+
+// State is what a checkpoint needs beside the model's parameters: for each activation that follows its batches the
+// range, the scale and the zero point, by tensor name.
+func (n *Net) State() map[string][]float32 {
+	out := map[string][]float32{}
+	for name, a := range n.acts {
+		if a.Observer() != nil {
+			out[name] = append(a.Observer().State(), a.params.Scale[0], float32(a.params.Zero[0]))
+		}
+	}
+	return out
+}
+
+// Restore takes back what State gave, for the same model.
+func (n *Net) Restore(state map[string][]float32) error {
+	have := n.State()
+	for _, name := range slices.Sorted(maps.Keys(state)) {
+		if have[name] == nil {
+			return fmt.Errorf("restore: the graph has no observer of activation %q", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		s, a := state[name], n.acts[name]
+		if len(s) < 2 {
+			return fmt.Errorf("restore: state of activation %q is missing", name)
+		}
+		p := quant.Params{Spec: a.params.Spec, Scale: s[len(s)-2 : len(s)-1], Zero: []int32{int32(s[len(s)-1])}}
+		if err := p.Validate(1); err != nil {
+			return fmt.Errorf("restore: activation %q: %w", name, err)
+		}
+		if err := a.Observer().Restore(s[:len(s)-2]); err != nil {
+			return fmt.Errorf("restore: activation %q: %w", name, err)
+		}
+		a.params.Scale[0], a.params.Zero[0] = p.Scale[0], p.Zero[0]
+	}
+	return nil
+}
+
+// Dot writes the graph, gradients included, for Graphviz. Quantizers are filled.
+func (n *Net) Dot(w io.Writer) error { return writeDot(w, n.g) }
+
+// Close releases the graph's machine. The pool stays open.
+func (n *Net) Close() {
+	if n.vm != nil {
+		n.vm.Close()
+		n.vm = nil
+	}
+}

@@ -1,0 +1,76 @@
+package layers
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/narrow-ml/narrow/internal/par"
+)
+
+// Options configure [Build].
+type Options struct {
+	Batch int       // rows of the graph, at least 1
+	Train bool      // with gradients; batch norm and ranges follow the batches
+	Loss  Loss      // the zero value is cross-entropy
+	Pool  *par.Pool // workers; nil means the caller's goroutine alone. Build does not close it.
+}
+
+// Loss says what is minimised. All losses compare the logits of an example with its class: cross_entropy after a
+// softmax, the others element by element with the one-hot vector of the class. The result is the mean over the examples
+// (and, for the others, over the classes too).
+type Loss struct {
+	Kind      string  // one of LossKinds; "" is cross_entropy
+	Smoothing float64 // label smoothing of cross_entropy, in [0, 1)
+}
+
+// The kinds of loss.
+const (
+	CrossEntropy = "cross_entropy"
+	MSE          = "mse"
+	SmoothL1     = "smooth_l1" // with beta 1
+	BCE          = "bce"       // binary cross-entropy of each logit's sigmoid
+)
+
+// LossKinds lists the kinds of loss.
+func LossKinds() []string { return []string{CrossEntropy, MSE, SmoothL1, BCE} }
+
+func (l Loss) validate() error {
+	switch l.Kind {
+	case "", CrossEntropy:
+		if !(l.Smoothing >= 0 && l.Smoothing < 1) {
+			return fmt.Errorf("label smoothing %v must be in [0, 1)", l.Smoothing)
+		}
+		return nil
+	case MSE, SmoothL1, BCE:
+		if l.Smoothing != 0 {
+			return fmt.Errorf("label smoothing belongs to %s, not to %s", CrossEntropy, l.Kind)
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown loss %q (allowed: %s)", l.Kind, strings.Join(LossKinds(), ", "))
+}
+
+// Phase freezes parts of a training graph from the next step on.
+type Phase struct {
+	FreezeNorm   bool // batch norm uses its running statistics and leaves them
+	FreezeRanges bool // activation ranges stay
+}
+
+// Result is what one run says about its rows.
+type Result struct {
+	Loss    float64 // mean over the rows that have a label
+	Correct int     // rows whose largest logit, the first of equals, is the label's
+	N       int     // rows that have a label
+}
+
+// RoleScale is the role of a learned quantization scale; the other roles are those of package model.
+const RoleScale = "scale"
+
+// Trainable is one tensor that an optimizer updates. Value is the model's own memory; Grad holds the gradient of the
+// last run and is overwritten by the next.
+type Trainable struct {
+	Name  string
+	Role  string
+	Value []float32
+	Grad  []float32
+}

@@ -1,0 +1,262 @@
+package qat
+
+import (
+	"fmt"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Act quantizes one activation: accumulators are requantized, float values are divided by the scale and rounded. It
+// keeps the straight-through mask of the step and follows the range of what it saw.
+type Act struct {
+	st       *Step
+	name     string
+	p        *quant.Params
+	observer *quant.Observer // nil for a learned or fixed range
+	out      *Codes
+	row      int // elements of an example
+	channels int
+	maskRow  int // bytes of an example's mask: examples start at a byte, so shards may too
+	mask     []uint8
+	learn    bool
+	needDX   bool
+
+	acc  *Acc      // the step's input: accumulators
+	x    []float32 // or values
+	rq   *quant.Requant
+	seen [par.Shards]extremes
+	each func(shard, lo, hi int)
+
+	dx       *tensor.Dense
+	dy       []float32
+	ds       []float32
+	t        [par.Shards][]float32 // an example's values in units of the scale
+	parts    [par.Shards]float64
+	eachBack func(shard, lo, hi int)
+}
+
+type extremes struct {
+	min, max float32
+	nan      int // index of a NaN, -1 for none
+}
+
+// QuantizeAct adds the quantizer of activation name with params p, which must have their scale. scale is the leaf of a
+// learned scale, and nil for the other range methods. needDX says whether x needs a gradient.
+func QuantizeAct(st *Step, name string, p *quant.Params, x, scale *G.Node, needDX bool) (*G.Node, *Act, error) {
+	if !p.Ready() {
+		return nil, nil, fmt.Errorf("activation %q has no range yet: calibrate first", name)
+	}
+	if err := p.Validate(1); err != nil {
+		return nil, nil, fmt.Errorf("activation %q: %w", name, err)
+	}
+	if (scale != nil) != (p.Spec.Range == quant.LSQ) {
+		return nil, nil, fmt.Errorf("activation %q: range method %s and a scale node: %t", name, p.Spec.Range, scale != nil)
+	}
+	shape := x.Shape()
+	a := &Act{
+		st: st, name: name, p: p, out: NewActCodes(p, shape), learn: scale != nil, needDX: needDX,
+		row: shape.TotalSize() / shape[0], channels: shape[len(shape)-1],
+	}
+	a.each, a.eachBack = a.shard, a.backShard
+	a.maskRow = kernel.MaskLen(a.row)
+	a.mask = make([]uint8, shape[0]*a.maskRow)
+	switch p.Spec.Range {
+	case quant.MinMax, quant.EMA, quant.Envelope:
+		var err error
+		if a.observer, err = quant.NewObserver(p.Spec, 1); err != nil {
+			return nil, nil, fmt.Errorf("activation %q: %w", name, err)
+		}
+		if err := a.observer.Adopt(p); err != nil {
+			return nil, nil, fmt.Errorf("activation %q: %w", name, err)
+		}
+	}
+	in := []*G.Node{x}
+	if scale != nil {
+		in = append(in, scale)
+	}
+	node, err := gx.Apply(a, label("act", name, p.Spec), a.out, in...)
+	return node, a, err
+}
+
+// Observer follows the activation's range; nil when the range is learned or fixed.
+func (a *Act) Observer() *quant.Observer { return a.observer }
+
+// Run quantizes the rows in use.
+func (a *Act) Run(in []G.Value) (G.Value, error) {
+	a.acc, a.x = nil, nil
+	switch v := in[0].(type) {
+	case *Acc:
+		a.acc = v
+		// The limits of a fused ReLU are the requantization's: only Attr.Relu of the node matters to NewRequant.
+		a.rq = model.NewRequant(&model.Node{Attr: model.Attr{Relu: v.Relu}}, v.InScale, v.Scale, a.p)
+	default:
+		x, err := gx.Floats(v)
+		if err != nil {
+			return nil, err
+		}
+		a.x = x
+	}
+	if err := a.st.EachRow(a.each); err != nil {
+		return nil, err
+	}
+	for s := range par.Count(a.st.Rows) {
+		if i := a.seen[s].nan; i >= 0 {
+			lo, _ := par.Span(a.st.Rows, s)
+			return nil, &quant.NaNError{Index: lo*a.row + i}
+		}
+	}
+	return a.out, nil
+}
+
+func (a *Act) shard(s, from, to int) {
+	e, m := a.row, a.maskRow
+	a.seen[s] = extremes{nan: -1}
+	if a.x != nil {
+		a.quantize(s, from, to)
+		return
+	}
+	r := a.rq
+	if !a.st.Train {
+		kernel.RequantRows(a.out.U8[from*e:to*e], a.acc.Raw[from*e:to*e], a.acc.Offset, r.M, r.Zero, r.Lo, r.Hi, a.channels)
+		return
+	}
+	for i := from; i < to; i++ {
+		st := kernel.RequantTrain(a.out.U8[i*e:(i+1)*e], a.mask[i*m:(i+1)*m], a.acc.Raw[i*e:(i+1)*e], a.acc.Offset,
+			r.M, r.Zero, r.Lo, r.Hi, a.acc.Relu, a.channels)
+		if a.acc.Relu {
+			st.Min, st.Max = max(st.Min, 0), max(st.Max, 0)
+		}
+		a.see(s, i == from, st.Min, st.Max)
+	}
+}
+
+func (a *Act) quantize(s, from, to int) {
+	lo, hi := a.p.Spec.Grid()
+	scale, z := a.p.At(0)
+	e, m := a.row, a.maskRow
+	for i := from; i < to; i++ {
+		x := a.x[i*e : (i+1)*e]
+		nan := kernel.QuantizeU8(a.out.U8[i*e:(i+1)*e], a.mask[i*m:(i+1)*m], x, scale, z, lo, hi)
+		if nan >= 0 {
+			a.seen[s].nan = (i-from)*e + nan
+			return
+		}
+		if a.st.Train && a.observer != nil {
+			xmin, xmax, _ := kernel.MinMax(x)
+			a.see(s, i == from, xmin, xmax)
+		}
+	}
+}
+
+// see joins an example's extremes to the shard's.
+func (a *Act) see(s int, first bool, lo, hi float32) {
+	if first {
+		a.seen[s] = extremes{lo, hi, -1}
+		return
+	}
+	a.seen[s].min, a.seen[s].max = min(a.seen[s].min, lo), max(a.seen[s].max, hi)
+}
+
+// Update moves the range by what the step saw and sets scale and zero point of the params, which every reader of this
+// tensor shares. It runs after a whole step, never inside one.
+func (a *Act) Update() error {
+	if a.observer == nil || !a.st.Train || a.st.FreezeRanges || a.st.Rows == 0 {
+		return nil
+	}
+	lo, hi := a.seen[0].min, a.seen[0].max
+	for s := 1; s < par.Count(a.st.Rows); s++ {
+		lo, hi = min(lo, a.seen[s].min), max(hi, a.seen[s].max)
+	}
+	if a.acc != nil { // requantization saw values in units of the scale
+		lo, hi = quant.Mul32(lo, a.p.Scale[0]), quant.Mul32(hi, a.p.Scale[0])
+	}
+	if err := a.observer.ObserveRange(lo, hi); err != nil {
+		return fmt.Errorf("activation %q: %w", a.name, err)
+	}
+	now, err := a.observer.Params()
+	if err != nil {
+		return fmt.Errorf("activation %q: %w", a.name, err)
+	}
+	a.p.Scale[0], a.p.Zero[0] = now.Scale[0], now.Zero[0]
+	return nil
+}
+
+// Needs says which inputs get gradients.
+func (a *Act) Needs() []bool {
+	if a.learn {
+		return []bool{a.needDX, true}
+	}
+	return []bool{a.needDX}
+}
+
+// Backward is the straight-through estimator and the learned scale's gradient.
+func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	a.dx = gx.NewTensor(a.out.shape...)
+	a.ds = make([]float32, 1)
+	dx, err := gx.Apply(actGrad{a}, "gradient(act "+a.name+")", a.dx, out, grad)
+	if err != nil {
+		return nil, err
+	}
+	grads := make(G.Nodes, len(in))
+	if a.needDX {
+		grads[0] = dx
+	}
+	if a.learn {
+		grads[1], err = gx.Side("gradient(scale "+a.name+")", gx.Wrap(a.ds, 1), dx)
+	}
+	return grads, err
+}
+
+type actGrad struct{ *Act }
+
+func (k actGrad) Run(in []G.Value) (G.Value, error) {
+	a := k.Act
+	var err error
+	if a.dy, err = gx.Floats(in[1]); err != nil {
+		return nil, err
+	}
+	if err := a.st.EachRow(a.eachBack); err != nil {
+		return nil, err
+	}
+	if a.learn {
+		_, hi := a.p.Spec.Grid()
+		sum := 0.0
+		for s := range par.Count(a.st.Rows) {
+			sum += a.parts[s]
+		}
+		a.ds[0] = float32(sum * scaleFactor(a.row, hi))
+	}
+	return a.dx, nil
+}
+
+func (a *Act) backShard(s, from, to int) {
+	e, m := a.row, a.maskRow
+	dx := a.dx.Data().([]float32)
+	for i := from; i < to; i++ {
+		kernel.MaskGrad(dx[i*e:(i+1)*e], a.dy[i*e:(i+1)*e], a.mask[i*m:(i+1)*m])
+	}
+	if !a.learn {
+		return
+	}
+	lo, hi := a.p.Spec.Grid()
+	scale, z := a.p.At(0)
+	a.parts[s] = 0
+	if a.acc == nil {
+		a.parts[s] = kernel.ScaleGrad(a.dy[from*e:to*e], a.x[from*e:to*e], scale, lo-z, hi-z)
+		return
+	}
+	if a.t[s] == nil {
+		a.t[s] = make([]float32, e)
+	}
+	for i := from; i < to; i++ {
+		a.acc.Values(a.t[s], i*e, a.rq.M)
+		a.parts[s] += kernel.ScaleGrad(a.dy[i*e:(i+1)*e], a.t[s], 1, lo-z, hi-z)
+	}
+}

@@ -1,0 +1,39 @@
+package qat
+
+import (
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/internal/par"
+)
+
+// Step is what the ops of one graph share: how many rows of the batch hold examples, what is frozen, and the workers
+// with their scratch memory. Ops read and write the first Rows rows only, so statistics and observers never see the
+// padding of a last, partial batch.
+type Step struct {
+	Rows         int  // examples in this batch, at most the graph's batch size
+	Train        bool // gradients are wanted, statistics and ranges follow the batches
+	FreezeNorm   bool // batch norm uses its running statistics and keeps them
+	FreezeRanges bool // observers keep their ranges
+
+	pool    *par.Pool
+	scratch [par.Shards]kernel.Scratch
+}
+
+// NewStep is the state of a graph that runs on pool; nil means the caller's goroutine alone.
+func NewStep(pool *par.Pool, train bool) *Step {
+	if pool == nil {
+		pool = par.New(1)
+	}
+	return &Step{Train: train, pool: pool}
+}
+
+// EachRow cuts the rows into shards.
+func (s *Step) EachRow(fn func(shard, lo, hi int)) error { return s.pool.Run(s.Rows, fn) }
+
+// Each cuts n of anything into shards.
+func (s *Step) Each(n int, fn func(shard, lo, hi int)) error { return s.pool.Run(n, fn) }
+
+// Scratch is the working memory of a shard's kernels.
+func (s *Step) Scratch(shard int) *kernel.Scratch { return &s.scratch[shard] }
+
+// NormTrains reports whether batch norm uses the statistics of the batch.
+func (s *Step) NormTrains() bool { return s.Train && !s.FreezeNorm }

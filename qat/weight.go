@@ -1,0 +1,179 @@
+package qat
+
+import (
+	"fmt"
+	"math"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Weight quantizes the weight of one layer at every step: codes and scales by model.CodeWeights, the bias or frozen
+// batch norm folded by model.Affine.Fold. The layer reads the results through Packed and Folded.
+type Weight struct {
+	st     *Step
+	m      *model.Model
+	node   *model.Node
+	master []float32
+	p, in  *quant.Params // of the weight and of the layer's input
+	out    *Codes
+	packed kernel.PackedS8
+	folded *model.Folded
+	raised int
+
+	mask  []uint8
+	ds    []float32 // gradient of the learned scales
+	parts []float64
+	dw    *tensor.Dense
+}
+
+// QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; scale is the
+// leaf of a learned scale, and nil for the other range methods.
+func QuantizeWeight(st *Step, m *model.Model, n *model.Node, master, scale *G.Node) (*G.Node, *Weight, error) {
+	p := m.Quant[n.Param(model.Weight)]
+	param := m.Params[n.Param(model.Weight)]
+	if (scale != nil) != (p.Spec.Range == quant.LSQ) {
+		return nil, nil, fmt.Errorf("weight %q: range method %s and a scale node: %t", n.Layer, p.Spec.Range, scale != nil)
+	}
+	c := n.Attr.Units
+	spec := p.Spec
+	spec.Per = quant.PerChannel
+	w := &Weight{
+		st: st, m: m, node: n, master: param.Data, p: p, in: m.Quant[n.In[0]],
+		out: &Codes{
+			S8:     make([]int8, len(param.Data)),
+			Params: &quant.Params{Spec: spec, Scale: make([]float32, c), Zero: make([]int32, c)},
+			shape:  tensor.Shape(param.Shape),
+		},
+	}
+	in := []*G.Node{master}
+	if scale != nil {
+		in = append(in, scale)
+	}
+	node, err := gx.Apply(w, label("weight", n.Layer, p.Spec), w.out, in...)
+	return node, w, err
+}
+
+// Packed are the codes as the integer kernels read them.
+func (w *Weight) Packed() *kernel.PackedS8 { return &w.packed }
+
+// Folded is what follows the accumulators: nil while batch norm trains, the bias alone without batch norm.
+func (w *Weight) Folded() *model.Folded { return w.folded }
+
+// Raised is the number of channels whose scale was raised at the last step so that no accumulator overflows.
+func (w *Weight) Raised() int { return w.raised }
+
+// Run codes the master.
+func (w *Weight) Run([]G.Value) (G.Value, error) {
+	q := w.out.Params
+	var affine *model.Affine
+	if !w.node.Attr.Norm || !w.st.NormTrains() {
+		a, err := w.m.Affine(w.node)
+		if err != nil {
+			return nil, err
+		}
+		affine = &a
+	}
+	var err error
+	if w.raised, err = model.CodeWeights(w.out.S8, q.Scale, w.master, w.p, w.in, affine); err != nil {
+		return nil, err
+	}
+	w.folded = nil
+	if affine != nil {
+		f, bad := affine.Fold(q.Scale, w.in.Scale[0])
+		if bad >= 0 {
+			return nil, fmt.Errorf("bias of channel %d does not fit 32 bits", bad)
+		}
+		w.folded = &f
+	}
+	c := w.node.Attr.Units
+	w.packed.Repack(w.out.S8, len(w.master)/c, c)
+	return w.out, nil
+}
+
+// Needs says that master and learned scale get gradients.
+func (w *Weight) Needs() []bool {
+	if w.p.Spec.Range == quant.LSQ {
+		return []bool{true, true}
+	}
+	return []bool{true}
+}
+
+// Backward is the straight-through estimator. A scale made of the largest magnitude clamps nothing, so its gradient is
+// the upstream one.
+func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	if w.p.Spec.Range == quant.MinMax {
+		return G.Nodes{grad}, nil
+	}
+	w.dw = gx.NewTensor(w.out.shape...)
+	w.mask = make([]uint8, kernel.MaskLen(len(w.master)))
+	w.parts = make([]float64, w.node.Attr.Units)
+	w.ds = make([]float32, len(w.p.Scale))
+	dw, err := gx.Apply(weightGrad{w}, "gradient(weight "+w.node.Layer+")", w.dw, in[0], grad)
+	if err != nil || w.p.Spec.Range != quant.LSQ {
+		return G.Nodes{dw}, err
+	}
+	ds, err := gx.Side("gradient(scale "+w.node.Layer+")", gx.Wrap(w.ds, len(w.ds)), dw)
+	return G.Nodes{dw, ds}, err
+}
+
+// weightGrad masks the gradient of the codes' values and sums the learned scale's (D5).
+type weightGrad struct{ *Weight }
+
+func (k weightGrad) Run(in []G.Value) (G.Value, error) {
+	w := k.Weight
+	dy, err := gx.Floats(in[1])
+	if err != nil {
+		return nil, err
+	}
+	lo, hi := w.p.Spec.Grid()
+	scale := w.out.Params.Scale
+	dw := w.dw.Data().([]float32)
+	kernel.FakeQuantChannels(dw, w.mask, w.master, scale, lo, hi) // for the mask alone
+	kernel.MaskGrad(dw, dy, w.mask)
+	if w.p.Spec.Range != quant.LSQ {
+		return w.dw, nil
+	}
+	kernel.ScaleGradChannels(w.parts, dy, w.master, scale, lo, hi)
+	shared := len(scale) / len(w.ds) // channels that share a scale
+	g := scaleFactor(len(w.master)/len(w.ds), hi)
+	for i := range w.ds {
+		sum := 0.0
+		for c := i * shared; c < (i+1)*shared; c++ {
+			raise := float64(scale[c]) / float64(w.p.Scale[i]) // 1, or a power of two where CodeWeights raised it
+			sum += float64(w.parts[c] * raise)
+		}
+		w.ds[i] = float32(sum * g)
+	}
+	return w.dw, nil
+}
+
+// scaleFactor is LSQ's g = 1/sqrt(n*hi).
+func scaleFactor(n int, hi int32) float64 { return 1 / math.Sqrt(float64(n)*float64(hi)) }
+
+// InitialScale sets the scales of a learned-scale weight that has none yet to 2*mean|w|/sqrt(hi) (arXiv:1902.08153,
+// section 2.1), for each channel or for the tensor. A calibrated scale is a better start and is left alone.
+func InitialScale(p *quant.Params, w []float32, channels int) {
+	if p.Spec.Range != quant.LSQ || len(p.Scale) > 0 {
+		return
+	}
+	n := 1
+	if p.Spec.Per == quant.PerChannel {
+		n = channels
+	}
+	_, hi := p.Spec.Grid()
+	p.Scale, p.Zero = make([]float32, n), make([]int32, n)
+	sums := make([]float64, n)
+	for i, v := range w {
+		sums[i%n] += math.Abs(float64(v))
+	}
+	for c := range p.Scale {
+		mean := sums[c] / float64(len(w)/n)
+		p.Scale[c] = max(float32(2*mean/math.Sqrt(float64(hi))), quant.MinScale)
+	}
+}
