@@ -1,0 +1,146 @@
+package infer
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// inputValues turns bytes into the float32 values they stand for, through a table.
+type inputValues struct {
+	out   *tensor
+	table [256]float32
+}
+
+func newInputValues(in *model.Input, out *tensor) (op, error) {
+	o := &inputValues{out: out}
+	for p := range o.table {
+		o.table[p] = in.Scale * float32(int32(p)-in.Zero)
+	}
+	return o, quant.Round16(o.table[:], o.table[:], storeFormat(out))
+}
+
+func (o *inputValues) run(w *worker, n int) error {
+	y := w.values(o.out, n)
+	for i, p := range w.x[:len(y)] {
+		y[i] = o.table[p]
+	}
+	return nil
+}
+
+func (o *inputValues) kernel() string { return "table of the byte's value" }
+
+// storeFormat is the format that a float tensor's values are rounded to when they are stored.
+func storeFormat(t *tensor) quant.Format {
+	if t.params == nil {
+		return quant.FP32
+	}
+	return t.params.Spec.Format
+}
+
+// floatLayer is a conv or dense layer in float32, with 16-bit rounding of what it stores where the model says so.
+type floatLayer struct {
+	in, out  *tensor
+	name     string
+	dense    bool
+	geom     kernel.ConvGeom
+	weight   []float32
+	mul, add []float32 // y = mul*v + add; mul may be nil, and add too
+	relu     bool
+	store    quant.Format
+}
+
+func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
+	l := &floatLayer{
+		in: in, out: out, name: fmt.Sprintf("%s %q", n.Op, n.Layer), dense: n.Op == model.Dense,
+		geom: convGeom(n, in), relu: n.Attr.Relu, store: storeFormat(out),
+	}
+	w := m.Params[n.Param(model.Weight)]
+	l.weight = w.Data
+	if w.Half != nil {
+		format := m.Quant[n.Param(model.Weight)].Spec.Format
+		l.weight = make([]float32, len(w.Half))
+		for i, bits := range w.Half {
+			l.weight[i] = quant.Decode16(bits, format)
+		}
+	}
+	switch {
+	case n.Attr.Norm:
+		l.mul, l.add = m.Params[n.Param(model.Mul)].Data, m.Params[n.Param(model.Add)].Data
+	case n.Attr.Bias:
+		l.add = m.Params[n.Param(model.Bias)].Data
+	}
+	return l, l.geom.Check()
+}
+
+func (l *floatLayer) run(w *worker, n int) error {
+	x, y := w.values(l.in, n), w.values(l.out, n)
+	if c := l.geom.Cout; l.dense {
+		kernel.Gemm(y, c, x, l.geom.Cin, false, l.weight, c, false, n, c, l.geom.Cin, false, &w.scratch)
+	} else {
+		kernel.ConvForward(y, x, l.weight, nil, n, l.geom, &w.scratch)
+	}
+	switch {
+	case l.mul != nil:
+		scaleShift(y, l.mul, l.add, l.relu)
+	case l.add != nil && l.relu:
+		kernel.AddBiasReLU(y, y, l.add, l.geom.Cout)
+	case l.add != nil:
+		kernel.AddBias(y, y, l.add, l.geom.Cout)
+	case l.relu:
+		kernel.ReLU(y, y)
+	}
+	if l.store == quant.FP32 {
+		return nil
+	}
+	return l.round(y, w.first)
+}
+
+// round rounds what the layer stores; first is the index of the first example in y, for the message.
+func (l *floatLayer) round(y []float32, first int) error {
+	err := quant.Round16(y, y, l.store)
+	if err == nil {
+		return nil
+	}
+	var over *quant.OverflowError
+	var nan *quant.NaNError
+	example := first
+	switch {
+	case errors.As(err, &over):
+		example += over.Index / l.out.size
+		over.Index %= l.out.size
+	case errors.As(err, &nan):
+		example += nan.Index / l.out.size
+		nan.Index %= l.out.size
+	}
+	return fmt.Errorf("%s: example %d: %w", l.name, example, err)
+}
+
+func (l *floatLayer) kernel() string {
+	name := "float32 convolution"
+	if l.dense {
+		name = "float32 matrix product"
+	}
+	if l.store != quant.FP32 {
+		return name + ", stored in " + l.store.String()
+	}
+	return name
+}
+
+// scaleShift writes y = float32(mul*y) + add along the last axis, then ReLU if asked for.
+func scaleShift(y, mul, add []float32, relu bool) {
+	for ; len(y) > 0; y = y[len(mul):] {
+		row := y[:len(mul)]
+		add := add[:len(row)]
+		for c, m := range mul {
+			v := float32(m*row[c]) + add[c]
+			if relu && v <= 0 {
+				v = 0
+			}
+			row[c] = v
+		}
+	}
+}
