@@ -1,0 +1,227 @@
+package onnx
+
+import (
+	"fmt"
+
+	"github.com/narrow-ml/narrow/export/onnx/onnxpb"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// product writes the Conv or Gemm of a layer. bias may be "".
+func (b *builder) product(n *model.Node, out, x, weight, bias string) string {
+	in := []string{x, weight}
+	if bias != "" {
+		in = append(in, bias)
+	}
+	if n.Op == model.Dense {
+		return b.add("Gemm", out, in, onnxpb.IntAttr("transB", 1))
+	}
+	return b.add("Conv", out, in, append(windowAttrs(n), onnxpb.IntAttr("group", int64(n.Attr.Groups)))...)
+}
+
+// outputMajor brings the weights of a layer into the file's order and shape: [O, I, KH, KW] or [Out, In].
+func outputMajor[T any](b *builder, n *model.Node, w []T, s model.Shape) ([]T, []int64) {
+	if n.Op == model.Conv {
+		return outputsFirst(w, s), []int64{int64(s[3]), int64(s[2]), int64(s[0]), int64(s[1])}
+	}
+	if image, ok := b.images[n.In[0]]; ok {
+		w = channelsFirstRows(w, image, s[1])
+	}
+	return transposed(w, s[1]), []int64{int64(s[1]), int64(s[0])}
+}
+
+// integerLayer writes a layer of codes: DequantizeLinear on input, weight and bias, the product, QuantizeLinear, Clip.
+func (b *builder) integerLayer(n *model.Node) error {
+	x, err := b.reals(n.In[0])
+	if err != nil {
+		return err
+	}
+	weight, err := b.weightCodes(n)
+	if err != nil {
+		return err
+	}
+	bias, err := b.biasCodes(n)
+	if err != nil {
+		return err
+	}
+	r := n.Requant
+	if r.Float {
+		if !n.Attr.Relu {
+			b.real[n.Name] = b.product(n, n.Name, x, weight, bias)
+			return nil
+		}
+		b.real[n.Name] = b.add("Relu", n.Name, []string{b.product(n, b.fresh(n.Name+"_acc"), x, weight, bias)})
+		return nil
+	}
+	acc := b.product(n, b.fresh(n.Name+"_acc"), x, weight, bias)
+	q := b.m.Quant[n.Name]
+	if _, z := q.At(0); z != r.Zero {
+		return fmt.Errorf("zero point %d of the layer is not %d of its output", r.Zero, z)
+	}
+	b.codes[n.Name] = n.Name
+	if r.Lo == 0 && r.Hi == 255 { // what uint8 saturation does
+		_, err = b.quantize(acc, n.Name, q)
+		return err
+	}
+	wide, err := b.quantize(acc, b.fresh(n.Name+"_wide"), q)
+	if err != nil {
+		return err
+	}
+	limits := []string{wide}
+	for _, l := range []struct {
+		name string
+		v    int32
+	}{{"_lo", r.Lo}, {"_hi", r.Hi}} {
+		t, err := onnxpb.IntTensor(b.fresh(n.Name+l.name), onnxpb.Uint8, nil, []int32{l.v})
+		if err != nil {
+			return err
+		}
+		limits = append(limits, b.initializer(t))
+	}
+	b.add("Clip", n.Name, limits)
+	return nil
+}
+
+// weightCodes stores the codes and their scale per output channel, and dequantizes them.
+func (b *builder) weightCodes(n *model.Node) (string, error) {
+	name := n.Param(model.Weight)
+	p, q := b.m.Params[name], b.m.Quant[name]
+	typ := onnxpb.Int8
+	if b.options.PackInt4 && q.Spec.Format.Bits() <= 4 {
+		typ = onnxpb.Int4
+	}
+	codes, dims := outputMajor(b, n, p.Codes, p.Shape)
+	stored, err := onnxpb.IntTensor(b.fresh(name), typ, dims, codes)
+	if err != nil {
+		return "", err
+	}
+	channels := int64(n.Attr.Units)
+	scale, err := onnxpb.FloatTensor(b.fresh(name+"_scale"), onnxpb.Float, []int64{channels}, q.Scale)
+	if err != nil {
+		return "", err
+	}
+	zero, err := onnxpb.IntTensor(b.fresh(name+"_zero"), typ, []int64{channels}, make([]int8, channels))
+	if err != nil {
+		return "", err
+	}
+	return b.add("DequantizeLinear", b.fresh(name+"_dq"),
+		[]string{b.initializer(stored), b.initializer(scale), b.initializer(zero)}, onnxpb.IntAttr("axis", 0)), nil
+}
+
+// biasCodes stores the int32 bias with the scale of the accumulator, f32(s_x * s_w[c]), and dequantizes it.
+func (b *builder) biasCodes(n *model.Node) (string, error) {
+	name := n.Param(model.Bias)
+	channels := []int64{int64(n.Attr.Units)}
+	sx, _ := b.m.Quant[n.In[0]].At(0)
+	scales := make([]float32, n.Attr.Units)
+	for c := range scales {
+		sw, _ := b.m.Quant[n.Param(model.Weight)].At(c)
+		scales[c] = quant.Mul32(sx, sw)
+	}
+	codes, err := onnxpb.IntTensor(b.fresh(name), onnxpb.Int32, channels, b.m.Params[name].Int32)
+	if err != nil {
+		return "", err
+	}
+	scale, err := onnxpb.FloatTensor(b.fresh(name+"_scale"), onnxpb.Float, channels, scales)
+	if err != nil {
+		return "", err
+	}
+	return b.add("DequantizeLinear", b.fresh(name+"_dq"), []string{b.initializer(codes), b.initializer(scale)}, onnxpb.IntAttr("axis", 0)), nil
+}
+
+// floatLayer writes a layer of reals: product, batch norm as a multiplication and an addition, ReLU, and the rounding
+// of a 16-bit tensor.
+func (b *builder) floatLayer(n *model.Node) error {
+	x, err := b.reals(n.In[0])
+	if err != nil {
+		return err
+	}
+	weight, err := b.weightReals(n)
+	if err != nil {
+		return err
+	}
+	bias := ""
+	if p := b.m.Params[n.Param(model.Bias)]; p != nil {
+		if bias, err = b.floats(n.Param(model.Bias), []int64{int64(n.Attr.Units)}, p.Data); err != nil {
+			return err
+		}
+	}
+	// Every operator but the last gets a helper's name; the last makes the model's tensor.
+	var chain []func(out, in string) string
+	chain = append(chain, func(out, _ string) string { return b.product(n, out, x, weight, bias) })
+	if n.Attr.Norm {
+		dims := []int64{int64(n.Attr.Units)}
+		if n.Op == model.Conv {
+			dims = append(dims, 1, 1)
+		}
+		for _, step := range []struct{ role, op string }{{model.Mul, "Mul"}, {model.Add, "Add"}} {
+			factor, err := b.floats(n.Param(step.role), dims, b.m.Params[n.Param(step.role)].Data)
+			if err != nil {
+				return err
+			}
+			chain = append(chain, func(out, in string) string { return b.add(step.op, out, []string{in, factor}) })
+		}
+	}
+	if n.Attr.Relu {
+		chain = append(chain, func(out, in string) string { return b.add("Relu", out, []string{in}) })
+	}
+	if q := b.m.Quant[n.Name]; q != nil && q.Spec.Format.Rounds16() {
+		chain = append(chain, func(out, in string) string { return b.rounded(in, out, q.Spec.Format) })
+	}
+	at := ""
+	for i, step := range chain {
+		out := n.Name
+		if i < len(chain)-1 {
+			out = b.fresh(n.Name + "_acc")
+		}
+		at = step(out, at)
+	}
+	b.real[n.Name] = at
+	return nil
+}
+
+// weightReals stores float32 weights, or 16-bit ones behind a Cast.
+func (b *builder) weightReals(n *model.Node) (string, error) {
+	name := n.Param(model.Weight)
+	p := b.m.Params[name]
+	if p.Half == nil {
+		w, dims := outputMajor(b, n, p.Data, p.Shape)
+		return b.floats(name, dims, w)
+	}
+	format := b.m.Quant[name].Spec.Format
+	values := make([]float32, len(p.Half))
+	for i, bits := range p.Half {
+		values[i] = quant.Decode16(bits, format)
+	}
+	w, dims := outputMajor(b, n, values, p.Shape)
+	t, err := onnxpb.FloatTensor(b.fresh(name), halfType(format), dims, w)
+	if err != nil {
+		return "", err
+	}
+	return b.cast(b.initializer(t), b.fresh(name+"_real"), onnxpb.Float), nil
+}
+
+func (b *builder) floats(name string, dims []int64, v []float32) (string, error) {
+	t, err := onnxpb.FloatTensor(b.fresh(name), onnxpb.Float, dims, v)
+	if err != nil {
+		return "", err
+	}
+	return b.initializer(t), nil
+}
+
+func halfType(f quant.Format) onnxpb.DataType {
+	if f == quant.BF16 {
+		return onnxpb.BFloat16
+	}
+	return onnxpb.Float16
+}
+
+// rounded rounds reals to a 16-bit format and back: value rounding at a store.
+func (b *builder) rounded(in, out string, f quant.Format) string {
+	return b.cast(b.cast(in, b.fresh(out+"_half"), halfType(f)), out, onnxpb.Float)
+}
+
+func (b *builder) cast(in, out string, to onnxpb.DataType) string {
+	return b.add("Cast", out, []string{in}, onnxpb.IntAttr("to", int64(to)))
+}
