@@ -1,0 +1,273 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/narrow-ml/narrow/datasets"
+	"github.com/narrow-ml/narrow/export/safetensors"
+	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/internal/rng"
+	"github.com/narrow-ml/narrow/layers"
+	"github.com/narrow-ml/narrow/model"
+)
+
+// Job is one phase of training of one model.
+type Job struct {
+	Model *model.Model // Float or Quantized with its ranges set; trained in place
+	Data  *datasets.Dataset
+	Phase Phase
+	Seed  uint64
+	Pool  *par.Pool
+
+	Dir             string // run folder for checkpoints and metrics; "" = none
+	Resume          bool   // continue from the phase's checkpoint in Dir, if there is one
+	CheckpointEvery int    // steps between checkpoints; 0 = by the clock and at the end of the phase
+
+	Progress io.Writer    // bar or lines; nil = silent
+	Log      *slog.Logger // nil = silent
+}
+
+// Report is how a phase went.
+type Report struct {
+	Steps   int     // of the whole phase, resumed ones included
+	Loss    float64 // mean of the last epoch
+	Val     float64 // validation accuracy of the final model, percent; 0 without a validation split
+	Epoch   float64 // the epoch the model is from: the last, or the best with early stop
+	Seconds float64 // spent by this call
+}
+
+// checkpointInterval is how often a phase without CheckpointEvery is saved. When does not change what is trained.
+const checkpointInterval = 20 * time.Second
+
+// prefetch is how many batches are prepared ahead.
+const prefetch = 2
+
+// Fit runs a phase. When ctx ends it saves a checkpoint and returns ctx's error; with Resume a later call goes on as if
+// nothing had happened. A loss that is not finite is an error: nothing is gained by training on.
+func Fit(ctx context.Context, j Job) (Report, error) {
+	began := time.Now()
+	f, err := newFit(j)
+	if err != nil {
+		return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
+	}
+	defer f.net.Close()
+	if err := f.run(ctx); err != nil {
+		return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
+	}
+	r := Report{Steps: f.pos.Step, Loss: f.pos.Last.Loss, Epoch: f.pos.Last.Epoch, Seconds: time.Since(began).Seconds()}
+	if f.pos.Last.Val != nil {
+		r.Val = *f.pos.Last.Val
+	}
+	if f.best != nil {
+		if err := setMasters(j.Model, f.best); err != nil {
+			return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
+		}
+		r.Val, r.Epoch = f.pos.Best, float64(f.pos.BestAt)
+	}
+	return r, nil
+}
+
+// fit is the state of a running phase.
+type fit struct {
+	Job
+	net      *layers.Net
+	opt      *optimizer
+	schedule Schedule
+	perEpoch int
+	seed     uint64 // of the phase's shuffles
+	pos      position
+	best     []safetensors.Tensor // with early stop: the masters of the best epoch
+	file     checkpoint
+	journal  *journal
+	saved    time.Time
+}
+
+func newFit(j Job) (*fit, error) {
+	if j.Log == nil {
+		j.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := j.Phase.Validate(); err != nil {
+		return nil, err
+	}
+	perEpoch, err := j.Data.Train.Steps(datasets.BatchOptions{Size: j.Phase.Batch})
+	if err != nil {
+		return nil, err
+	}
+	if perEpoch == 0 {
+		return nil, fmt.Errorf("data set %q has no training examples", j.Data.Name)
+	}
+	if j.Phase.EarlyStop > 0 && (j.Data.Val == nil || j.Data.Val.Len() == 0) {
+		return nil, fmt.Errorf("early stop needs a validation split: set dataset.val_fraction above 0")
+	}
+	total := max(1, int(math.Round(j.Phase.Epochs*float64(perEpoch))))
+	net, err := layers.Build(j.Model, layers.Options{
+		Batch: j.Phase.Batch, Train: true, Loss: layers.Loss{Kind: j.Phase.Loss, Smoothing: j.Phase.LabelSmoothing}, Pool: j.Pool,
+	})
+	if err != nil {
+		return nil, err
+	}
+	opt, err := newOptimizer(j.Phase, net.Trainables(), j.Pool)
+	if err != nil {
+		net.Close()
+		return nil, err
+	}
+	order := rng.New(j.Seed, rng.Shuffle, 1<<32+j.Phase.Order)
+	f := &fit{
+		Job: j, net: net, opt: opt, schedule: j.Phase.schedule(perEpoch, total), perEpoch: perEpoch, seed: order.Uint64(),
+		pos: position{Digest: digest(j, total), Total: total, Best: -1}, file: newCheckpoint(j.Dir, j.Phase.Name), saved: time.Now(),
+	}
+	if err := f.open(); err != nil {
+		net.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// open finds where the phase starts: at the beginning, or where a checkpoint left it.
+func (f *fit) open() error {
+	var keep int64
+	if f.Resume {
+		pos, tensors, ok, err := f.file.load(f.pos.Digest)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if f.best, err = f.file.apply(tensors, f.Model, f.opt, f.net); err != nil {
+				return err
+			}
+			f.pos, f.opt.steps, keep = pos, pos.Step, pos.Metrics
+			f.Log.Info("resumed", "phase", f.Phase.Name, "step", pos.Step, "of", pos.Total)
+		}
+	}
+	if f.pos.Step == 0 && f.Phase.Order > 0 { // a later phase of a run: keep the lines of the one before
+		j := journal{dir: f.Dir}
+		if size, err := j.size(); err == nil {
+			keep = size
+		}
+	}
+	var err error
+	f.journal, err = openJournal(f.Dir, keep)
+	if err == nil && f.pos.Step == 0 {
+		f.pos.Metrics = keep
+	}
+	return err
+}
+
+func (f *fit) run(ctx context.Context) error {
+	bar := newProgress(f.Progress, f.Phase.Name, f.pos.Step, f.pos.Total)
+	for !f.pos.done() {
+		if err := f.epoch(ctx, bar); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// epoch runs the rest of the current epoch and what belongs to its end.
+func (f *fit) epoch(ctx context.Context, bar *progress) error {
+	epoch, start := f.pos.Step/f.perEpoch, f.pos.Step%f.perEpoch
+	opts := datasets.BatchOptions{Size: f.Phase.Batch, Seed: f.seed, Epoch: epoch, Shuffle: true, Start: start, Prefetch: prefetch}
+	lr := 0.0
+	for b, err := range f.Data.Train.Batches(ctx, opts) {
+		if err == nil && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			if ctx.Err() != nil && f.pos.Step%f.perEpoch != 0 { // at the end of an epoch endEpoch has saved, or will run again
+				if serr := f.save(); serr != nil {
+					f.Log.Error("the checkpoint could not be saved", "error", serr)
+				}
+			}
+			return err
+		}
+		if lr, err = f.step(b); err != nil {
+			return fmt.Errorf("step %d: %w", f.pos.Step, err)
+		}
+		bar.step(b.N, f.pos.Loss/float64(f.pos.Seen), 100*float64(f.pos.Correct)/float64(f.pos.Seen))
+		if f.pos.Step >= f.pos.Total {
+			break
+		}
+		if f.due() && f.pos.Step%f.perEpoch != 0 {
+			if err := f.save(); err != nil {
+				return err
+			}
+		}
+	}
+	return f.endEpoch(ctx, lr, bar)
+}
+
+// step is one update.
+func (f *fit) step(b datasets.Batch) (lr float64, err error) {
+	done := float64(f.pos.Step) / float64(f.pos.Total)
+	f.net.SetPhase(layers.Phase{FreezeNorm: done >= f.Phase.FreezeNormAfter, FreezeRanges: done >= f.Phase.FreezeRangesAfter})
+	res, err := f.net.Run(b.X, b.Labels, b.N)
+	if err != nil {
+		return 0, err
+	}
+	if math.IsNaN(res.Loss) || math.IsInf(res.Loss, 0) {
+		return 0, fmt.Errorf("the loss is %v; lower train.lr or qat.lr, or add warm-up", res.Loss)
+	}
+	if lr, err = f.schedule.At(f.pos.Step); err != nil {
+		return 0, err
+	}
+	if err := f.opt.step(lr); err != nil {
+		return 0, err
+	}
+	f.pos.Step++
+	f.pos.Loss += res.Loss * float64(b.N)
+	f.pos.Correct += res.Correct
+	f.pos.Seen += b.N
+	return lr, nil
+}
+
+// due reports whether a checkpoint inside an epoch is due.
+func (f *fit) due() bool {
+	if f.CheckpointEvery > 0 {
+		return f.pos.Step%f.CheckpointEvery == 0
+	}
+	return time.Since(f.saved) >= checkpointInterval
+}
+
+func (f *fit) save() error {
+	f.saved = time.Now()
+	return f.file.save(f.pos, f.Model, f.opt, f.net, f.best)
+}
+
+// endEpoch validates, writes the epoch's line, decides on early stop and saves.
+func (f *fit) endEpoch(ctx context.Context, lr float64, bar *progress) error {
+	m := metric{
+		Phase: f.Phase.Name, Epoch: float64(f.pos.Step) / float64(f.perEpoch), Step: f.pos.Step, LR: lr,
+		Loss: f.pos.Loss / float64(f.pos.Seen), Train: 100 * float64(f.pos.Correct) / float64(f.pos.Seen),
+	}
+	if f.Data.Val != nil && f.Data.Val.Len() > 0 {
+		s, err := ScoreModel(ctx, f.Model, f.Data.Val, f.Pool.Workers())
+		if err != nil {
+			return fmt.Errorf("validation after step %d: %w", f.pos.Step, err)
+		}
+		v := s.Accuracy()
+		m.Val = &v
+	}
+	f.pos.Loss, f.pos.Correct, f.pos.Seen, f.pos.Last = 0, 0, 0, m
+	if f.Phase.EarlyStop > 0 {
+		if *m.Val > f.pos.Best {
+			f.pos.Best, f.pos.BestAt, f.pos.Waited = *m.Val, f.pos.Step/f.perEpoch, 0
+			f.best = masters(f.Model)
+		} else if f.pos.Waited++; f.pos.Waited >= f.Phase.EarlyStop {
+			f.pos.Stopped = true
+		}
+	}
+	bar.epoch(m, f.pos.done())
+	if err := f.journal.write(m, bar.rate()); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	var err error
+	if f.pos.Metrics, err = f.journal.size(); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return f.save()
+}

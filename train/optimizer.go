@@ -1,0 +1,129 @@
+package train
+
+import (
+	"fmt"
+
+	"github.com/narrow-ml/narrow/configs"
+	"github.com/narrow-ml/narrow/export/safetensors"
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/layers"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// optimizer updates the trainable tensors of a graph and holds their moments. Weight decay is applied to all of them, as
+// PyTorch does, except to learned quantization scales.
+type optimizer struct {
+	solver  configs.Solver
+	scaleLR float64
+	params  []layers.Trainable
+	first   [][]float32 // Adam's m, SGD's velocity
+	second  [][]float32 // Adam's v
+	steps   int
+	pool    *par.Pool
+
+	lr   float64 // of the current step
+	at   int     // parameter of the current span
+	span func(shard, lo, hi int)
+}
+
+func newOptimizer(p Phase, params []layers.Trainable, pool *par.Pool) (*optimizer, error) {
+	o := &optimizer{solver: p.Solver, scaleLR: p.ScaleLR, params: params, pool: pool}
+	for _, t := range params {
+		o.first = append(o.first, make([]float32, len(t.Value)))
+	}
+	switch p.Solver.Optimizer {
+	case "adam", "adamw":
+		for _, t := range params {
+			o.second = append(o.second, make([]float32, len(t.Value)))
+		}
+		o.span = o.adam
+	case "sgd":
+		o.span = o.sgd
+	default:
+		return nil, fmt.Errorf("unknown optimizer %q (allowed: adam, adamw, sgd)", p.Solver.Optimizer)
+	}
+	return o, nil
+}
+
+// step updates every tensor with learning rate lr.
+func (o *optimizer) step(lr float64) error {
+	o.steps++
+	for i, t := range o.params {
+		o.at, o.lr = i, lr
+		if t.Role == layers.RoleScale {
+			o.lr = lr * o.scaleLR / o.solver.LR // the scales follow the same schedule
+		}
+		if err := o.pool.Run(len(t.Value), o.span); err != nil {
+			return fmt.Errorf("update of %q: %w", t.Name, err)
+		}
+		if t.Role == layers.RoleScale {
+			for k := range t.Value {
+				t.Value[k] = max(t.Value[k], quant.MinScale)
+			}
+		}
+	}
+	return nil
+}
+
+func (o *optimizer) decay() float64 {
+	if o.params[o.at].Role == layers.RoleScale {
+		return 0
+	}
+	return o.solver.WeightDecay
+}
+
+func (o *optimizer) adam(_, lo, hi int) {
+	t := o.params[o.at]
+	kernel.Adam(t.Value[lo:hi], t.Grad[lo:hi], o.first[o.at][lo:hi], o.second[o.at][lo:hi], nil, o.steps, kernel.AdamConfig{
+		LR: o.lr, Beta1: o.solver.Beta1, Beta2: o.solver.Beta2, Eps: o.solver.Eps,
+		WeightDecay: o.decay(), Decoupled: o.solver.Optimizer == "adamw",
+	})
+}
+
+func (o *optimizer) sgd(_, lo, hi int) {
+	t := o.params[o.at]
+	kernel.SGD(t.Value[lo:hi], t.Grad[lo:hi], o.first[o.at][lo:hi], o.steps, kernel.SGDConfig{
+		LR: o.lr, Momentum: o.solver.Momentum, Nesterov: o.solver.Nesterov, WeightDecay: o.decay(),
+	})
+}
+
+// tensors are the moments, for a checkpoint.
+func (o *optimizer) tensors() []safetensors.Tensor {
+	var out []safetensors.Tensor
+	for i, t := range o.params {
+		out = append(out, safetensors.Float32(firstPrefix+t.Name, []int{len(t.Value)}, o.first[i]))
+		if o.second != nil {
+			out = append(out, safetensors.Float32(secondPrefix+t.Name, []int{len(t.Value)}, o.second[i]))
+		}
+	}
+	return out
+}
+
+const (
+	firstPrefix  = "first/"
+	secondPrefix = "second/"
+)
+
+// restore reads what tensors wrote.
+func (o *optimizer) restore(byName map[string]safetensors.Tensor) error {
+	for i, t := range o.params {
+		if err := float32s(byName, firstPrefix+t.Name, o.first[i]); err != nil {
+			return err
+		}
+		if o.second != nil {
+			if err := float32s(byName, secondPrefix+t.Name, o.second[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func float32s(byName map[string]safetensors.Tensor, name string, dst []float32) error {
+	t, ok := byName[name]
+	if !ok {
+		return fmt.Errorf("tensor %q is missing", name)
+	}
+	return t.Float32s(dst)
+}

@@ -1,0 +1,77 @@
+package train
+
+import (
+	"fmt"
+
+	"github.com/narrow-ml/narrow/configs"
+)
+
+// Phase is one stretch of training with settings of its own.
+type Phase struct {
+	Name           string // names the phase in files and messages: float, extra or qat
+	Solver         configs.Solver
+	Epochs         float64 // fractions of an epoch are allowed
+	Batch          int
+	Loss           string
+	LabelSmoothing float64
+	EarlyStop      int // epochs without gain on validation before stopping; 0 = off
+
+	// Order makes the shuffles of two phases differ. Phases with the same Order see the same batches: fp32+ sees those
+	// of quantization-aware training.
+	Order uint64
+
+	// Quantization-aware training only; fractions of the phase's steps, 1 = never.
+	ScaleLR           float64
+	FreezeRangesAfter float64
+	FreezeNormAfter   float64
+}
+
+// FloatPhase is the float32 training of a config.
+func FloatPhase(c *configs.Config) Phase {
+	return Phase{
+		Name: "float", Solver: c.Train.Solver, Epochs: float64(c.Train.Epochs), Batch: c.Dataset.Batch,
+		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing, EarlyStop: c.Train.EarlyStop,
+		FreezeRangesAfter: 1, FreezeNormAfter: 1,
+	}
+}
+
+// QATPhase is the quantization-aware training of a config; the config must have a qat section.
+func QATPhase(c *configs.Config) Phase {
+	p := ExtraPhase(c)
+	p.Name = "qat"
+	p.ScaleLR = c.QAT.ScaleLR
+	p.FreezeRangesAfter, p.FreezeNormAfter = c.QAT.FreezeRangesAfter, c.QAT.FreezeBNAfter
+	return p
+}
+
+// ExtraPhase is the control fp32+: the batches, epochs, rates and batch-norm freeze of quantization-aware training,
+// without the quantizers.
+func ExtraPhase(c *configs.Config) Phase {
+	return Phase{
+		Name: "extra", Solver: c.QAT.Solver, Epochs: c.QAT.Epochs, Batch: c.Dataset.Batch,
+		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing,
+		Order: 1, FreezeRangesAfter: 1, FreezeNormAfter: c.QAT.FreezeBNAfter,
+	}
+}
+
+// Validate reports settings that cannot run.
+func (p Phase) Validate() error {
+	switch {
+	case p.Batch < 1:
+		return fmt.Errorf("phase %s: batch %d must be at least 1", p.Name, p.Batch)
+	case !(p.Epochs > 0):
+		return fmt.Errorf("phase %s: epochs %v must be positive", p.Name, p.Epochs)
+	case !(p.Solver.LR > 0):
+		return fmt.Errorf("phase %s: learning rate %v must be positive", p.Name, p.Solver.LR)
+	}
+	return nil
+}
+
+// schedule is the learning-rate schedule for a phase of total steps, perEpoch to the epoch.
+func (p Phase) schedule(perEpoch, total int) Schedule {
+	s := p.Solver
+	return Schedule{
+		Kind: s.Schedule, Base: s.LR, Min: s.MinLR, Warmup: s.WarmupSteps,
+		Every: s.StepEvery * perEpoch, Gamma: s.StepGamma, Total: total,
+	}
+}
