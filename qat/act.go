@@ -214,10 +214,10 @@ func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return grads, err
 }
 
-type actGrad struct{ *Act }
+type actGrad struct{ f *Act }
 
 func (k actGrad) Run(in []G.Value) (G.Value, error) {
-	a := k.Act
+	a := k.f
 	var err error
 	if a.dy, err = gx.Floats(in[1]); err != nil {
 		return nil, err

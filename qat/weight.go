@@ -123,10 +123,10 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 }
 
 // weightGrad masks the gradient of the codes' values and sums the learned scale's (D5).
-type weightGrad struct{ *Weight }
+type weightGrad struct{ f *Weight }
 
 func (k weightGrad) Run(in []G.Value) (G.Value, error) {
-	w := k.Weight
+	w := k.f
 	dy, err := gx.Floats(in[1])
 	if err != nil {
 		return nil, err
