@@ -34,13 +34,40 @@ func (t *isa) gemm(dst []float32, ldc int, a []float32, lda int, transA bool, b 
 	}
 	if transB {
 		b = matrix(b, ldb, n, k)
+		if t.f32 != nil && m*(n+k) < n*k {
+			t.gemmSwapped(dst, ldc, a, rs, cs, b, ldb, m, n, k, accumulate, s)
+			return
+		}
 		packed := grow(&s.pack, k*n)
 		transpose(packed, n, b, ldb, n, k)
 		b, ldb = packed, n
 	} else {
 		b = matrix(b, ldb, k, n)
 	}
+	if t.f32 != nil {
+		t.f32.gemm(dst, ldc, a, rs, cs, b, ldb, m, n, k, accumulate)
+		return
+	}
 	gemmGeneric(dst, ldc, a, rs, cs, b, ldb, m, n, k, accumulate)
+}
+
+// gemmSwapped computes A*B^T for few rows of A as (B*A^T)^T, which transposes
+// A and the result instead of B. Products commute and sums keep their order,
+// so the bits are those of the other way.
+func (t *isa) gemmSwapped(dst []float32, ldc int, a []float32, rs, cs int, b []float32, ldb, m, n, k int, accumulate bool, s *Scratch) {
+	at, out := grow(&s.pack, k*m), grow(&s.tile, n*m)
+	if cs == 1 {
+		transpose(at, m, a, rs, m, k)
+	} else {
+		for p := range k {
+			copy(at[p*m:][:m], a[p*cs:])
+		}
+	}
+	if accumulate {
+		transpose(out, m, dst, ldc, m, n)
+	}
+	t.f32.gemm(out, m, b, ldb, 1, at, m, n, m, k, accumulate)
+	transpose(dst, ldc, out, m, n, m)
 }
 
 // matrix returns x cut to the end of its last row; a row longer than its

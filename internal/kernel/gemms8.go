@@ -21,6 +21,9 @@ func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m 
 	if m <= 0 || b.N == 0 {
 		return
 	}
+	if b.layout != t.tier {
+		panic("kernel: weights were packed for another instruction tier")
+	}
 	acc = matrix(acc, ldc, m, b.N)
 	if b.K == 0 {
 		for i := range m {
@@ -29,6 +32,10 @@ func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m 
 		return
 	}
 	a = matrix(a, lda, m, b.K)
+	if t.s8 != nil {
+		t.s8.gemm(acc, ldc, a, lda, b, m)
+		return
+	}
 	gemmU8S8Generic(acc, ldc, a, lda, b.raw, m, b.N, b.K)
 }
 

@@ -4,5 +4,60 @@ import "github.com/narrow-ml/narrow/internal/cpu"
 
 // tierKernels returns the kernels of tier t, which this machine must have.
 func tierKernels(t cpu.Tier) *isa {
-	return &isa{tier: t}
+	switch t {
+	case cpu.AVX512VNNI:
+		return &isa{tier: t, f32: &tilesF32Z, s8: &tilesS8Z}
+	case cpu.AVX2:
+		return &isa{tier: t, f32: &tilesF32Y, s8: &tilesS8Y}
+	default:
+		return &isa{tier: t}
+	}
 }
+
+// The tables below are never written.
+
+var tilesF32Z = tilesF32{
+	rows: 14, lanes: 16, mask: maskBits32,
+	run: [3][]tileFunc{
+		1: {nil, tileF32Z1x1, tileF32Z2x1, tileF32Z3x1, tileF32Z4x1, tileF32Z5x1, tileF32Z6x1, tileF32Z7x1,
+			tileF32Z8x1, tileF32Z9x1, tileF32Z10x1, tileF32Z11x1, tileF32Z12x1, tileF32Z13x1, tileF32Z14x1},
+		2: {nil, tileF32Z1x2, tileF32Z2x2, tileF32Z3x2, tileF32Z4x2, tileF32Z5x2, tileF32Z6x2, tileF32Z7x2,
+			tileF32Z8x2, tileF32Z9x2, tileF32Z10x2, tileF32Z11x2, tileF32Z12x2, tileF32Z13x2, tileF32Z14x2},
+	},
+}
+
+var tilesF32Y = tilesF32{
+	rows: 6, lanes: 8, mask: maskLanes,
+	run: [3][]tileFunc{
+		1: {nil, tileF32Y1x1, tileF32Y2x1, tileF32Y3x1, tileF32Y4x1, tileF32Y5x1, tileF32Y6x1},
+		2: {nil, tileF32Y1x2, tileF32Y2x2, tileF32Y3x2, tileF32Y4x2, tileF32Y5x2, tileF32Y6x2},
+	},
+}
+
+var tilesS8Z = tilesS8{
+	rows: 14, cols: 32, mask: maskBits32, pack: packQuads,
+	run: []tileFunc{nil, tileS8Z1x2, tileS8Z2x2, tileS8Z3x2, tileS8Z4x2, tileS8Z5x2, tileS8Z6x2, tileS8Z7x2,
+		tileS8Z8x2, tileS8Z9x2, tileS8Z10x2, tileS8Z11x2, tileS8Z12x2, tileS8Z13x2, tileS8Z14x2},
+	narrow: []tileFunc{nil, tileS8Z1x1, tileS8Z2x1, tileS8Z3x1, tileS8Z4x1, tileS8Z5x1, tileS8Z6x1, tileS8Z7x1,
+		tileS8Z8x1, tileS8Z9x1, tileS8Z10x1, tileS8Z11x1, tileS8Z12x1, tileS8Z13x1, tileS8Z14x1},
+}
+
+var tilesS8Y = tilesS8{
+	rows: 4, cols: 16, mask: maskLanes, pack: packPairs,
+	run: []tileFunc{nil, tileS8Y1x2, tileS8Y2x2, tileS8Y3x2, tileS8Y4x2},
+}
+
+// laneBits[n] has the low n bits set: the mask of n columns of zmm tiles.
+var laneBits = [33]int32{
+	1<<0 - 1, 1<<1 - 1, 1<<2 - 1, 1<<3 - 1, 1<<4 - 1, 1<<5 - 1, 1<<6 - 1, 1<<7 - 1, 1<<8 - 1,
+	1<<9 - 1, 1<<10 - 1, 1<<11 - 1, 1<<12 - 1, 1<<13 - 1, 1<<14 - 1, 1<<15 - 1, 1<<16 - 1,
+	1<<17 - 1, 1<<18 - 1, 1<<19 - 1, 1<<20 - 1, 1<<21 - 1, 1<<22 - 1, 1<<23 - 1, 1<<24 - 1,
+	1<<25 - 1, 1<<26 - 1, 1<<27 - 1, 1<<28 - 1, 1<<29 - 1, 1<<30 - 1, 1<<31 - 1, -1,
+}
+
+// laneMask is 16 lanes of ones, then zeros; &laneMask[16-n] is the mask of n
+// columns of ymm tiles.
+var laneMask = [32]int32{-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1}
+
+func maskBits32(n int) *int32 { return &laneBits[n] }
+func maskLanes(n int) *int32  { return &laneMask[16-n] }

@@ -11,6 +11,7 @@ type PackedS8 struct {
 	ColSums []int32
 
 	raw    []int8 // the matrix as given, row-major
+	panels []int8 // the same as the tier's tiles read it
 	layout cpu.Tier
 }
 
@@ -35,5 +36,8 @@ func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
 		for j, v := range w[i*n:][:n] {
 			sums[j] += int32(v)
 		}
+	}
+	if t.s8 != nil {
+		t.s8.packAll(p, w)
 	}
 }

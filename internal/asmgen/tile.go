@@ -1,0 +1,319 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Masks: a zmm tile's mask points at the bits of its columns, a ymm tile's at
+// one int32 per column; a nil mask of an integer ymm tile means all columns.
+//
+// A tile is R rows x W vectors of the result, held in registers while k runs.
+// A is read in place by broadcasts, B by rows of W vectors. The sum has two
+// levels, so that a convolution's kernel rows (or, for the weight gradient,
+// the output's rows) are one call: after the inner k steps A moves by a2 and B
+// by b2 more bytes. One call does a column of tiles ("strips").
+
+// Tiles are as tall as the registers allow.
+const (
+	rowsF32Z = 14 // 28 accumulators, 2 of B, 2 of A
+	rowsF32Y = 6  // 12, 2, 2
+	rowsS8Z  = 14
+	rowsS8Y  = 4 // 8 accumulators, 2 of B, 2 shuffles, A, 2 temporaries
+)
+
+const tileSignature = "func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip int, strips int"
+
+// rowBases returns registers and addresses for R rows at distance rs from a:
+// one base register for three rows.
+func (g *gen) rowBases(rows int, a, rs reg.Register) (bases []reg.GPVirtual, at func(i, disp int) operand.Mem) {
+	for b := range (rows + 2) / 3 {
+		p := g.GP64()
+		if b == 0 {
+			g.MOVQ(a, p)
+		} else {
+			g.LEAQ(operand.Mem{Base: bases[b-1], Index: rs, Scale: 2}, p)
+			g.ADDQ(rs, p)
+		}
+		bases = append(bases, p)
+	}
+	return bases, func(i, disp int) operand.Mem {
+		m := operand.Mem{Base: bases[i/3], Disp: disp}
+		if r := i % 3; r > 0 {
+			m.Index, m.Scale = rs, uint8(r)
+		}
+		return m
+	}
+}
+
+// tileLoop emits the frame all tiles share: strips, rows, and the two-level k
+// loop around step; store runs once per strip, with pointers at the tile.
+func (g *gen) tileLoop(rows int, step func(at func(i, disp int) operand.Mem, b reg.Register),
+	clear, store func(at func(i, disp int) operand.Mem, bases []reg.GPVirtual, c reg.Register)) {
+	a, rs, c := g.arg("a"), g.arg("rs"), g.arg("c")
+	g.Label("strip")
+	bases, at := g.rowBases(rows, a, rs)
+	cs, b, bs := g.arg("cs"), g.arg("b"), g.arg("bs")
+	k2 := g.arg("k2")
+	clear(at, bases, c)
+	g.Label("outer")
+	k := g.arg("k")
+	g.Label("inner")
+	step(at, b)
+	g.ADDQ(bs, b)
+	for _, p := range bases {
+		g.ADDQ(cs, p)
+	}
+	g.DECQ(k)
+	g.JNZ(operand.LabelRef("inner"))
+	g.ADDQ(g.slot("b2"), b)
+	for _, p := range bases {
+		g.ADDQ(g.slot("a2"), p)
+	}
+	g.DECQ(k2)
+	g.JNZ(operand.LabelRef("outer"))
+	store(at, bases, c)
+	g.ADDQ(g.slot("astrip"), a)
+	g.ADDQ(g.slot("cstrip"), c)
+	left := g.arg("strips")
+	g.DECQ(left)
+	g.MOVQ(left, g.slot("strips"))
+	g.JNZ(operand.LabelRef("strip"))
+	g.end()
+}
+
+// eachC runs f over the tile's accumulators with their addresses in C.
+func (g *gen) eachC(rows, w int, c reg.Register, f func(i, w int, m operand.Mem)) {
+	ldc, p := g.arg("ldc"), g.GP64()
+	g.MOVQ(c, p)
+	for i := range rows {
+		for j := range w {
+			f(i, j, off(p, j*g.bytes()))
+		}
+		if i < rows-1 {
+			g.ADDQ(ldc, p)
+		}
+	}
+}
+
+func tilesF32(g *gen) {
+	for rows := 1; rows <= rowsF32Y; rows++ {
+		g.wide = false
+		g.tileF32(rows, 1)
+		g.tileF32(rows, 2)
+	}
+	for rows := 1; rows <= rowsF32Z; rows++ {
+		g.wide = true
+		g.tileF32(rows, 1)
+		g.tileF32(rows, 2)
+	}
+}
+
+// tileF32 emits C (+)= A*B on one tile shape. Two-vector tiles are whole; a
+// one-vector tile stores the columns its mask names.
+func (g *gen) tileF32(rows, width int) {
+	masked := width == 1
+	name := g.tileName("tileF32", rows, width)
+	g.begin(name, tileSignature+", acc int, mask *int32)",
+		name+" computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.")
+	acc, bv, av := g.vecs(rows*width), g.vecs(width), g.vecs(2)
+	var km reg.OpmaskVirtual
+	var vm reg.VecVirtual
+	if masked {
+		if g.wide {
+			km = g.K()
+			g.KMOVW(off(g.arg("mask"), 0), km)
+		} else {
+			vm = g.vec()
+			g.VMOVDQU(off(g.arg("mask"), 0), vm)
+		}
+	}
+	load := func(m operand.Mem, v reg.VecVirtual) {
+		switch {
+		case !masked:
+			g.VMOVUPS(m, v)
+		case g.wide:
+			g.VMOVUPS_Z(m, km, v)
+		default:
+			g.VMASKMOVPS(m, vm, v)
+		}
+	}
+	step := func(at func(i, disp int) operand.Mem, b reg.Register) {
+		for w := range width {
+			load(off(b, w*g.bytes()), bv[w])
+		}
+		for i := range rows {
+			if width == 1 && g.wide {
+				g.VFMADD231PS_BCST(at(i, 0), bv[0], acc[i])
+				continue
+			}
+			x := av[i%2]
+			g.VBROADCASTSS(at(i, 0), x)
+			for w := range width {
+				g.VFMADD231PS(bv[w], x, acc[i*width+w])
+			}
+		}
+	}
+	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
+		for _, v := range acc {
+			g.zero(v)
+		}
+	}
+	store := func(_ func(i, disp int) operand.Mem, _ []reg.GPVirtual, c reg.Register) {
+		flag := g.arg("acc")
+		g.TESTQ(flag, flag)
+		g.JZ(operand.LabelRef("store"))
+		old := bv[0]
+		g.eachC(rows, width, c, func(i, w int, m operand.Mem) {
+			load(m, old)
+			g.VADDPS(old, acc[i*width+w], acc[i*width+w])
+		})
+		g.Label("store")
+		g.eachC(rows, width, c, func(i, w int, m operand.Mem) {
+			v := acc[i*width+w]
+			switch {
+			case !masked:
+				g.VMOVUPS(v, m)
+			case g.wide:
+				g.VMOVUPS(v, km, m)
+			default:
+				g.VMASKMOVPS(v, vm, m)
+			}
+		})
+	}
+	g.tileLoop(rows, step, clear, store)
+}
+
+func tilesS8(g *gen) {
+	for rows := 1; rows <= rowsS8Y; rows++ {
+		g.wide = false
+		g.tileS8(rows, 2)
+	}
+	for rows := 1; rows <= rowsS8Z; rows++ {
+		g.wide = true
+		g.tileS8(rows, 1)
+		g.tileS8(rows, 2)
+	}
+}
+
+// tileS8 emits the exact integer product C = A*B of u8 A and packed s8 B, four
+// steps of k at a time. The last tail (0..3) steps of k re-read the four bytes
+// that end A's row, shifted down, against B rows padded with zeros. A ymm tile
+// multiplies s16 pairs, which cannot saturate.
+func (g *gen) tileS8(rows, width int) {
+	name := g.tileName("tileS8", rows, width)
+	g.begin(name, tileSignature+", tail int, mask *int32)",
+		name+" computes strips of an exact u8 x s8 product: C = A*B.")
+	acc, bv, x := g.vecs(rows*width), g.vecs(2), g.vec()
+	var even, odd, half, product reg.VecVirtual // ymm: bytes 0,1 and 2,3 of each dword as s16
+	if !g.wide {
+		even, odd, half, product = g.vec(), g.vec(), g.vec(), g.vec()
+		g.byteShuffle(even, 0x8001_8000)
+		g.byteShuffle(odd, 0x8003_8002)
+	}
+	load := func(m operand.Mem, v reg.VecVirtual) {
+		if g.wide {
+			g.VMOVDQU32(m, v)
+		} else {
+			g.VMOVDQU(m, v)
+		}
+	}
+	// dot adds the products of four steps; bcast fills x with A's four bytes.
+	dot := func(b reg.Register, bcast func(i int)) {
+		if g.wide {
+			for w := range width {
+				load(off(b, w*64), bv[w])
+			}
+			for i := range rows {
+				bcast(i)
+				for w := range width {
+					g.VPDPBUSD(bv[w], x, acc[i*width+w])
+				}
+			}
+			return
+		}
+		for pair, pick := range []reg.VecVirtual{even, odd} {
+			for w := range width {
+				load(off(b, pair*64+w*32), bv[w])
+			}
+			for i := range rows {
+				bcast(i)
+				g.VPSHUFB(pick, x, half)
+				for w := range width {
+					g.VPMADDWD(bv[w], half, product)
+					g.VPADDD(product, acc[i*width+w], acc[i*width+w])
+				}
+			}
+		}
+	}
+	var tailB reg.Register
+	step := func(at func(i, disp int) operand.Mem, b reg.Register) {
+		tailB = b
+		dot(b, func(i int) { g.VPBROADCASTD(at(i, 0), x) })
+	}
+	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
+		for _, v := range acc {
+			g.zero(v)
+		}
+	}
+	store := func(at func(i, disp int) operand.Mem, bases []reg.GPVirtual, c reg.Register) {
+		tail := g.arg("tail")
+		g.TESTQ(tail, tail)
+		g.JZ(operand.LabelRef("store"))
+		// bases are behind the last whole step: go to end-4, shift by 8*(4-tail)
+		g.SUBQ(operand.I8(4), tail)
+		for _, p := range bases {
+			g.ADDQ(tail, p)
+		}
+		g.NEGQ(tail)
+		g.SHLQ(operand.I8(3), tail)
+		g.MOVQ(tail, reg.RCX)
+		word := g.GP32()
+		dot(tailB, func(i int) {
+			g.MOVL(at(i, 0), word)
+			g.SHRL(reg.CL, word)
+			if g.wide {
+				g.VPBROADCASTD(word, x)
+			} else {
+				g.VMOVD(word, x.AsX())
+				g.VPBROADCASTD(x.AsX(), x)
+			}
+		})
+		g.Label("store")
+		g.storeS8(rows, width, acc, bv, c)
+	}
+	g.tileLoop(rows, step, clear, store)
+}
+
+// byteShuffle fills v with a VPSHUFB control that repeats one dword. Every
+// dword of x holds the same four bytes, so offsets within 16 bytes suffice.
+func (g *gen) byteShuffle(v reg.VecVirtual, dword uint32) {
+	r := g.GP32()
+	g.MOVL(operand.U32(dword), r)
+	g.VMOVD(r, v.AsX())
+	g.VPBROADCASTD(v.AsX(), v)
+}
+
+// storeS8 stores the columns that the mask names.
+func (g *gen) storeS8(rows, width int, acc, free []reg.VecVirtual, c reg.Register) {
+	if g.wide {
+		mask := g.arg("mask")
+		k := []reg.OpmaskVirtual{g.K(), g.K()}
+		for w := range width {
+			g.KMOVW(off(mask, 2*w), k[w])
+		}
+		g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU32(acc[i*width+w], k[w], m) })
+		return
+	}
+	mask := g.arg("mask")
+	g.TESTQ(mask, mask)
+	g.JZ(operand.LabelRef("whole"))
+	for w := range width {
+		g.VMOVDQU(off(mask, 32*w), free[w])
+	}
+	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VPMASKMOVD(acc[i*width+w], free[w], m) })
+	g.JMP(operand.LabelRef("stored"))
+	g.Label("whole")
+	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU(acc[i*width+w], m) })
+	g.Label("stored")
+}

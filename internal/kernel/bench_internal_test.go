@@ -1,0 +1,114 @@
+package kernel
+
+import (
+	"fmt"
+	"testing"
+)
+
+// Shapes of the benchmarks: dense layers, convolutions as products, a square.
+var benchShapes = [][3]int{{64, 256, 784}, {64, 256, 256}, {12544, 64, 288}, {64, 128, 3136}, {256, 256, 256}, {1024, 1024, 1024}}
+
+func benchEachTier(b *testing.B, f func(b *testing.B, kern *isa)) {
+	kern := active
+	b.Run(kern.tier.String(), func(b *testing.B) { f(b, kern) })
+}
+
+func reportOps(b *testing.B, ops int) {
+	b.ReportMetric(float64(ops)*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gop/s")
+}
+
+func BenchmarkGemm(b *testing.B) {
+	benchEachTier(b, func(b *testing.B, kern *isa) {
+		for _, s := range benchShapes {
+			for form, name := range []string{"NN", "TN", "NT"} {
+				m, n, k := s[0], s[1], s[2]
+				b.Run(fmt.Sprintf("%s/%dx%dx%d", name, m, n, k), func(b *testing.B) {
+					x, y, z := make([]float32, m*k), make([]float32, k*n), make([]float32, m*n)
+					randomF32(newRand(1), x, false)
+					randomF32(newRand(2), y, false)
+					lda, ldb := k, n
+					if form == 1 {
+						lda = m
+					}
+					if form == 2 {
+						ldb = k
+					}
+					var sc Scratch
+					b.ResetTimer()
+					for range b.N {
+						kern.gemm(z, n, x, lda, form == 1, y, ldb, form == 2, m, n, k, false, &sc)
+					}
+					reportOps(b, 2*m*n*k)
+				})
+			}
+		}
+	})
+}
+
+func BenchmarkGemmU8S8(b *testing.B) {
+	benchEachTier(b, func(b *testing.B, kern *isa) {
+		for _, s := range benchShapes {
+			m, n, k := s[0], s[1], s[2]
+			b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
+				x, w, z := make([]uint8, m*k), make([]int8, k*n), make([]int32, m*n)
+				randomCodes(newRand(1), x)
+				randomCodes(newRand(2), w)
+				var p PackedS8
+				kern.packS8(&p, w, k, n)
+				b.ResetTimer()
+				for range b.N {
+					kern.gemmU8S8(z, n, x, k, &p, m)
+				}
+				reportOps(b, 2*m*n*k)
+			})
+		}
+	})
+}
+
+var benchConvs = []ConvGeom{
+	{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 32},
+	{H: 28, W: 28, Cin: 16, KH: 3, KW: 3, Cout: 32},
+	{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 64},
+	{H: 8, W: 8, Cin: 128, KH: 3, KW: 3, Cout: 256},
+	{H: 56, W: 56, Cin: 64, KH: 3, KW: 3, Cout: 64},
+}
+
+func BenchmarkConv(b *testing.B) {
+	benchEachTier(b, func(b *testing.B, kern *isa) {
+		for _, g := range benchConvs {
+			g.StrideH, g.StrideW, g.Groups = 1, 1, 1
+			g.PadTop, g.PadLeft, g.PadBottom, g.PadRight = 1, 1, 1, 1
+			n := 8
+			x, w, y := make([]float32, n*g.inSize()), make([]float32, g.weightSize()), make([]float32, n*g.outSize())
+			dx, dw := make([]float32, len(x)), make([]float32, len(w))
+			randomF32(newRand(1), x, false)
+			randomF32(newRand(2), w, false)
+			randomF32(newRand(3), y, false)
+			xq, wq, acc := make([]uint8, len(x)), make([]int8, len(w)), make([]int32, len(y))
+			randomCodes(newRand(1), xq)
+			randomCodes(newRand(2), wq)
+			var p PackedS8
+			kern.packS8(&p, wq, g.Depth(), g.Cout)
+			out, bias, m := make([]uint8, len(y)), make([]int32, g.Cout), make([]float32, g.Cout)
+			fill(m, 0.001)
+			var s Scratch
+			for _, f := range []struct {
+				name string
+				run  func()
+			}{
+				{"forward", func() { kern.convForward(y, x, w, nil, n, g, &s) }},
+				{"dx", func() { kern.convBackwardInput(dx, y, w, n, g, &s) }},
+				{"dw", func() { kern.convBackwardWeight(dw, x, y, n, g, false, &s) }},
+				{"u8s8", func() { kern.convU8S8(acc, xq, 3, &p, n, g, &s) }},
+				{"u8s8+requant", func() { kern.convU8S8Requant(out, xq, 3, &p, bias, m, 0, 0, 255, n, g, &s) }},
+			} {
+				b.Run(fmt.Sprintf("%s/%dx%dx%d-%d", f.name, g.H, g.W, g.Cin, g.Cout), func(b *testing.B) {
+					for range b.N {
+						f.run()
+					}
+					reportOps(b, 2*n*g.outSize()*g.Depth())
+				})
+			}
+		}
+	})
+}

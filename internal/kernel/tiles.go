@@ -1,0 +1,98 @@
+package kernel
+
+import "unsafe"
+
+// tileFunc is an assembly tile: strips of rows x vectors of C = A*B, whose sum
+// runs over k2 groups of k steps. All distances are in bytes.
+//
+//	A(i, step) is at a + i*rs + step*cs; after k steps, a2 more
+//	B's row of a step is at b + step*bs; after k steps, b2 more
+//	C(i) is at c + i*ldc
+//	the next strip is at a + astrip, c + cstrip
+//
+// flag makes a float tile add to C; for an integer tile it is K%4, whose bytes
+// follow A's whole groups of four.
+type tileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask *int32)
+
+// tilesF32 is the float32 tiles of a tier: up to rows high, one or two vectors
+// of lanes columns wide. A one-vector tile computes the columns mask(n) names.
+type tilesF32 struct {
+	rows, lanes int
+	mask        func(n int) *int32
+	run         [3][]tileFunc // by vectors, then rows
+}
+
+// product is the operands of a matrix product in a tile's terms, in elements.
+// groups of rows are outer steps of M: a convolution's output rows.
+type product struct {
+	a          []float32
+	rs, cs, a2 int
+	b          []float32
+	bs, b2     int
+	k, k2      int
+	c          []float32
+	ldc        int
+	add        bool
+}
+
+// block computes m rows by n columns of p. The caller has checked that the
+// strides stay inside the slices.
+func (t *tilesF32) block(p *product, m, n int) {
+	flag := 0
+	if p.add {
+		flag = 1
+	}
+	for j := 0; j < n; {
+		width, vectors := 2*t.lanes, 2
+		var mask *int32
+		if n-j < width {
+			width, vectors = min(n-j, t.lanes), 1
+			mask = t.mask(width)
+		}
+		t.column(p, j, m, vectors, flag, mask)
+		j += width
+	}
+}
+
+// column computes all rows of a tile column beginning at column j, in strips
+// of nearly equal height.
+func (t *tilesF32) column(p *product, j, m, vectors, flag int, mask *int32) {
+	count := (m + t.rows - 1) / t.rows
+	height, taller := m/count, m%count // taller strips have one row more
+	row := 0
+	for _, s := range [2]struct{ strips, height int }{{taller, height + 1}, {count - taller, height}} {
+		if s.strips == 0 {
+			continue
+		}
+		t.run[vectors][s.height](p.k, p.k2,
+			bytesAt(p.a, row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*p.rs*s.height,
+			bytesAt(p.b, j), 4*p.bs, 4*p.b2,
+			bytesAt(p.c, row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.strips, flag, mask)
+		row += s.strips * s.height
+	}
+}
+
+// bytesAt returns the address of x[i] as the assembly wants it.
+func bytesAt[T any](x []T, i int) *byte { return (*byte)(unsafe.Pointer(&x[i])) }
+
+// Blocking of float products. kBlock is part of the arithmetic: it says where
+// a sum is cut. The others only keep panels in cache.
+const (
+	kBlock = 512
+	mBlock = 448
+)
+
+// gemm is Gemm on tiles with B not transposed.
+func (t *tilesF32) gemm(dst []float32, ldc int, a []float32, rs, cs int, b []float32, ldb, m, n, k int, accumulate bool) {
+	for k0 := 0; k0 < k; k0 += kBlock {
+		for m0 := 0; m0 < m; m0 += mBlock {
+			p := product{
+				a: a[m0*rs+k0*cs:], rs: rs, cs: cs,
+				b: b[k0*ldb:], bs: ldb,
+				k: min(kBlock, k-k0), k2: 1,
+				c: dst[m0*ldc:], ldc: ldc, add: accumulate || k0 > 0,
+			}
+			t.block(&p, min(mBlock, m-m0), n)
+		}
+	}
+}

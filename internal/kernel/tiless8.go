@@ -1,0 +1,123 @@
+package kernel
+
+// tilesS8 is the integer tiles of a tier: up to rows high, cols wide, with a
+// narrow form of half the width where the tier has one. pack writes the layout
+// of B that they read: panels of cols columns, groups of four steps of k, 128
+// bytes a group.
+type tilesS8 struct {
+	rows, cols int
+	mask       func(n int) *int32
+	pack       func(panel []int8, w []int8, n, cols int)
+	run        []tileFunc
+	narrow     []tileFunc
+}
+
+// groupBytes is the size of one packed group of four steps.
+const groupBytes = 128
+
+// productS8 is the operands of an integer product in a tile's terms: A in
+// bytes, C in elements.
+type productS8 struct {
+	a          []uint8
+	rs, cs, a2 int
+	k, k2      int // in groups of four
+	tail       int
+	c          []int32
+	ldc        int
+}
+
+// block computes m rows by all columns of b.
+func (t *tilesS8) block(p *productS8, b *PackedS8, m int) {
+	panel := groupBytes * ((b.K + 3) / 4)
+	for j := 0; j < b.N; j += t.cols {
+		width, run := min(t.cols, b.N-j), t.run
+		if width <= t.cols/2 && t.narrow != nil {
+			run = t.narrow
+		}
+		count := (m + t.rows - 1) / t.rows
+		height, taller := m/count, m%count
+		row := 0
+		for _, s := range [2]struct{ strips, height int }{{taller, height + 1}, {count - taller, height}} {
+			if s.strips == 0 {
+				continue
+			}
+			run[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, p.rs*s.height,
+				bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
+				bytesAt(p.c, row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.strips, p.tail, t.columns(width))
+			row += s.strips * s.height
+		}
+	}
+}
+
+// columns returns the mask of width columns; whole ymm tiles take none.
+func (t *tilesS8) columns(width int) *int32 {
+	if width == t.cols && t.narrow == nil {
+		return nil
+	}
+	return t.mask(width)
+}
+
+// packAll writes all panels of the row-major matrix w.
+func (t *tilesS8) packAll(p *PackedS8, w []int8) {
+	size := groupBytes * ((p.K + 3) / 4)
+	panels := (p.N + t.cols - 1) / t.cols
+	out := grow(&p.panels, size*panels)
+	clear(out)
+	for i := range panels {
+		cols := min(t.cols, p.N-i*t.cols)
+		for k := 0; k < p.K; k += 4 {
+			rows := min(4, p.K-k)
+			first := k*p.N + i*t.cols
+			t.pack(out[i*size+k/4*groupBytes:][:groupBytes], w[first:first+(rows-1)*p.N+cols], p.N, cols)
+		}
+	}
+}
+
+// packQuads packs up to four rows of w, n apart, as the four bytes of each
+// column: the operand of VPDPBUSD.
+func packQuads(panel []int8, w []int8, n, cols int) {
+	for r := 0; r*n < len(w); r++ {
+		for j, v := range w[r*n:][:cols] {
+			panel[4*j+r] = v
+		}
+	}
+}
+
+// packPairs packs up to four rows of w as s16 pairs, rows 0 and 1 of all 16
+// columns, then rows 2 and 3: the operand of VPMADDWD.
+func packPairs(panel []int8, w []int8, n, cols int) {
+	for r := 0; r*n < len(w); r++ {
+		at := panel[r/2*64+r%2*2:]
+		for j, v := range w[r*n:][:cols] {
+			at[4*j], at[4*j+1] = v, v>>7
+		}
+	}
+}
+
+// gemm is GemmU8S8 on tiles. A's rows are read in groups of four bytes; a row
+// shorter than that is copied to a padded one first.
+func (t *tilesS8) gemm(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int) {
+	if b.K < 4 {
+		t.gemmShort(acc, ldc, a, lda, b, m)
+		return
+	}
+	// keep the block of A in the second-level cache
+	step := max(t.rows, (256<<10)/b.K/t.rows*t.rows)
+	for i := 0; i < m; i += step {
+		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: b.K / 4, k2: 1, tail: b.K % 4, c: acc[i*ldc:], ldc: ldc}
+		t.block(&p, b, min(step, m-i))
+	}
+}
+
+func (t *tilesS8) gemmShort(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int) {
+	const step = 64
+	rows := new([4 * step]uint8)
+	for i := 0; i < m; i += step {
+		r := min(step, m-i)
+		for j := range r {
+			copy(rows[4*j:4*j+b.K], a[(i+j)*lda:])
+		}
+		p := productS8{a: rows[:], rs: 4, cs: 4, k: 1, k2: 1, c: acc[i*ldc:], ldc: ldc}
+		t.block(&p, b, r)
+	}
+}
