@@ -18,13 +18,13 @@ type Options struct {
 	// never shared: it runs in the caller.
 	Workers int
 	// MaxBatch is how many examples a worker takes through the network at a time; a Run of more takes turns. It bounds
-	// memory. 0 means as many as keep a worker's buffers within 4 MiB, but 1 to 64.
+	// memory. 0 means as many as keep a worker's buffers within 1 MiB, about a second-level cache, but 1 to 64.
 	MaxBatch int
 }
 
 // The defaults of Options.MaxBatch.
 const (
-	defaultBytes = 4 << 20
+	defaultBytes = 1 << 20
 	defaultBatch = 64
 )
 

@@ -1,7 +1,6 @@
 package infer
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/narrow-ml/narrow/internal/kernel"
@@ -101,21 +100,12 @@ func (l *floatLayer) run(w *worker, n int) error {
 
 // round rounds what the layer stores; first is the index of the first example in y, for the message.
 func (l *floatLayer) round(y []float32, first int) error {
-	err := quant.Round16(y, y, l.store)
+	err := round16(y, l.store)
 	if err == nil {
 		return nil
 	}
-	var over *quant.OverflowError
-	var nan *quant.NaNError
-	example := first
-	switch {
-	case errors.As(err, &over):
-		example += over.Index / l.out.size
-		over.Index %= l.out.size
-	case errors.As(err, &nan):
-		example += nan.Index / l.out.size
-		nan.Index %= l.out.size
-	}
+	at := indexOf(err)
+	example, err := first+at/l.out.size, atIndex(err, at%l.out.size)
 	return fmt.Errorf("%s: example %d: %w", l.name, example, err)
 }
 
