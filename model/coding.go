@@ -59,14 +59,15 @@ func (m *Model) Affine(n *Node) (Affine, error) {
 	return a, a.check(n)
 }
 
+// check refuses NaN and whatever a float32 cannot hold.
 func (a Affine) check(n *Node) error {
 	for c, v := range a.B {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
+		if !(math.Abs(v) <= math.MaxFloat32) {
 			return n.errorf("bias or batch norm of channel %d is %v", c, v)
 		}
 	}
 	for c, v := range a.F {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
+		if !(math.Abs(v) <= math.MaxFloat32) {
 			return n.errorf("batch norm factor of channel %d is %v (gamma / sqrt(var+eps))", c, v)
 		}
 	}
@@ -131,12 +132,21 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 	if c == 0 || len(w)%c != 0 || len(codes) != len(w) {
 		return 0, fmt.Errorf("%d weights, %d codes and %d channels do not fit", len(w), len(codes), c)
 	}
+	if err := checkCoding(p, in, affine, c); err != nil {
+		return 0, err
+	}
 	if err := weightScales(scale, w, p); err != nil {
 		return 0, err
 	}
 	lo, hi := p.Spec.Grid()
 	sums := make([]int64, c)
 	for i, v := range w {
+		switch {
+		case v != v:
+			return 0, &quant.NaNError{Index: i}
+		case !finite(v):
+			return 0, fmt.Errorf("value[%d] is %v; a weight must be finite", i, v)
+		}
 		ch := i % c
 		q := quant.One(v, scale[ch], 0, lo, hi)
 		codes[i] = int8(q)
@@ -148,7 +158,7 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 	for ch := range scale {
 		before := scale[ch]
 		for tries := 0; !fits(ch, scale[ch], sums[ch], in, affine); tries++ {
-			if tries == maxRaises {
+			if tries == maxRaises || scale[ch] > math.MaxFloat32/2 {
 				return raised, fmt.Errorf("channel %d: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights", ch)
 			}
 			scale[ch] *= 2
@@ -167,6 +177,26 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 		}
 	}
 	return raised, nil
+}
+
+// checkCoding reports arguments of [CodeWeights] that it cannot work with.
+func checkCoding(p, in *quant.Params, affine *Affine, channels int) error {
+	if s := p.Spec; !s.Format.IsInteger() || s.Format.Bits() > 8 || !s.Signed || s.Scheme == quant.Affine {
+		return fmt.Errorf("%s: weights must be signed integers, without zero point and at most 8 bits", s)
+	}
+	if in == nil {
+		return fmt.Errorf("the layer's input has no quantizer")
+	}
+	if err := in.Validate(1); err != nil {
+		return fmt.Errorf("input quantizer: %w", err)
+	}
+	if !in.Spec.Format.IsInteger() {
+		return fmt.Errorf("input quantizer: %s has no integer codes", in.Spec.Format)
+	}
+	if affine != nil && (len(affine.B) != channels || (affine.F != nil && len(affine.F) != channels)) {
+		return fmt.Errorf("%d biases and %d batch norm factors for %d channels", len(affine.B), len(affine.F), channels)
+	}
+	return nil
 }
 
 func fits(ch int, scale float32, sum int64, in *quant.Params, affine *Affine) bool {
@@ -206,10 +236,7 @@ func weightScales(scale []float32, w []float32, p *quant.Params) error {
 		if v < 0 {
 			v = -v
 		}
-		if !(v <= scale[i%c]) { // also true for NaN
-			if v != v {
-				return &quant.NaNError{Index: i}
-			}
+		if v > scale[i%c] { // NaN and infinities are found when they are coded
 			scale[i%c] = v
 		}
 	}
@@ -223,9 +250,6 @@ func weightScales(scale []float32, w []float32, p *quant.Params) error {
 		}
 	}
 	for ch := range scale {
-		if math.IsInf(float64(scale[ch]), 0) {
-			return fmt.Errorf("channel %d has an infinite weight", ch)
-		}
 		scale[ch], _ = p.Spec.Choose(0, scale[ch])
 	}
 	return nil

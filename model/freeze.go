@@ -14,6 +14,9 @@ func Freeze(m *Model) (*Model, error) {
 	if m.Stage == Frozen {
 		return nil, fmt.Errorf("model %q is frozen already", m.Name)
 	}
+	if err := m.shaped(); err != nil {
+		return nil, err
+	}
 	if m.Stage == Quantized {
 		if err := Check(m); err != nil {
 			return nil, err
@@ -26,8 +29,15 @@ func Freeze(m *Model) (*Model, error) {
 		if err := out.checkReady(n); err != nil {
 			return nil, err
 		}
+		if n.Op == BatchNorm {
+			return nil, n.errorf("a frozen model has batch norm only inside conv and dense: run Fuse first")
+		}
 		if !n.Op.HasWeight() {
 			continue
+		}
+		w := m.Params[n.Param(Weight)]
+		if w == nil || len(w.Data) == 0 || len(w.Data) != w.Shape.Size() {
+			return nil, n.errorf("parameter %q has no float32 master: run Shapes first", n.Param(Weight))
 		}
 		affine, err := m.Affine(n)
 		if err != nil {
@@ -35,7 +45,7 @@ func Freeze(m *Model) (*Model, error) {
 		}
 		q := out.Quant[n.Param(Weight)]
 		if q != nil && q.Spec.Format.IsInteger() {
-			err = out.freezeInteger(n, m.Params[n.Param(Weight)], affine)
+			err = out.freezeInteger(n, w, affine)
 		} else {
 			err = out.freezeFloat(n, m.Params, q, affine)
 		}

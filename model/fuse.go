@@ -4,6 +4,9 @@ package model
 // node of its group, so downstream names do not change. A tensor with other readers, or that is an output, is not merged
 // away. Fusing decides where quantizers go, not how a graph computes.
 func Fuse(m *Model) (*Model, error) {
+	if err := m.shaped(); err != nil {
+		return nil, err
+	}
 	out := m.with(nil)
 	merged := map[string]bool{}
 	for i := range m.Nodes {

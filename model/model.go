@@ -104,10 +104,13 @@ func (m *Model) Append(n Node) {
 }
 
 func (m *Model) last() string {
-	if len(m.Nodes) > 0 {
+	switch {
+	case len(m.Nodes) > 0:
 		return m.Nodes[len(m.Nodes)-1].Name
+	case len(m.Inputs) > 0:
+		return m.Inputs[0].Name
 	}
-	return m.Inputs[0].Name
+	return "" // Shapes reports that nothing makes it
 }
 
 // Node finds a node by the name of its output tensor; nil if there is none.
@@ -161,9 +164,23 @@ func (m *Model) ParamNames() []string { return slices.Sorted(maps.Keys(m.Params)
 // QuantNames lists the quantized tensors in sorted order.
 func (m *Model) QuantNames() []string { return slices.Sorted(maps.Keys(m.Quant)) }
 
-// Clone copies m, its parameters and its quantizers. Tensors that share one quantizer share it in the copy too.
+// Clone copies m with everything it holds. Tensors that share one quantizer share it in the copy too.
 func (m *Model) Clone() *Model {
 	out := m.with(slices.Clone(m.Nodes))
+	for i := range out.Nodes {
+		n := &out.Nodes[i]
+		n.In, n.Shape = slices.Clone(n.In), slices.Clone(n.Shape)
+		if n.Requant != nil {
+			r := *n.Requant
+			r.M = slices.Clone(r.M)
+			n.Requant = &r
+		}
+	}
+	out.Inputs, out.Outputs = slices.Clone(m.Inputs), slices.Clone(m.Outputs)
+	for i := range out.Inputs {
+		in := &out.Inputs[i]
+		in.Shape, in.Labels = slices.Clone(in.Shape), slices.Clone(in.Labels)
+	}
 	out.Params = make(map[string]*Param, len(m.Params))
 	for name, p := range m.Params {
 		out.Params[name] = p.Clone()

@@ -31,8 +31,15 @@ func DefaultQuant(p quant.Precision) QuantConfig {
 
 // Place assigns a Spec to every tensor that will be quantized: one quantizer for each model input, each weight, and each
 // group of conv or dense with its batch norm and ReLU. Tensors of operations that share their input's scale get theirs
-// in [Share]; the logits stay float32. A rule that matches no layer is an error naming its line. m must be fused.
+// in [Share]; the logits stay float32. A rule that matches no layer, or whose Act meets nothing but logits, is an error
+// naming its line. m must be fused and not frozen.
 func Place(m *Model, q QuantConfig) (*Model, error) {
+	if m.Stage == Frozen {
+		return nil, fmt.Errorf("model %q is frozen; its masters are gone, so start from the float model", m.Name)
+	}
+	if err := m.shaped(); err != nil {
+		return nil, err
+	}
 	out := m.with(append([]Node(nil), m.Nodes...))
 	out.Stage, out.Precision, out.Target = Quantized, q.Precision, q.Target
 	out.Quant = map[string]*quant.Params{}
@@ -44,7 +51,7 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 		}
 		out.Quant[in.Name] = p
 	}
-	used := make([]bool, len(q.Rules))
+	used, usedAct := make([]bool, len(q.Rules)), make([]bool, len(q.Rules))
 	for i := range out.Nodes {
 		n := &out.Nodes[i]
 		if !n.Op.HasWeight() {
@@ -60,6 +67,7 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 				continue
 			}
 			used[r] = true
+			usedAct[r] = usedAct[r] || !out.IsOutput(n.Name)
 			if rule.Weight != nil {
 				w = *rule.Weight
 			}
@@ -79,6 +87,9 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 	for r, rule := range q.Rules {
 		if !used[r] {
 			return nil, ruleError(rule, fmt.Errorf("matches no layer that has weights (layers: %s), or an earlier rule matches first", strings.Join(out.weightLayers(), ", ")))
+		}
+		if rule.Act != nil && !usedAct[r] {
+			return nil, ruleError(rule, fmt.Errorf("its act applies to nothing: the output of the last layer is float32 logits"))
 		}
 	}
 	return out, nil
@@ -111,6 +122,9 @@ func (m *Model) weightLayers() []string {
 
 // Share gives the output of every scale-sharing operation the very quantizer of its input: one *quant.Params, two names.
 func Share(m *Model) (*Model, error) {
+	if err := m.shaped(); err != nil {
+		return nil, err
+	}
 	out := m.with(append([]Node(nil), m.Nodes...))
 	for i := range out.Nodes {
 		n := &out.Nodes[i]
@@ -138,6 +152,9 @@ func Check(m *Model) error {
 	}
 	if m.Target != quant.ONNX {
 		return fmt.Errorf("model %q: target %s is not supported", m.Name, m.Target)
+	}
+	if err := m.shaped(); err != nil {
+		return err
 	}
 	for _, name := range m.QuantNames() {
 		if err := m.Quant[name].Spec.Validate(); err != nil {
@@ -172,6 +189,9 @@ func (n *Node) checkSpecs(m *Model) error {
 	}
 	if !w.Spec.Signed || w.Spec.Scheme == quant.Affine || w.Spec.Format.Bits() > 8 {
 		return n.errorf("weight %s: weights must be signed, without zero point and at most 8 bits", w.Spec)
+	}
+	if w.Spec.Scheme == quant.PowerOfTwo && n.Attr.Norm {
+		return n.errorf("weight %s: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm", w.Spec)
 	}
 	switch w.Spec.Range {
 	case quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile:

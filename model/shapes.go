@@ -2,26 +2,32 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
 // Shapes computes every node's output shape and makes the parameters that are missing: zeros, with gamma and var 1. It
-// checks names, inputs and attributes. All errors are reported with the layer's origin.
+// checks names, inputs and attributes, and that no two layers own the same parameter. m is a Float or Quantized model. The
+// first error is returned, with the layer's origin.
 func Shapes(m *Model) (*Model, error) {
 	out := m.with(slices.Clone(m.Nodes))
 	shapes := map[string]Shape{}
 	for _, in := range out.Inputs {
+		if in.Name == "" || shapes[in.Name] != nil {
+			return nil, fmt.Errorf("input name %q is empty or used twice", in.Name)
+		}
 		if len(in.Shape) == 0 || slices.Min(in.Shape) < 1 {
 			return nil, fmt.Errorf("input %q: shape %v must have positive extents", in.Name, in.Shape)
 		}
-		if !(in.Scale > 0) || in.Zero < 0 || in.Zero > 255 {
-			return nil, fmt.Errorf("input %q: scale %v must be positive and zero point %d a byte", in.Name, in.Scale, in.Zero)
+		if !positive(in.Scale) || in.Zero < 0 || in.Zero > 255 {
+			return nil, fmt.Errorf("input %q: scale %v must be finite and positive and zero point %d a byte", in.Name, in.Scale, in.Zero)
 		}
 		shapes[in.Name] = in.Shape
 	}
 	if len(out.Nodes) == 0 {
 		return nil, fmt.Errorf("model %q has no layers", m.Name)
 	}
+	owner := map[string]*Node{} // of each parameter
 	for i := range out.Nodes {
 		n := &out.Nodes[i]
 		if n.Name == "" || shapes[n.Name] != nil {
@@ -39,9 +45,17 @@ func Shapes(m *Model) (*Model, error) {
 			return nil, err
 		}
 		n.Shape, shapes[n.Name] = shape, shape
-		if err := out.ensureParams(n, in); err != nil {
+		if err := out.ensureParams(n, in, owner); err != nil {
 			return nil, err
 		}
+	}
+	for i := range out.Nodes { // weights and activations share the names of Quant
+		if n := &out.Nodes[i]; owner[n.Name] != nil {
+			return nil, n.errorf("tensor name %q is the name of a parameter", n.Name)
+		}
+	}
+	if len(out.Outputs) == 0 {
+		return nil, fmt.Errorf("model %q has no outputs", m.Name)
 	}
 	for _, name := range out.Outputs {
 		if shapes[name] == nil {
@@ -110,6 +124,16 @@ func (n *Node) window(axis, extent, before, after int) (int, error) {
 	return (extent+before+after-k)/s + 1, nil
 }
 
+// shaped reports a node that [Shapes] has not seen; the later passes rely on what it checks.
+func (m *Model) shaped() error {
+	for i := range m.Nodes {
+		if n := &m.Nodes[i]; n.Shape == nil || len(n.In) != 1 {
+			return n.errorf("has no shape yet: run Shapes first")
+		}
+	}
+	return nil
+}
+
 // paramShapes lists the parameters of a node in a Float or Quantized model.
 func (n *Node) paramShapes(in Shape) map[string]Shape {
 	out := map[string]Shape{}
@@ -137,12 +161,20 @@ func (n *Node) paramShapes(in Shape) map[string]Shape {
 	return out
 }
 
-func (m *Model) ensureParams(n *Node, in Shape) error {
-	for role, shape := range n.paramShapes(in) {
-		name := n.Param(role)
+func (m *Model) ensureParams(n *Node, in Shape, owner map[string]*Node) error {
+	shapes := n.paramShapes(in)
+	for _, role := range slices.Sorted(maps.Keys(shapes)) {
+		name, shape := n.Param(role), shapes[role]
+		if other := owner[name]; other != nil {
+			return n.errorf("parameter %q is that of tensor %q already; give the layers different names", name, other.Name)
+		}
+		owner[name] = n
 		if p := m.Params[name]; p != nil {
 			if !slices.Equal(p.Shape, shape) {
 				return n.errorf("parameter %q has shape %v, the layer needs %v", name, p.Shape, shape)
+			}
+			if len(p.Data) != shape.Size() {
+				return n.errorf("parameter %q has %d float32 values, its shape %v has %d", name, len(p.Data), shape, shape.Size())
 			}
 			continue
 		}

@@ -6,7 +6,8 @@ import "github.com/narrow-ml/narrow/quant"
 func PackedBytes(n int, f quant.Format) int { return (n*f.Bits() + 7) / 8 }
 
 // WeightBytes is the memory that the weight tensors take as deployed: codes at their width with their scales, 16-bit
-// floats, or float32. Biases and batch norm are not weights; the size of the whole file is measured on the file.
+// floats, or float32. Biases and batch norm are not weights; the size of the whole file is measured on the file. Layers
+// that [Shapes] has not given a weight yet count 0.
 func (m *Model) WeightBytes() int {
 	total := 0
 	for i := range m.Nodes {
@@ -17,10 +18,11 @@ func (m *Model) WeightBytes() int {
 
 // NodeWeightBytes is the part of one node in [Model.WeightBytes].
 func (m *Model) NodeWeightBytes(n *Node) int {
-	if !n.Op.HasWeight() {
+	w := m.Params[n.Param(Weight)]
+	if !n.Op.HasWeight() || w == nil {
 		return 0
 	}
-	elements := m.Params[n.Param(Weight)].Shape.Size()
+	elements := w.Shape.Size()
 	q := m.Quant[n.Param(Weight)]
 	if q == nil {
 		return PackedBytes(elements, quant.FP32)
@@ -36,14 +38,12 @@ func (m *Model) NodeWeightBytes(n *Node) int {
 	return bytes
 }
 
-// MACs is the number of multiplications of one example in a conv or dense node; 0 for other operations.
+// MACs is the number of multiplications of one example in a conv or dense node; 0 for other operations and before
+// [Shapes].
 func (m *Model) MACs(n *Node) int {
-	if !n.Op.HasWeight() {
+	w := m.Params[n.Param(Weight)]
+	if !n.Op.HasWeight() || w == nil {
 		return 0
 	}
-	positions := 1
-	if n.Op == Conv {
-		positions = n.Shape[0] * n.Shape[1]
-	}
-	return positions * m.Params[n.Param(Weight)].Shape.Size()
+	return n.Shape.Size() / n.Shape.Channels() * w.Shape.Size() // positions times one position's products
 }
