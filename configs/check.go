@@ -329,7 +329,7 @@ func (d *decoder) ruleMatches(c *Config) {
 				p.Hint = fmt.Sprintf("did you mean %q?", near)
 			}
 		case len(won) == 0:
-			d.reportAt(at, "%q never applies: rule %d comes first and matches %s", r.Layer, taken[matched[0]], strings.Join(matched, ", ")).Hint = "first match wins: put the narrower rule first"
+			d.reportAt(at, "%q never applies: rules[%d] comes first and matches %s", r.Layer, taken[matched[0]], strings.Join(matched, ", ")).Hint = "first match wins: put the narrower rule first"
 		case r.Act != nil && len(won) == 1 && won[0] == names[len(names)-1]:
 			d.reportAt(strings.TrimSuffix(at, "layer")+"act", "%q gives the logits, which stay float32", won[0]).Hint = "remove act"
 		}

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -42,7 +43,10 @@ func newDecoder(src *source) *decoder {
 
 // report adds a problem at a node and returns it for allowed values and hints. The pointer is good until the next report.
 func (d *decoder) report(n *yaml.Node, path, format string, args ...any) *Problem {
-	p := d.src.problem(n, path)
+	p := Problem{File: d.src.name, Field: path}
+	if n != nil { // nil: the file as a whole
+		p = d.src.problem(n, path)
+	}
 	p.Message = fmt.Sprintf(format, args...)
 	d.problems = append(d.problems, p)
 	return &d.problems[len(d.problems)-1]
@@ -58,8 +62,7 @@ func (d *decoder) reportAt(path, format string, args ...any) *Problem {
 			return d.report(n, path, format, args...)
 		}
 	}
-	d.problems = append(d.problems, Problem{File: d.src.name, Field: path, Message: fmt.Sprintf(format, args...)})
-	return &d.problems[len(d.problems)-1]
+	return d.report(nil, path, format, args...)
 }
 
 // given reports whether the document has the path.
@@ -95,7 +98,7 @@ func (d *decoder) section(path string, at, n *yaml.Node, s section) {
 	if n.Kind != yaml.MappingNode {
 		p := d.report(n, path, "is %s where settings (key: value) belong", describe(n))
 		if isNull(n) {
-			p.Message, p.Hint = "has no value", "write {} for the defaults, or remove the key"
+			p.Message = "has no value"
 		}
 		return
 	}
@@ -128,7 +131,7 @@ func (d *decoder) section(path string, at, n *yaml.Node, s section) {
 		if isNull(kv.value) {
 			p := d.report(kv.key, sub, "has no value")
 			p.Allowed = allowed(f.value)
-			if p.Allowed == "" {
+			if p.Allowed == "" { // a section
 				p.Hint = "write {} for the defaults, or remove the key"
 			}
 			continue
@@ -155,6 +158,11 @@ func (d *decoder) unknownKey(path string, key *yaml.Node, known []string, later 
 	p := d.report(key, field, "unknown key")
 	p.Allowed = strings.Join(known, ", ")
 	near := nearest(key.Value, known)
+	for _, ours := range synonyms()[key.Value] {
+		if near == "" && slices.Contains(known, ours) {
+			near = ours
+		}
+	}
 	if near != "" {
 		p.Hint = fmt.Sprintf("did you mean %q?", near)
 	} else if home := homeOf(key.Value); home != "" && home != path {

@@ -28,12 +28,12 @@ func (c *Config) fields() []field {
 		{key: "version", value: version{&c.Version}, required: true},
 		{key: "name", value: text{&c.Name, nameForm, nameSays}},
 		{key: "seed", value: seed{&c.Seed}},
-		{key: "dataset", value: nested{&c.Dataset}, required: true},
+		{key: "dataset", value: nested{&c.Dataset, "settings such as {name: digits}"}, required: true},
 		{key: "model", value: layers{&c.Model}, required: true},
-		{key: "train", value: nested{&c.Train}, required: true},
+		{key: "train", value: nested{&c.Train, "settings such as {epochs: 3}"}, required: true},
 		{key: "quant", value: optional[Quant, *Quant]{&c.Quant, newQuant}},
 		{key: "qat", value: optional[QAT, *QAT]{&c.QAT, newQAT}},
-		{key: "compare", value: nested{&c.Compare}},
+		{key: "compare", value: nested{s: &c.Compare}},
 	}
 }
 
@@ -114,8 +114,7 @@ func afterFields(bias *bool, norm *string, eps, momentum *float64, act *string) 
 func laterLayerKeys() map[string]string {
 	return map[string]string{
 		"from": "layers follow one another in this version: there are no branches", "head": "the last layer gives float32 logits",
-		"padding": "write pad", "activation": "write act", "batch_norm": "write norm: batch", "use_bias": "write bias",
-		"dilation": "use a larger kernel or stride", "kernel_size": "write kernel", "out_channels": "write filters", "out_features": "write units",
+		"dilation": "use a larger kernel or stride",
 	}
 }
 
@@ -132,7 +131,7 @@ func (s *MaxPool) fields() []field {
 }
 
 func (s *MaxPool) later() map[string]string {
-	return map[string]string{"from": laterLayerKeys()["from"], "kernel": "write size", "padding": "write pad"}
+	return map[string]string{"from": laterLayerKeys()["from"]}
 }
 
 func nameField(p *string) []field {
@@ -191,8 +190,7 @@ func (s *Train) fields() []field {
 
 func (s *Train) later() map[string]string {
 	return map[string]string{
-		"batch": "it belongs under dataset:", "batch_size": "write batch under dataset:", "clip": "there is no gradient clipping yet",
-		"learning_rate": "write lr", "workers": "use the flag --workers: the result does not depend on it",
+		"clip": "there is no gradient clipping yet", "workers": "use the flag --workers: the result does not depend on it",
 	}
 }
 
@@ -213,7 +211,7 @@ func (s *QAT) fields() []field {
 func (s *QAT) later() map[string]string {
 	const loss = "QAT uses the loss of train:"
 	return map[string]string{"loss": loss, "label_smoothing": loss, "early_stop": "QAT runs all its epochs",
-		"distill": "there is no teacher yet", "observer": "write range: under quant.act"}
+		"distill": "there is no teacher yet"}
 }
 
 func (s *Quant) fields() []field {
@@ -221,18 +219,16 @@ func (s *Quant) fields() []field {
 		{key: "target", value: oneOf(&s.Target, map[string]string{
 			"tflite": "use onnx: its integers are those the engine runs", "c": "use onnx: its integers are those the engine runs",
 			"tensorrt": "use onnx"}, quant.ONNX)},
-		{key: "weight", value: nested{&tensorSection{&s.Weight, weightRole, false}}},
-		{key: "act", value: nested{&tensorSection{&s.Act, actRole, false}}},
+		{key: "weight", value: nested{s: &tensorSection{&s.Weight, weightRole, false}}},
+		{key: "act", value: nested{s: &tensorSection{&s.Act, actRole, false}}},
 		{key: "rules", value: rules{&s.Rules}},
-		{key: "calibration", value: nested{&calibrationSection{&s.Calibration, s.usesPercentile()}}},
+		{key: "calibration", value: nested{s: &calibrationSection{&s.Calibration, s.usesPercentile()}}},
 	}
 }
 
 func (s *Quant) later() map[string]string {
 	return map[string]string{
-		"bits": "write weight: {format: int8} and act: {format: int8}", "weights": "write weight", "activations": "write act",
 		"equalize": "there is no cross-layer equalization yet", "bias_correction": "there is no bias correction yet",
-		"fuse": "fuse is a key of qat:",
 	}
 }
 
@@ -305,8 +301,7 @@ func refusedFormats() map[string]string {
 
 func (s *tensorSection) later() map[string]string {
 	return map[string]string{
-		"bits": "write format: int8", "levels": "grids are symmetric in this version: int2 means -1, 0, 1",
-		"granularity": "write per", "observer": "write range", "symmetric": "write scheme: symmetric",
+		"levels": "grids are symmetric in this version: int2 means -1, 0, 1",
 	}
 }
 
@@ -326,7 +321,7 @@ func (s *calibrationSection) fields() []field {
 }
 
 func (s *calibrationSection) later() map[string]string {
-	return map[string]string{"batches": "write examples"}
+	return nil
 }
 
 func (s *Compare) fields() []field {
@@ -339,6 +334,19 @@ func (s *Compare) fields() []field {
 
 func (s *Compare) later() map[string]string {
 	return map[string]string{"budget": "there is no bit search yet"}
+}
+
+// synonyms are other tools' words for our keys.
+func synonyms() map[string][]string {
+	return map[string][]string{
+		"kernel_size": {"kernel", "size"}, "pool_size": {"size"}, "kernel": {"size"}, "padding": {"pad"}, "strides": {"stride"},
+		"activation": {"act"}, "activations": {"act"}, "weights": {"weight"}, "use_bias": {"bias"}, "batch_norm": {"norm"}, "bn": {"norm"},
+		"out_channels": {"filters"}, "channels": {"filters"}, "out_features": {"units"}, "filters": {"units"}, "units": {"filters"},
+		"learning_rate": {"lr"}, "decay": {"weight_decay"}, "warmup": {"warmup_steps"}, "patience": {"early_stop"}, "batch_size": {"batch"},
+		"validation_split": {"val_fraction"}, "granularity": {"per"}, "observer": {"range"}, "method": {"range"}, "bits": {"format"}, "dtype": {"format"},
+		"batches": {"examples"}, "samples": {"examples"}, "random_seed": {"seed"}, "data": {"dataset"}, "layers": {"model"}, "training": {"train"},
+		"quantization": {"quant"}, "layer_name": {"layer"}, "pattern": {"layer"},
+	}
 }
 
 // homeOf names the section that has a key, for keys written at the wrong place; "" if none or several have it.

@@ -35,7 +35,12 @@ func (v version) decode(d *decoder, path string, n *yaml.Node) {
 func (v version) encode() *yaml.Node { return scalar("!!int", fmt.Sprint(*v.p)) }
 
 // nested is a section inside a section.
-type nested struct{ s section }
+type nested struct {
+	s       section
+	example string // for a section that must be there
+}
+
+func (v nested) allowed() string { return v.example }
 
 func (v nested) decode(d *decoder, path string, n *yaml.Node) { d.section(path, d.keys[path], n, v.s) }
 
@@ -265,8 +270,8 @@ func (r *Rule) fields() []field {
 }
 
 func (r *Rule) later() map[string]string {
-	return map[string]string{"format": "write weight: {format: int8}, act: {format: int8} or both", "bits": "write weight: {format: int8}",
-		"name": "write layer", "skip": "every layer is quantized; a wider format such as int8 spares a sensitive one"}
+	const side = "say of what: weight: {...}, act: {...} or both"
+	return map[string]string{"format": side, "bits": side, "range": side, "skip": "every layer is quantized; a wider format such as int8 spares a sensitive one"}
 }
 
 // glob is a pattern of path.Match.

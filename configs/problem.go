@@ -51,20 +51,19 @@ func (p Problem) Excerpt() string {
 	if p.Line == 0 || p.Column == 0 || strings.TrimSpace(p.source) == "" {
 		return ""
 	}
-	const before, after = 60, 40 // of the place, so that a long line still shows it
-	text := []rune(strings.ReplaceAll(p.source, "\t", " "))
+	const longest = 120
+	text := []rune(printable(strings.ReplaceAll(p.source, "\t", " ")))
 	at := min(p.Column-1, len(text))
-	from, to := 0, len(text)
-	if at > before {
-		from = at - before
+	if len(text) > longest { // show the part around the place
+		from := max(0, min(at-longest/2, len(text)-longest))
+		text, at = text[from:from+longest], at-from
+		if from > 0 {
+			copy(text, []rune("..."))
+		}
 	}
-	if end := at + max(p.width, after); end < to {
-		to = end
-	}
-	width := max(1, min(p.width, to-at))
+	width := max(1, min(p.width, len(text)-at))
 	number := fmt.Sprintf("%5d", p.Line)
-	line := printable(string(text[from:to]))
-	return fmt.Sprintf("%s | %s\n%s | %s%s", number, line, strings.Repeat(" ", len(number)), strings.Repeat(" ", at-from), strings.Repeat("^", width))
+	return fmt.Sprintf("%s | %s\n%s | %s%s", number, string(text), strings.Repeat(" ", len(number)), strings.Repeat(" ", at), strings.Repeat("^", width))
 }
 
 // printable replaces what a terminal would act on: configurations are also read from strangers.

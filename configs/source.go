@@ -73,7 +73,7 @@ func (s *source) parse() (*yaml.Node, *Problem) {
 	var doc, second yaml.Node
 	err := dec.Decode(&doc)
 	if errors.Is(err, io.EOF) || err == nil && (len(doc.Content) == 0 || isNull(doc.Content[0])) {
-		return nil, &Problem{File: s.name, Message: "the file is empty", Hint: "a configuration needs version, dataset, model and train; docs/guide.md starts from one that does"}
+		return nil, &Problem{File: s.name, Message: "the file is empty", Hint: "a configuration needs at least version, dataset, model and train"}
 	}
 	if err != nil {
 		return nil, s.syntax(err)
@@ -89,7 +89,7 @@ func (s *source) parse() (*yaml.Node, *Problem) {
 	root := resolve(doc.Content[0])
 	if root.Kind != yaml.MappingNode {
 		p := s.problem(root, "")
-		p.Message = fmt.Sprintf("a configuration is a list of `key: value` lines, this is %s", describe(root))
+		p.Message = fmt.Sprintf("a configuration is made of key: value lines, this is %s", describe(root))
 		return nil, &p
 	}
 	return root, nil

@@ -68,12 +68,12 @@ type number struct {
 }
 
 func (v number) allowed() string {
-	lo, hi := "from ", " to "
+	lo, hi := "at least ", ", at most "
 	if v.openMin {
 		lo = "above "
 	}
 	if v.openMax {
-		hi = " to below "
+		hi = ", below "
 	}
 	return "a number " + lo + plain(v.min) + hi + plain(v.max)
 }
@@ -119,7 +119,14 @@ func (v boolean) allowed() string { return "true, false" }
 func (v boolean) decode(d *decoder, path string, n *yaml.Node) {
 	var x bool
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || n.Decode(&x) != nil {
-		d.report(n, path, "is %s", describe(n)).Allowed = v.allowed()
+		p := d.report(n, path, "is %s", describe(n))
+		p.Allowed = v.allowed()
+		switch strings.ToLower(n.Value) {
+		case "yes", "on", "y", "1":
+			p.Hint = "write true"
+		case "no", "off", "n", "0":
+			p.Hint = "write false"
+		}
 		return
 	}
 	*v.p = x
