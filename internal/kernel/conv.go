@@ -33,6 +33,10 @@ func (t *isa) convForward(y, x, w, bias []float32, n int, g ConvGeom, s *Scratch
 		groupForward(y, x, w, n, g)
 	case g.pointwise():
 		t.gemm(y, g.Cout, x, k, false, w, g.Cout, false, n*pixels, g.Cout, k, false, s)
+	case t.f32 != nil && g.direct():
+		for i := range n {
+			t.f32.forward(y[i*out:][:out], padImage(&s.cols, x[i*in:][:in], 0, g), w, g.Cout, g)
+		}
 	default:
 		cols := grow(&s.cols, pixels*k)
 		for i := range n {
@@ -51,6 +55,14 @@ func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scrat
 	dx, dy, w = dx[:n*in], dy[:n*out], w[:g.weightSize()]
 	if g.pointwise() && g.Groups == 1 {
 		t.gemm(dx, k, dy, g.Cout, false, w, g.Cout, true, n*pixels, k, g.Cout, false, s)
+		return
+	}
+	if f, ok := g.inputGeom(); ok && t.f32 != nil {
+		flip := grow(&s.flip, len(w))
+		flipWeights(flip, w, g)
+		for i := range n {
+			t.f32.forward(dx[i*in:][:in], padImage(&s.cols, dy[i*out:][:out], 0, f), flip, g.Cin, f)
+		}
 		return
 	}
 	clear(dx)
@@ -76,6 +88,12 @@ func (t *isa) convBackwardWeight(dw, x, dy []float32, n int, g ConvGeom, accumul
 	}
 	if g.Groups > 1 {
 		groupBackwardWeight(dw, x, dy, n, g)
+		return
+	}
+	if t.f32 != nil && g.direct() && !g.pointwise() && g.KW*g.Cin >= t.f32.rows {
+		for i := range n {
+			t.f32.backwardWeight(dw, padImage(&s.cols, x[i*in:][:in], 0, g), dy[i*out:][:out], g)
+		}
 		return
 	}
 	cols := x

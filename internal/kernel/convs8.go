@@ -26,6 +26,10 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 		groupForwardU8(acc, x, zero, w.raw, n, g)
 	case g.pointwise():
 		t.gemmU8S8(acc, g.Cout, x, k, w, n*pixels)
+	case t.s8 != nil && g.direct() && g.KW*g.Cin%4 == 0:
+		for i := range n {
+			t.s8.forward(acc[i*out:][:out], padImage(&s.bytes, x[i*in:][:in], zero, g), w, g)
+		}
 	default:
 		ld := (k + 3) &^ 3
 		cols := grow(&s.bytes, pixels*ld)

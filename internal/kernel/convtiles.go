@@ -1,0 +1,116 @@
+package kernel
+
+// Convolutions on tiles without a patch matrix. In an image with its padding
+// written out, the inputs of one output row under one kernel row are a matrix
+// in place: pixel ox begins StrideW*Cin further, and KW*Cin elements lie side
+// by side. The two-level sum of a tile then walks all kernel rows in one call.
+
+// direct reports that the tiles can walk this geometry in place. It looks at
+// the geometry alone, so the choice never changes bits between batches.
+func (g ConvGeom) direct() bool {
+	return g.Groups == 1 && (g.KW == 1 || g.dilW() == 1) && g.OutW() >= 4
+}
+
+// paddedSize returns the size of one image with its padding.
+func (g ConvGeom) paddedSize() int {
+	return (g.H + g.PadTop + g.PadBottom) * g.paddedRow()
+}
+
+func (g ConvGeom) paddedRow() int { return (g.W + g.PadLeft + g.PadRight) * g.Cin }
+
+// padImage returns the image x with its padding written out as pad: x itself
+// when there is none, else a copy in buf.
+func padImage[T any](buf *[]T, x []T, pad T, g ConvGeom) []T {
+	if g.PadTop|g.PadLeft|g.PadBottom|g.PadRight == 0 {
+		return x
+	}
+	out := grow(buf, g.paddedSize())
+	row, line := g.paddedRow(), g.W*g.Cin
+	fill(out[:g.PadTop*row], pad)
+	fill(out[(g.PadTop+g.H)*row:], pad)
+	for y := range g.H {
+		cells := out[(g.PadTop+y)*row:][:row]
+		fill(cells[:g.PadLeft*g.Cin], pad)
+		copy(cells[g.PadLeft*g.Cin:], x[y*line:][:line])
+		fill(cells[g.PadLeft*g.Cin+line:], pad)
+	}
+	return out
+}
+
+// forward computes one image of a direct convolution; img is padded.
+func (t *tilesF32) forward(y, img, w []float32, ldb int, g ConvGeom) {
+	outH, outW, run := g.OutH(), g.OutW(), g.KW*g.Cin
+	p := product{
+		rs: g.StrideW * g.Cin, cs: 1, a2: g.dilH()*g.paddedRow() - run,
+		b: w, bs: ldb, k: run, k2: g.KH, ldc: g.Cout,
+	}
+	for j := 0; j < g.Cout; {
+		width, vectors := 2*t.lanes, 2
+		var mask *int32
+		if g.Cout-j < width {
+			width, vectors = min(g.Cout-j, t.lanes), 1
+			mask = t.mask(width)
+		}
+		if outW <= t.rows { // one strip is one output row: the whole image in a call
+			t.run[vectors][outW](p.k, p.k2, bytesAt(img, 0), 4*p.rs, 4, 4*p.a2, 4*g.StrideH*g.paddedRow(),
+				bytesAt(w, j), 4*p.bs, 0, bytesAt(y, j), 4*p.ldc, 4*p.ldc*outW, outH, 0, mask)
+		} else {
+			for oy := range outH {
+				p.a, p.c = img[oy*g.StrideH*g.paddedRow():], y[oy*outW*g.Cout:]
+				t.column(&p, j, outW, vectors, 0, mask)
+			}
+		}
+		j += width
+	}
+}
+
+// backwardWeight adds one image's share of the weight gradient: for each
+// kernel row, KW*Cin rows by Cout columns, summed over all output pixels.
+func (t *tilesF32) backwardWeight(dw, img, dy []float32, g ConvGeom) {
+	outW, run := g.OutW(), g.KW*g.Cin
+	step := g.StrideW * g.Cin
+	for kh := range g.KH {
+		p := product{
+			a: img[kh*g.dilH()*g.paddedRow():], rs: 1, cs: step, a2: g.StrideH*g.paddedRow() - outW*step,
+			b: dy, bs: g.Cout, k: outW, k2: g.OutH(),
+			c: dw[kh*run*g.Cout:], ldc: g.Cout, add: true,
+		}
+		t.block(&p, run, g.Cout)
+	}
+}
+
+// inputGeom returns the convolution of dy that gives dx: the same kernel,
+// flipped, on dy padded to full overlap. It exists for stride 1 and padding
+// below the kernel's size.
+func (g ConvGeom) inputGeom() (flipped ConvGeom, ok bool) {
+	f := ConvGeom{
+		H: g.OutH(), W: g.OutW(), Cin: g.Cout, KH: g.KH, KW: g.KW, Cout: g.Cin,
+		StrideH: 1, StrideW: 1, Groups: 1,
+		PadTop: g.KH - 1 - g.PadTop, PadBottom: g.KH - 1 - g.PadBottom,
+		PadLeft: g.KW - 1 - g.PadLeft, PadRight: g.KW - 1 - g.PadRight,
+	}
+	ok = g.Groups == 1 && g.StrideH == 1 && g.StrideW == 1 && g.dilH() == 1 && g.dilW() == 1 &&
+		min(f.PadTop, f.PadBottom, f.PadLeft, f.PadRight) >= 0 && f.direct()
+	return f, ok
+}
+
+// flipWeights writes w with its taps reversed and its channel axes swapped.
+func flipWeights(dst, w []float32, g ConvGeom) {
+	taps, size := g.KH*g.KW, g.Cin*g.Cout
+	for i := range taps {
+		transpose(dst[(taps-1-i)*size:][:size], g.Cin, w[i*size:][:size], g.Cout, g.Cin, g.Cout)
+	}
+}
+
+// forward computes one image of a direct convolution of codes; img is padded.
+// KW*Cin is a multiple of four.
+func (t *tilesS8) forward(acc []int32, img []uint8, b *PackedS8, g ConvGeom) {
+	outW, run := g.OutW(), g.KW*g.Cin
+	for oy := range g.OutH() {
+		p := productS8{
+			a: img[oy*g.StrideH*g.paddedRow():], rs: g.StrideW * g.Cin, cs: 4, a2: g.dilH()*g.paddedRow() - run,
+			k: run / 4, k2: g.KH, c: acc[oy*outW*g.Cout:], ldc: g.Cout,
+		}
+		t.block(&p, b, outW)
+	}
+}
