@@ -1,0 +1,98 @@
+package layers_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/narrow-ml/narrow/layers"
+	"github.com/narrow-ml/narrow/model"
+)
+
+// compareGradients checks up to 12 elements of every trainable of net, which has just run, against finite differences of
+// ref, and the loss too. A difference is measured against the tensor's largest gradient. factor says what a learned
+// scale's gradient is multiplied by.
+func compareGradients(t *testing.T, net *layers.Net, r layers.Result, ref *net64, tol float64, factor func(name string) float64) {
+	t.Helper()
+	if want := ref.cost(); math.Abs(r.Loss-want) > tol*math.Max(1, want) {
+		t.Errorf("loss %v, reference %v", r.Loss, want)
+	}
+	for _, p := range net.Trainables() {
+		largest := 0.0
+		for _, g := range p.Grad {
+			largest = math.Max(largest, math.Abs(float64(g)))
+		}
+		f := 1.0
+		if p.Role == layers.RoleScale {
+			f = factor(p.Name)
+		}
+		stride := max(1, len(p.Grad)/12)
+		for i := 0; i < len(p.Grad); i += stride {
+			want := f * ref.gradient(p.Name, i, 1e-6)
+			if d := math.Abs(float64(p.Grad[i]) - want); d > tol*math.Max(largest, 1e-3) {
+				t.Errorf("%s[%d]: gradient %v, finite difference %v (largest %v)", p.Name, i, p.Grad[i], want, largest)
+				break
+			}
+		}
+	}
+}
+
+// Every op of a float network, through the whole network: forward, backward, batch statistics or frozen ones, losses.
+func TestFloatGradients(t *testing.T) {
+	const n = 6
+	x, labels := blobs(n, 96, 21)
+	losses := []layers.Loss{{Kind: layers.CrossEntropy}, {Kind: layers.CrossEntropy, Smoothing: 0.1}, {Kind: layers.MSE}, {Kind: layers.SmoothL1}, {Kind: layers.BCE}}
+	for kind, m := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t), "odd": odd(convNet(t))} {
+		for _, frozen := range []bool{false, true} {
+			for _, loss := range losses {
+				t.Run(fmt.Sprintf("%s/frozen=%t/%s%v", kind, frozen, loss.Kind, loss.Smoothing), func(t *testing.T) {
+					m := m.Clone()
+					ref := newNet64(m, frozen, loss, x, labels)
+					net := build(t, m, layers.Options{Batch: n + 2, Train: true, Loss: loss})
+					net.SetPhase(layers.Phase{FreezeNorm: frozen})
+					r := run(t, net, x, labels, n)
+					compareGradients(t, net, r, ref, 2e-4, nil)
+				})
+			}
+		}
+	}
+}
+
+// The straight-through and learned-scale gradients of a whole quantized network, against their definition.
+func TestQuantizedGradients(t *testing.T) {
+	const n = 6
+	x, labels := blobs(n, 96, 22)
+	loss := layers.Loss{Kind: layers.CrossEntropy}
+	for kind, float := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t)} {
+		for _, name := range []string{"int8", "w4a4"} {
+			for method, change := range map[string]func(*model.QuantConfig){"default": nil, "lsq": learned} {
+				for _, frozen := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s/%s/%s/frozen=%t", kind, name, method, frozen), func(t *testing.T) {
+						m := quantized(t, float.Clone(), precision(t, name), change)
+						for tensor, q := range m.Quant { // narrow the ranges, so that much is clamped
+							if tensor != "x" && q.Ready() && !q.Spec.Signed {
+								q.Scale[0] *= 0.75
+							}
+						}
+						net := build(t, m, layers.Options{Batch: n + 2, Train: true, Loss: loss})
+						ref := newNet64(m, frozen, loss, x, labels)
+						net.SetPhase(layers.Phase{FreezeNorm: frozen, FreezeRanges: true})
+						r := run(t, net, x, labels, n)
+						compareGradients(t, net, r, ref, 2e-3, func(scale string) float64 {
+							tensor := scale[:len(scale)-len(".scale")]
+							q := m.Quant[tensor]
+							_, hi := q.Spec.Grid()
+							size := 0
+							if p := m.Params[tensor]; p != nil {
+								size = len(p.Data) / len(q.Scale)
+							} else {
+								size = m.Node(tensor).Shape.Size()
+							}
+							return 1 / math.Sqrt(float64(size)*float64(hi))
+						})
+					})
+				}
+			}
+		}
+	}
+}
