@@ -4,16 +4,22 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"flag"
 	"math"
 	"math/rand/v2"
+	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
 )
+
+var update = flag.Bool("update", false, "write golden model files anew")
 
 // precisions are those of the round-trip tests: every number format of weights at least once.
 var precisions = []string{"fp32", "fp16", "bf16", "int8", "int7", "w6a8", "w5a5", "w4a8", "w4a4", "w3a5", "w2a4"}
@@ -234,6 +240,94 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("error %q; want one of %v with %q", err, tt.is, tt.want)
 			}
 		})
+	}
+}
+
+// blobOf finds a blob by its directory entry.
+func blobOf(t testing.TB, data []byte, kind, name string, size int) []byte {
+	t.Helper()
+	n := int(binary.LittleEndian.Uint32(data[12:]))
+	var h struct {
+		Tensors []struct {
+			Kind, Name string
+			Offset     int
+		}
+	}
+	if err := json.Unmarshal(data[24:24+n], &h); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range h.Tensors {
+		if e.Kind == kind && e.Name == name {
+			return data[(24+n+15)/16*16+e.Offset:][:size]
+		}
+	}
+	t.Fatalf("no %s %q", kind, name)
+	return nil
+}
+
+// TestDecodeRefusesValues changes single values in the blobs and seals the file again.
+func TestDecodeRefusesValues(t *testing.T) {
+	float := func(v float32) func([]byte) {
+		return func(b []byte) { binary.LittleEndian.PutUint32(b, math.Float32bits(v)) }
+	}
+	tests := []struct {
+		name, precision, kind, tensor string
+		edit                          func(b []byte)
+		want                          string
+	}{
+		{"multiplier NaN", "int8", "multiplier", "c1", float(float32(math.NaN())), `conv "c1": multiplier[0] is NaN; it must be finite and positive`},
+		{"multiplier infinite", "int8", "multiplier", "c1", float(float32(math.Inf(1))), "multiplier[0] is +Inf"},
+		{"multiplier zero", "int8", "multiplier", "fc2", float(0), `dense "fc2": multiplier[0] is 0`},
+		{"multiplier negative", "int8", "multiplier", "fc2", float(-0.5), "multiplier[0] is -0.5"},
+		{"multiplier other", "int8", "multiplier", "fc2", float(0.5), "the scales give"},
+		{"scale negative", "int8", "scale", "fc2.weight", float(-1), `dense "fc2": weight: scale[0] is -1`},
+		{"lowest code", "w3a5", "param", "c1.weight", func(b []byte) { b[0] = b[0]&^7 | 4 }, "weight code[0] = -4 is outside the grid [-3, 3] of int3"},
+		{"lowest ternary", "w2a4", "param", "c1.weight", func(b []byte) { b[0] = b[0]&^12 | 8 }, "weight code[1] = -2 is outside the grid [-1, 1]"},
+		{"bias", "int8", "param", "fc1.bias", func(b []byte) { binary.LittleEndian.PutUint32(b, math.MaxInt32) }, "accumulator of channel 0 can reach"},
+		{"fp32 weight NaN", "fp32", "param", "fc1.weight", float(float32(math.NaN())), `parameter "fc1.weight": value[0] is NaN`},
+		{"bf16 weight infinite", "bf16", "param", "fc1.weight", func(b []byte) { b[0], b[1] = 0x80, 0xff }, "weight[0] is -Inf"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			data := encoded(t, frozenNet(t, tt.precision))
+			tt.edit(blobOf(t, data, tt.kind, tt.tensor, 4))
+			_, err := model.Decode(reseal(data))
+			if !errors.Is(err, model.ErrBadModelFile) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v; want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestVersion1 reads a file that version 1 wrote: later programs must give the same model and the same bytes. The file is
+// frozenNet("w3a5") on the day the format was fixed; -update writes it anew, which is right only before a release.
+func TestVersion1(t *testing.T) {
+	const path = "testdata/version1.narrow"
+	if *update {
+		if err := os.WriteFile(path, encoded(t, frozenNet(t, "w3a5")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := model.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(encoded(t, m), data) {
+		t.Error("it encodes to other bytes")
+	}
+	names := []string{"c1.bias", "c1.weight", "c2.bias", "c2.weight", "fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight"}
+	if got := m.ParamNames(); !slices.Equal(got, names) {
+		t.Errorf("parameters %v", got)
+	}
+	if got, want := m.Params["c1.weight"].Codes[:6], []int8{-1, 1, 3, -1, 0, -1}; !slices.Equal(got, want) {
+		t.Errorf("first codes %v, want %v", got, want)
+	}
+	if m.Inputs[0].Scale != 1.0/255 || m.Inputs[0].Zero != 3 || m.Inputs[0].Labels[2] != `"né" & <b>` {
+		t.Errorf("input %+v", m.Inputs[0])
 	}
 }
 
