@@ -25,8 +25,11 @@ func badFiles() []badFile {
 		{"boolean-as-word", []string{
 			`boolean-as-word.bad.yaml:6: model[2].dense.bias: is the text "yes" (allowed: true, false); write true`,
 		}},
+		{"calibration-auto", []string{
+			`calibration-auto.bad.yaml:8: quant.calibration.method: auto chooses on the validation split, and val_fraction is 0; set dataset.val_fraction, for example to 0.1`,
+		}},
 		{"calibration", []string{
-			`calibration.bad.yaml:8: quant.calibration.method: "entropy" is not supported here (allowed: minmax, percentile, mse); use mse`,
+			`calibration.bad.yaml:8: quant.calibration.method: "entropy" is not supported here (allowed: minmax, percentile, mse, auto); use auto or mse`,
 			`calibration.bad.yaml:8: quant.calibration.examples: is 0 (allowed: a whole number from 1 to 1073741824)`,
 			`calibration.bad.yaml:8: quant.calibration.batches: unknown key (allowed: examples, method, percentile); did you mean "examples"?`,
 		}},
@@ -173,7 +176,7 @@ func badFiles() []badFile {
 			`optimizer-unknown.bad.yaml:7: train.optimizer: unknown value "adma" (allowed: adam, adamw, sgd); did you mean "adam"?`,
 		}},
 		{"percentile-unused", []string{
-			`percentile-unused.bad.yaml:8: quant.calibration.percentile: has no effect here: it belongs to method: percentile; remove it`,
+			`percentile-unused.bad.yaml:8: quant.calibration.percentile: has no effect here: it belongs to method: percentile or auto; remove it`,
 		}},
 		{"qat-alone", []string{
 			`qat-alone.bad.yaml:8: qat: needs a quant section; add quant: {} for the defaults: int8 weights and activations`,

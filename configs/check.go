@@ -272,6 +272,9 @@ func (d *decoder) quant(c *Config) {
 			}
 		}
 	}
+	if q.Calibration.Method == "auto" && c.Dataset.ValFraction == 0 {
+		d.reportAt("quant.calibration.method", "auto chooses on the validation split, and val_fraction is 0").Hint = "set dataset.val_fraction, for example to 0.1"
+	}
 	if !d.failed("model") && !d.failed("quant.rules") {
 		d.ruleMatches(c)
 	}

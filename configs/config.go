@@ -24,7 +24,7 @@ type Dataset struct {
 	Name        string
 	Batch       int
 	ValFraction float64 // of the training examples, in [0, 0.5]
-	Limit       int     // use so many training examples; 0 = all
+	Limit       int     // use the first so many examples of the training and of the test split; 0 = all
 }
 
 // Layer is one entry of the model list. Exactly one of the pointers is set.
@@ -132,8 +132,8 @@ type Rule struct {
 // Calibration says how post-training quantization finds ranges.
 type Calibration struct {
 	Examples   int
-	Method     string  // minmax, percentile, mse
-	Percentile float64 // of the absolute values; for the method percentile
+	Method     string  // minmax, percentile, mse; auto: the best of them on the validation split
+	Percentile float64 // of the absolute values; for the methods percentile and auto
 }
 
 // QAT says how quantization-aware training runs; the loss is that of Train.

@@ -234,7 +234,7 @@ func (s *Quant) later() map[string]string {
 
 // usesPercentile reports whether any range is found by percentile.
 func (s *Quant) usesPercentile() bool {
-	used := s.Calibration.Method == "percentile" || s.Weight.Range == quant.Percentile || s.Act.Range == quant.Percentile
+	used := s.Calibration.Method == "percentile" || s.Calibration.Method == "auto" || s.Weight.Range == quant.Percentile || s.Act.Range == quant.Percentile
 	for _, r := range s.Rules {
 		used = used || r.Weight != nil && r.Weight.Range == quant.Percentile || r.Act != nil && r.Act.Range == quant.Percentile
 	}
@@ -314,9 +314,9 @@ type calibrationSection struct {
 func (s *calibrationSection) fields() []field {
 	return []field{
 		{key: "examples", value: whole{&s.Examples, 1, 1 << 30}},
-		{key: "method", value: oneOf(&s.Method, map[string]string{"entropy": "use mse", "kl": "use mse", "histogram": "use mse", "max": "write minmax"},
-			"minmax", "percentile", "mse")},
-		{key: "percentile", value: number{p: &s.Percentile, min: 50, max: 100, openMin: true}, only: unless(s.percentile, "method: percentile")},
+		{key: "method", value: oneOf(&s.Method, map[string]string{"entropy": "use auto or mse", "kl": "use auto or mse", "histogram": "use auto or mse", "max": "write minmax"},
+			"minmax", "percentile", "mse", "auto")},
+		{key: "percentile", value: number{p: &s.Percentile, min: 50, max: 100, openMin: true}, only: unless(s.percentile, "method: percentile or auto")},
 	}
 }
 
