@@ -307,3 +307,45 @@ func TestRunChecksInputs(t *testing.T) {
 		t.Errorf("the visitor's error came back as %v", err)
 	}
 }
+
+// Numerics D1 and D4: x / s is 127.499992, x * (1/s) would be 127.5 and round to 128.
+func TestQuantizeDivides(t *testing.T) {
+	for _, r := range []eval.Reading{eval.Float, eval.Integer} {
+		b := newBuilder(t)
+		b.output(b.quant("xq", b.input("x", 1), 0.00214854861, 0))
+		var code int64
+		_, err := b.load().Run(map[string]eval.Tensor{"x": eval.FloatTensor([]int{1, 1}, []float32{0.273939937})}, r,
+			func(name string, t eval.Tensor) error {
+				if name == "xq" {
+					code = t.Ints[0]
+				}
+				return nil
+			})
+		if err != nil || code != 127 {
+			t.Errorf("reading %d: code %d (%v), want 127", r, code, err)
+		}
+	}
+}
+
+// A transposed weight takes its scales per channel along: [2, 3] with scales along axis 0 multiplies as [3, 2].
+func TestIntegerTransposedWeight(t *testing.T) {
+	b := newBuilder(t)
+	x := b.quant("xq", b.input("x", 3), 1, 0)
+	w := b.node("Transpose", "wt", []string{b.weight("w", []int64{2, 3}, 0, []int64{1, 2, 3, 4, 5, 6}, 0.5, 0.25)}, onnxpb.IntsAttr("perm", 1, 0))
+	b.output(b.node("MatMul", "y", []string{x, w}))
+	out, err := b.load().Run(map[string]eval.Tensor{"x": eval.FloatTensor([]int{1, 3}, []float32{1, 10, 100})}, eval.Integer, nil)
+	if err != nil || !reflect.DeepEqual(out["y"].Float32s(), []float32{160.5, 163.5}) {
+		t.Errorf("%v (%v), want [160.5 163.5]", out["y"].Reals, err)
+	}
+}
+
+// With ceil_mode a last window that would start in the right padding does not count.
+func TestCeilModeDropsWindowsInPadding(t *testing.T) {
+	b := newBuilder(t)
+	b.output(b.node("MaxPool", "y", []string{b.input("x", 1, 3)}, onnxpb.IntsAttr("kernel_shape", 2), onnxpb.IntsAttr("strides", 3),
+		onnxpb.IntsAttr("pads", 0, 1), onnxpb.IntAttr("ceil_mode", 1)))
+	out, err := b.load().Run(map[string]eval.Tensor{"x": eval.FloatTensor([]int{1, 1, 3}, []float32{1, 2, 3})}, eval.Float, nil)
+	if err != nil || !reflect.DeepEqual(out["y"].Float32s(), []float32{2}) {
+		t.Errorf("%v (%v), want [2]", out["y"].Reals, err)
+	}
+}
