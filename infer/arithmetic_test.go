@@ -184,16 +184,18 @@ func TestHalfOverflow(t *testing.T) {
 		}
 	}
 	x := []uint8{1, 1, 2, 2, 255, 255}
-	e := compile(t, quantized(t, m, "fp16", x, nil), infer.Options{Workers: 1})
-	err := e.Run(make([]float32, 3), x, 3)
-	var over *quant.OverflowError
-	if !errors.As(err, &over) || !strings.Contains(err.Error(), `dense "up": example 2: value[0] = 102000 overflows fp16`) {
-		t.Errorf("error %v", err)
+	for _, workers := range []int{1, 3} {
+		e := compile(t, quantized(t, m, "fp16", x, nil), infer.Options{Workers: workers}).ShareAlways()
+		err := e.Run(make([]float32, 3), x, 3)
+		var over *quant.OverflowError
+		if !errors.As(err, &over) || !strings.Contains(err.Error(), `dense "up": example 2: value[0] = 102000 overflows fp16`) {
+			t.Errorf("%d workers: error %v", workers, err)
+		}
+		if err := e.Run(make([]float32, 3), x, 2); err != nil {
+			t.Errorf("%d workers, after an error: %v", workers, err)
+		}
 	}
-	if err := e.Run(make([]float32, 3), x, 2); err != nil {
-		t.Errorf("after an error: %v", err)
-	}
-	e = compile(t, quantized(t, m, "bf16", x, nil), infer.Options{Workers: 1})
+	e := compile(t, quantized(t, m, "bf16", x, nil), infer.Options{Workers: 1})
 	if err := e.Run(make([]float32, 3), x, 3); err != nil {
 		t.Errorf("bf16 has the range: %v", err)
 	}

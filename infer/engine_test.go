@@ -163,3 +163,41 @@ func TestArgMax(t *testing.T) {
 		}
 	}
 }
+
+// TestCompileShapesAndFuses gives Compile a model as it was written: no shapes, batch norm and ReLU as nodes.
+func TestCompileShapesAndFuses(t *testing.T) {
+	m := model.New("raw", model.Input{Name: "x", Shape: model.Shape{1, 1, 2}, Scale: 1})
+	m.Append(model.Node{Name: "c.product", Layer: "c", Op: model.Conv, Attr: model.Attr{Kernel: [2]int{1, 1}, Stride: [2]int{1, 1}, Groups: 1, Units: 2}})
+	m.Append(model.Node{Name: "c.norm", Layer: "c", Op: model.BatchNorm, Attr: model.Attr{Eps: 0.25, Momentum: 0.1}})
+	m.Append(model.Node{Name: "c", Layer: "c", Op: model.ReLU})
+	for role, data := range map[string][]float32{
+		model.Gamma: {2, -1}, model.Beta: {1, 3}, model.Mean: {4, 0}, model.Var: {0.75, 0}, // gamma/sqrt(var+eps) = 2, -2
+	} {
+		m.Params["c."+role] = &model.Param{Shape: model.Shape{2}, Data: data}
+	}
+	m.Params["c.weight"] = &model.Param{Shape: model.Shape{1, 1, 2, 2}, Data: []float32{1, 0, 0, 1}}
+	e := compile(t, m, infer.Options{})
+	logits := make([]float32, 2)
+	if err := e.Run(logits, []uint8{5, 1}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if want := []float32{2*(5-4) + 1, -2*(1-0) + 3}; !slices.Equal(logits, want) {
+		t.Errorf("%v, want %v", logits, want)
+	}
+	if err := e.Run(logits, []uint8{0, 2}, 1); err != nil || logits[0] != 0 || logits[1] != 0 {
+		t.Errorf("%v (%v), want zeros: 2*(0-4)+1 and -2*2+3 are negative", logits, err)
+	}
+	for _, bad := range []func(m *model.Model){
+		func(m *model.Model) { m.Nodes[1].Attr.Eps = 0 },
+		func(m *model.Model) { m.Nodes[0].In = []string{"y"} },
+		func(m *model.Model) { m.Inputs[0].Scale = 0 },
+		func(m *model.Model) { m.Nodes[0].Attr.Stride[0] = 0 },
+		func(m *model.Model) { m.Params["c.weight"].Data[0] = float32(math.NaN()) },
+	} {
+		c := m.Clone()
+		bad(c)
+		if e, err := infer.Compile(c, infer.Options{}); err == nil || e != nil {
+			t.Errorf("a bad model compiled: %+v", c.Nodes)
+		}
+	}
+}
