@@ -147,6 +147,20 @@ func checkElements(t *testing.T, name string, in *onnxpb.Tensor, want []any) {
 	}
 }
 
+// The models that travel with the repository (testdata of the interpreter).
+func TestRoundTrip(t *testing.T) {
+	cases := readCases(t, filepath.Join("..", "eval", "testdata", "cases"))
+	same := 0
+	for _, c := range cases {
+		if checkRoundTrip(t, c) {
+			same++
+		}
+	}
+	if len(cases) != 230 || same < 227 {
+		t.Errorf("%d cases, %d with equal bytes; want 230 and at least 227", len(cases), same)
+	}
+}
+
 // Every model of the ONNX suite is read, matches its description, and survives a round trip.
 func TestRoundTripConformance(t *testing.T) {
 	shared := os.Getenv("NARROW_SHARED")
