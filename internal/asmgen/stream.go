@@ -1,3 +1,672 @@
 package main
 
-func streams(g *gen) {}
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// A stream routine runs over n elements, n a multiple of 16, sixteen at a
+// time: one zmm or two ymm. Per-channel arguments are streams of their own of
+// period elements, a multiple of 16, that start again at their end.
+
+// lanes is how many elements an iteration takes.
+const lanes = 16
+
+// halves is the number of registers of an iteration.
+func (g *gen) halves() int { return lanes * 4 / g.bytes() }
+
+// stream is the frame of a stream routine.
+type stream struct {
+	g      *gen
+	n, o   reg.GPVirtual // elements left; byte offset in the period
+	moving []movingPointer
+}
+
+type movingPointer struct {
+	r     reg.GPVirtual
+	bytes int           // per iteration, or
+	step  reg.GPVirtual // a register that holds it
+}
+
+func (g *gen) newStream() *stream { return &stream{g: g} }
+
+// pointer loads a pointer argument that moves by bytes per iteration.
+func (s *stream) pointer(name string, bytes int) reg.GPVirtual {
+	r := s.g.arg(name)
+	s.moving = append(s.moving, movingPointer{r: r, bytes: bytes})
+	return r
+}
+
+// stepped loads a pointer argument that moves by another argument's bytes.
+func (s *stream) stepped(name, step string) reg.GPVirtual {
+	r := s.g.arg(name)
+	s.moving = append(s.moving, movingPointer{r: r, step: s.g.arg(step)})
+	return r
+}
+
+// periodic returns the address of register h of a per-channel argument.
+func (s *stream) periodic(base reg.GPVirtual, h int) operand.Mem {
+	return operand.Mem{Base: base, Index: s.o, Scale: 1, Disp: h * s.g.bytes()}
+}
+
+// loop emits body once per sixteen elements.
+func (s *stream) loop(period bool, body func()) {
+	g := s.g
+	s.n = g.arg("n")
+	var zero, end reg.GPVirtual
+	if period {
+		s.o, zero, end = g.GP64(), g.GP64(), g.arg("period")
+		g.XORQ(s.o, s.o)
+		g.XORQ(zero, zero)
+		g.SHLQ(operand.I8(2), end)
+	}
+	g.Label("loop")
+	body()
+	for _, p := range s.moving {
+		if p.bytes != 0 {
+			g.ADDQ(imm(p.bytes), p.r)
+		} else {
+			g.ADDQ(p.step, p.r)
+		}
+	}
+	if period {
+		g.ADDQ(operand.I8(64), s.o)
+		g.CMPQ(s.o, end)
+		g.CMOVQEQ(zero, s.o)
+	}
+	g.SUBQ(operand.I8(lanes), s.n)
+	g.JNZ(operand.LabelRef("loop"))
+}
+
+// broadcast fills a register with a float32 or int32 argument.
+func (g *gen) broadcast(name string) reg.VecVirtual {
+	v := g.vec()
+	g.VBROADCASTSS(g.slot(name), v)
+	return v
+}
+
+// loadInt loads a whole register of integers.
+func (g *gen) loadInt(m operand.Mem, v reg.VecVirtual) {
+	if g.wide {
+		g.VMOVDQU32(m, v)
+	} else {
+		g.VMOVDQU(m, v)
+	}
+}
+
+// round rounds to integers, halves to even.
+func (g *gen) round(src, dst reg.VecVirtual) {
+	if g.wide {
+		g.VRNDSCALEPS(operand.U8(0), src, dst)
+	} else {
+		g.VROUNDPS(operand.U8(0), src, dst)
+	}
+}
+
+// storeBytes stores the int32 lanes of an iteration as bytes, which they fit.
+func (g *gen) storeBytes(v []reg.VecVirtual, signed bool, m operand.Mem) {
+	if g.wide {
+		g.VPMOVDB(v[0], m)
+		return
+	}
+	g.VPACKSSDW(v[1], v[0], v[0])
+	g.VPERMQ(operand.U8(0xd8), v[0], v[0])
+	hi := g.XMM()
+	g.VEXTRACTI128(operand.U8(1), v[0], hi)
+	if signed {
+		g.VPACKSSWB(hi, v[0].AsX(), hi)
+	} else {
+		g.VPACKUSWB(hi, v[0].AsX(), hi)
+	}
+	g.VMOVDQU(hi, m)
+}
+
+// Comparison predicates of VCMPPS.
+const (
+	cmpUnordered    = operand.U8(3)
+	cmpNotLessEqual = operand.U8(6) // greater or unordered
+	cmpOrdered      = operand.U8(7)
+	cmpGreaterEqual = operand.U8(13)
+	cmpGreater      = operand.U8(14)
+	cmpLessEqual    = operand.U8(2)
+)
+
+// bitsOf joins the comparison results of an iteration into 16 bits: for zmm
+// one opmask, for ymm the sign bits of two registers.
+func (g *gen) bitsOf(k []reg.OpmaskVirtual, v []reg.VecVirtual) reg.GPVirtual {
+	lo := g.GP64()
+	if g.wide {
+		g.KMOVW(k[0], lo.As32())
+		return lo
+	}
+	hi := g.GP64()
+	g.VMOVMSKPS(v[0], lo.As32())
+	g.VMOVMSKPS(v[1], hi.As32())
+	g.SHLL(operand.U8(8), hi.As32())
+	g.ORL(hi.As32(), lo.As32())
+	return lo
+}
+
+// scaled emits t = float32(acc+bias)*m for register h of an iteration.
+func (s *stream) scaled(acc, bias, m reg.GPVirtual, bstep reg.GPVirtual, h int) reg.VecVirtual {
+	g, v := s.g, s.g.vec()
+	g.loadInt(off(acc, h*g.bytes()), v)
+	g.VPADDD(operand.Mem{Base: bias, Index: bstep, Scale: 1, Disp: h * g.bytes()}, v, v)
+	g.VCVTDQ2PS(v, v)
+	g.VMULPS(s.periodic(m, h), v, v)
+	return v
+}
+
+func streams(g *gen) {
+	g.eachWidth(func() {
+		g.requant()
+		g.requantTrain()
+		g.scaleRows()
+		g.addBias()
+		g.relu()
+		g.reluGrad()
+		g.quantize("F32")
+		g.quantize("U8")
+		g.quantize("S8")
+		g.maskGrad()
+		g.adam()
+		g.absMaxColumns()
+		g.minMax()
+		g.columnSums("Sum")
+		g.columnSums("SquaredDeviation")
+		g.columnSums("Product")
+	})
+}
+
+// biasOffset keeps the offset of the bias stream: that of the period when the
+// argument biasMask is -1; always 0 when it is 0 and bias is sixteen zeros.
+func (s *stream) biasOffset() (r reg.GPVirtual, refresh func()) {
+	g := s.g
+	r, keep := g.GP64(), g.arg("biasMask")
+	return r, func() {
+		g.MOVQ(s.o, r)
+		g.ANDQ(keep, r)
+	}
+}
+
+func (g *gen) requant() {
+	name := "requant" + g.suffix()
+	g.begin(name, "func(dst *uint8, acc, bias *int32, m *float32, n, period, biasMask int, lo, hi float32, zero int32)",
+		name+" computes dst = rint(clamp(float32(acc+bias)*m, lo, hi)) + zero.")
+	s := g.newStream()
+	dst, acc := s.pointer("dst", 16), s.pointer("acc", 64)
+	bias, m := g.arg("bias"), g.arg("m")
+	lo, hi, zero := g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero")
+	bo, refresh := s.biasOffset()
+	s.loop(true, func() {
+		refresh()
+		var out []reg.VecVirtual
+		for h := range g.halves() {
+			v := s.scaled(acc, bias, m, bo, h)
+			g.VMAXPS(lo, v, v)
+			g.VMINPS(hi, v, v)
+			g.VCVTPS2DQ(v, v)
+			g.VPADDD(zero, v, v)
+			out = append(out, v)
+		}
+		g.storeBytes(out, false, off(dst, 0))
+	})
+	g.end()
+}
+
+func (g *gen) requantTrain() {
+	name := "requantTrain" + g.suffix()
+	g.begin(name, "func(dst, mask *uint8, acc, bias *int32, m, stats *float32, n, period, biasMask int, lo, hi, above float32, zero int32)",
+		name+" is requant that also stores mask bits, lo <= rint(t) <= hi and t > above,",
+		"and widens stats: sixteen running minima, then sixteen maxima of t.")
+	s := g.newStream()
+	dst, mask, acc := s.pointer("dst", 16), s.pointer("mask", 2), s.pointer("acc", 64)
+	bias, m := g.arg("bias"), g.arg("m")
+	lo, hi, zero, above := g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero"), g.broadcast("above")
+	bo, refresh := s.biasOffset()
+	stats := g.arg("stats")
+	least, most := g.vec(), g.vec()
+	g.VMOVUPS(off(stats, 0), least)
+	g.VMOVUPS(off(stats, 64), most)
+	s.loop(true, func() {
+		refresh()
+		var out, inside []reg.VecVirtual
+		var k []reg.OpmaskVirtual
+		for h := range g.halves() {
+			v, r := s.scaled(acc, bias, m, bo, h), g.vec()
+			g.VMINPS(v, least, least)
+			g.VMAXPS(v, most, most)
+			g.round(v, r)
+			if g.wide {
+				in := g.K()
+				g.VCMPPS(cmpGreaterEqual, lo, r, in)
+				g.VCMPPS(cmpLessEqual, hi, r, in, in)
+				g.VCMPPS(cmpGreater, above, v, in, in)
+				k = append(k, in)
+			} else {
+				in, c := g.vec(), g.vec()
+				g.VCMPPS(cmpGreaterEqual, lo, r, in)
+				g.VCMPPS(cmpLessEqual, hi, r, c)
+				g.VANDPS(c, in, in)
+				g.VCMPPS(cmpGreater, above, v, c)
+				g.VANDPS(c, in, in)
+				inside = append(inside, in)
+			}
+			g.VMAXPS(lo, r, r)
+			g.VMINPS(hi, r, r)
+			g.VCVTPS2DQ(r, r)
+			g.VPADDD(zero, r, r)
+			out = append(out, r)
+		}
+		g.MOVW(g.bitsOf(k, inside).As16(), off(mask, 0))
+		g.storeBytes(out, false, off(dst, 0))
+	})
+	g.VMOVUPS(least, off(stats, 0))
+	g.VMOVUPS(most, off(stats, 64))
+	g.end()
+}
+
+func (g *gen) scaleRows() {
+	name := "scaleRows" + g.suffix()
+	g.begin(name, "func(dst *float32, acc, bias *int32, m *float32, n, period, biasMask int)",
+		name+" computes dst = float32(acc+bias)*m.")
+	s := g.newStream()
+	dst, acc := s.pointer("dst", 64), s.pointer("acc", 64)
+	bias, m := g.arg("bias"), g.arg("m")
+	bo, refresh := s.biasOffset()
+	s.loop(true, func() {
+		refresh()
+		for h := range g.halves() {
+			g.VMOVUPS(s.scaled(acc, bias, m, bo, h), off(dst, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) addBias() {
+	name := "addBias" + g.suffix()
+	g.begin(name, "func(y, x, bias *float32, n, period int)", name+" computes y = x + bias.")
+	s := g.newStream()
+	y, x := s.pointer("y", 64), s.pointer("x", 64)
+	bias := g.arg("bias")
+	s.loop(true, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.VADDPS(s.periodic(bias, h), v, v)
+			g.VMOVUPS(v, off(y, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+// keepWhere stores v where the comparison of x with limit holds, else zero.
+func (g *gen) keepWhere(predicate operand.Op, x, limit, v reg.VecVirtual, m operand.Mem) {
+	if g.wide {
+		k := g.K()
+		g.VCMPPS(predicate, limit, x, k)
+		g.VMOVAPS_Z(v, k, v)
+	} else {
+		c := g.vec()
+		g.VCMPPS(predicate, limit, x, c)
+		g.VANDPS(c, v, v)
+	}
+	g.VMOVUPS(v, m)
+}
+
+func (g *gen) relu() {
+	name := "relu" + g.suffix()
+	g.begin(name, "func(y, x *float32, n int)", name+" computes y = x where x > 0 or x is NaN, else 0.")
+	s := g.newStream()
+	y, x := s.pointer("y", 64), s.pointer("x", 64)
+	zero := g.vec()
+	g.zero(zero)
+	s.loop(false, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.keepWhere(cmpNotLessEqual, v, zero, v, off(y, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) reluGrad() {
+	name := "reluGrad" + g.suffix()
+	g.begin(name, "func(dx, dy, y *float32, n int)", name+" computes dx = dy where y > 0, else 0.")
+	s := g.newStream()
+	dx, dy, y := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("y", 64)
+	zero := g.vec()
+	g.zero(zero)
+	s.loop(false, func() {
+		for h := range g.halves() {
+			v, x := g.vec(), g.vec()
+			g.VMOVUPS(off(y, h*g.bytes()), x)
+			g.VMOVUPS(off(dy, h*g.bytes()), v)
+			g.keepWhere(cmpGreater, x, zero, v, off(dx, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+// quantize emits one of the three quantizers: to codes (U8, S8) or to the
+// values they stand for (F32).
+func (g *gen) quantize(to string) {
+	name := "quantize" + to + g.suffix()
+	element := map[string]string{"F32": "float32", "U8": "uint8", "S8": "int8"}[to]
+	size := map[string]int{"F32": 64, "U8": 16, "S8": 16}[to]
+	g.begin(name, "func(dst *"+element+", mask *uint8, x, scale *float32, n, period, maskStep int, lo, hi float32, zero int32) (nan int)",
+		name+" rounds x/scale to integers between lo and hi, 0 for NaN; see round.",
+		"mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first",
+		"NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.")
+	s := g.newStream()
+	dst, mask, x := s.pointer("dst", size), s.stepped("mask", "maskStep"), s.pointer("x", 64)
+	scale := g.arg("scale")
+	lo, hi, zero, none := g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero"), g.vec()
+	g.zero(none)
+	first := g.GP64()
+	g.XORQ(first, first)
+	s.loop(true, func() {
+		var out, inside, nanV []reg.VecVirtual
+		var k, nanK []reg.OpmaskVirtual
+		for h := range g.halves() {
+			v, r := g.vec(), g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.VDIVPS(s.periodic(scale, h), v, v)
+			g.round(v, r)
+			if g.wide {
+				in, nan, ordered := g.K(), g.K(), g.K()
+				g.VCMPPS(cmpUnordered, v, v, nan)
+				nanK = append(nanK, nan)
+				g.VCMPPS(cmpGreaterEqual, lo, r, in)
+				g.VCMPPS(cmpLessEqual, hi, r, in, in)
+				k = append(k, in)
+				g.VMAXPS(lo, r, r)
+				g.VMINPS(hi, r, r)
+				g.KNOTW(nan, ordered)
+				g.VMOVAPS_Z(r, ordered, r)
+			} else {
+				in, c, nan := g.vec(), g.vec(), g.vec()
+				g.VCMPPS(cmpUnordered, v, v, nan)
+				nanV = append(nanV, nan)
+				g.VCMPPS(cmpGreaterEqual, lo, r, in)
+				g.VCMPPS(cmpLessEqual, hi, r, c)
+				g.VANDPS(c, in, in)
+				inside = append(inside, in)
+				g.VMAXPS(lo, r, r)
+				g.VMINPS(hi, r, r)
+				g.VANDNPS(r, nan, r)
+			}
+			if to == "F32" {
+				g.VADDPS(none, r, r) // -0 becomes 0
+				g.VMULPS(s.periodic(scale, h), r, r)
+				g.VMOVUPS(r, off(dst, h*g.bytes()))
+				continue
+			}
+			g.VCVTPS2DQ(r, r)
+			g.VPADDD(zero, r, r)
+			out = append(out, r)
+		}
+		g.MOVW(g.bitsOf(k, inside).As16(), off(mask, 0))
+		if to != "F32" {
+			g.storeBytes(out, to == "S8", off(dst, 0))
+		}
+		lanesNaN := g.bitsOf(nanK, nanV)
+		g.TESTL(lanesNaN.As32(), lanesNaN.As32())
+		g.JZ(operand.LabelRef("next"))
+		g.TESTQ(first, first)
+		g.JNZ(operand.LabelRef("next"))
+		g.MOVQ(s.n, first)
+		g.SHLQ(operand.U8(16), first)
+		g.ORQ(lanesNaN, first)
+		g.Label("next")
+	})
+	g.Store(first, g.ReturnIndex(0))
+	g.end()
+}
+
+func (g *gen) maskGrad() {
+	name := "maskGrad" + g.suffix()
+	g.begin(name, "func(dx, dy *float32, mask *uint8, n int)", name+" computes dx = dy where the mask bit is set, else 0.")
+	s := g.newStream()
+	dx, dy, mask := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("mask", 2)
+	var bit reg.VecVirtual
+	if !g.wide { // lane i tests bit i of its byte
+		bit = g.vec()
+		r := g.GP64()
+		g.MOVQ(operand.U64(0x8040201008040201), r)
+		g.VMOVQ(r, bit.AsX())
+		g.VPMOVZXBD(bit.AsX(), bit)
+	}
+	s.loop(false, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMOVUPS(off(dy, h*g.bytes()), v)
+			if g.wide {
+				k := g.K()
+				g.KMOVW(off(mask, 0), k)
+				g.VMOVAPS_Z(v, k, v)
+			} else {
+				b, r := g.vec(), g.GP32()
+				g.MOVBLZX(off(mask, h), r)
+				g.VMOVD(r, b.AsX())
+				g.VPBROADCASTD(b.AsX(), b)
+				g.VPAND(bit, b, b)
+				g.VPCMPEQD(bit, b, b)
+				g.VANDPS(b, v, v)
+			}
+			g.VMOVUPS(v, off(dx, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) adam() {
+	name := "adam" + g.suffix()
+	g.begin(name, "func(p, grad, m, v, factors *float32, n int)", name+" is one step of Adam; see adamGeneric.")
+	s := g.newStream()
+	p, gr, m, v := s.pointer("p", 64), s.pointer("grad", 64), s.pointer("m", 64), s.pointer("v", 64)
+	factors := g.arg("factors")
+	f := map[string]reg.VecVirtual{}
+	for i, n := range []string{"b1", "b1c", "b2", "b2c", "size", "root", "eps", "decay", "keep"} {
+		f[n] = g.vec()
+		g.VBROADCASTSS(off(factors, 4*i), f[n])
+	}
+	s.loop(false, func() {
+		for h := range g.halves() {
+			d := h * g.bytes()
+			pi, gi, x, y := g.vec(), g.vec(), g.vec(), g.vec()
+			g.VMULPS(off(p, d), f["keep"], pi)
+			g.VMULPS(pi, f["decay"], gi)
+			g.VADDPS(off(gr, d), gi, gi)
+			g.VMULPS(off(m, d), f["b1"], x)
+			g.VMULPS(gi, f["b1c"], y)
+			g.VADDPS(y, x, x) // the first moment
+			g.VMOVUPS(x, off(m, d))
+			g.VMULPS(f["size"], x, x)
+			g.VMULPS(gi, f["b2c"], y)
+			g.VMULPS(gi, y, y)
+			g.VMULPS(off(v, d), f["b2"], gi)
+			g.VADDPS(y, gi, gi) // the second
+			g.VMOVUPS(gi, off(v, d))
+			g.VSQRTPS(gi, gi)
+			g.VDIVPS(f["root"], gi, gi)
+			g.VADDPS(f["eps"], gi, gi)
+			g.VDIVPS(gi, x, x)
+			g.VSUBPS(x, pi, pi)
+			g.VMOVUPS(pi, off(p, d))
+		}
+	})
+	g.end()
+}
+
+// clearSign returns a mask of all bits but the sign.
+func (g *gen) clearSign() reg.VecVirtual {
+	v, r := g.vec(), g.GP32()
+	g.MOVL(operand.U32(0x7fffffff), r)
+	g.VMOVD(r, v.AsX())
+	g.VPBROADCASTD(v.AsX(), v)
+	return v
+}
+
+func (g *gen) absMaxColumns() {
+	name := "absMaxColumns" + g.suffix()
+	g.begin(name, "func(dst, x *float32, rows, stride int) (nan int)",
+		name+" writes the greatest magnitude in each of sixteen columns, rows stride bytes apart.",
+		"nan is not 0 when a column has a NaN.")
+	dst, x, rows, stride := g.arg("dst"), g.arg("x"), g.arg("rows"), g.arg("stride")
+	abs, top := g.clearSign(), g.vecs(g.halves())
+	var seenK reg.OpmaskVirtual
+	seenV := g.vec()
+	if g.wide {
+		seenK = g.K()
+		g.KXORW(seenK, seenK, seenK)
+	} else {
+		g.zero(seenV)
+	}
+	for _, v := range top {
+		g.zero(v)
+	}
+	g.Label("loop")
+	for h, acc := range top {
+		v := g.vec()
+		g.VMOVUPS(off(x, h*g.bytes()), v)
+		if g.wide {
+			k := g.K()
+			g.VCMPPS(cmpUnordered, v, v, k)
+			g.KORW(k, seenK, seenK)
+			g.VPANDD(abs, v, v)
+		} else {
+			c := g.vec()
+			g.VCMPPS(cmpUnordered, v, v, c)
+			g.VORPS(c, seenV, seenV)
+			g.VPAND(abs, v, v)
+		}
+		g.VMAXPS(acc, v, acc) // a NaN in v keeps acc
+	}
+	g.ADDQ(stride, x)
+	g.DECQ(rows)
+	g.JNZ(operand.LabelRef("loop"))
+	for h, acc := range top {
+		g.VMOVUPS(acc, off(dst, h*g.bytes()))
+	}
+	result := g.GP64()
+	if g.wide {
+		g.KMOVW(seenK, result.As32())
+	} else {
+		g.VMOVMSKPS(seenV, result.As32())
+	}
+	g.Store(result, g.ReturnIndex(0))
+	g.end()
+}
+
+func (g *gen) minMax() {
+	name := "minMax" + g.suffix()
+	g.begin(name, "func(stats, x *float32, n int) (nan int)",
+		name+" widens stats: sixteen running minima, then sixteen maxima of x.",
+		"nan is not 0 when x has a NaN, which is left out.")
+	s := g.newStream()
+	x, stats := s.pointer("x", 64), g.arg("stats")
+	lo, hi := g.vecs(g.halves()), g.vecs(g.halves())
+	for h := range lo {
+		g.VMOVUPS(off(stats, h*g.bytes()), lo[h])
+		g.VMOVUPS(off(stats, 64+h*g.bytes()), hi[h])
+	}
+	var seenK reg.OpmaskVirtual
+	seenV := g.vec()
+	if g.wide {
+		seenK = g.K()
+		g.KXORW(seenK, seenK, seenK)
+	} else {
+		g.zero(seenV)
+	}
+	s.loop(false, func() {
+		for h := range lo {
+			v := g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			if g.wide {
+				k := g.K()
+				g.VCMPPS(cmpUnordered, v, v, k)
+				g.KORW(k, seenK, seenK)
+			} else {
+				c := g.vec()
+				g.VCMPPS(cmpUnordered, v, v, c)
+				g.VORPS(c, seenV, seenV)
+			}
+			g.VMINPS(lo[h], v, lo[h])
+			g.VMAXPS(hi[h], v, hi[h])
+		}
+	})
+	for h := range lo {
+		g.VMOVUPS(lo[h], off(stats, h*g.bytes()))
+		g.VMOVUPS(hi[h], off(stats, 64+h*g.bytes()))
+	}
+	result := g.GP64()
+	if g.wide {
+		g.KMOVW(seenK, result.As32())
+	} else {
+		g.VMOVMSKPS(seenV, result.As32())
+	}
+	g.Store(result, g.ReturnIndex(0))
+	g.end()
+}
+
+// columnSums emits a sum over rows of sixteen columns: of x, of (x-mean)^2, or
+// of dy*((x-mean)*inv).
+func (g *gen) columnSums(kind string) {
+	name := "column" + kind + g.suffix()
+	doc := map[string]string{
+		"Sum":              "x",
+		"SquaredDeviation": "(x-mean)^2",
+		"Product":          "dy*((x-mean)*inv)",
+	}[kind]
+	g.begin(name, "func(lane, x, mean, dy, inv *float32, rows, stride int)",
+		name+" adds "+doc+" to sixteen columns of lane, row by row; rows are stride bytes apart.")
+	lane, x, rows, stride := g.arg("lane"), g.arg("x"), g.arg("rows"), g.arg("stride")
+	acc, mean, inv := g.vecs(g.halves()), g.vecs(g.halves()), g.vecs(g.halves())
+	for h := range acc {
+		g.VMOVUPS(off(lane, h*g.bytes()), acc[h])
+	}
+	if kind != "Sum" {
+		mp := g.arg("mean")
+		for h := range mean {
+			g.VMOVUPS(off(mp, h*g.bytes()), mean[h])
+		}
+	}
+	var dy reg.GPVirtual
+	if kind == "Product" {
+		dy = g.arg("dy")
+		ip := g.arg("inv")
+		for h := range inv {
+			g.VMOVUPS(off(ip, h*g.bytes()), inv[h])
+		}
+	}
+	g.Label("loop")
+	for h := range acc {
+		d := h * g.bytes()
+		if kind == "Sum" {
+			g.VADDPS(off(x, d), acc[h], acc[h])
+			continue
+		}
+		v := g.vec()
+		g.VMOVUPS(off(x, d), v)
+		g.VSUBPS(mean[h], v, v)
+		if kind == "Product" {
+			g.VMULPS(inv[h], v, v)
+			g.VMULPS(off(dy, d), v, v)
+		} else {
+			g.VMULPS(v, v, v)
+		}
+		g.VADDPS(v, acc[h], acc[h])
+	}
+	g.ADDQ(stride, x)
+	if kind == "Product" {
+		g.ADDQ(stride, dy)
+	}
+	g.DECQ(rows)
+	g.JNZ(operand.LabelRef("loop"))
+	for h := range acc {
+		g.VMOVUPS(acc[h], off(lane, h*g.bytes()))
+	}
+	g.end()
+}

@@ -22,14 +22,7 @@ func BatchMean(mean []float32, sums []float64, n int) {
 // SumSquaredDeviations writes dst[c] = sum of (x[r,c]-mean[c])^2, one shard's
 // part.
 func SumSquaredDeviations(dst []float64, x, mean []float32, channels int) {
-	mean = mean[:channels]
-	eachColumnBlock(dst, len(x), channels, func(lane []float32, at int) {
-		mu := mean[at%channels:][:len(lane)]
-		for c, v := range x[at:][:len(lane)] {
-			d := v - mu[c]
-			lane[c] += float32(d * d)
-		}
-	})
+	active.columnSums(dst, termSquare, &columnArgs{x: x, mean: mean[:channels]}, channels)
 }
 
 // BatchInvStd turns sums of squared deviations over n rows into the biased
@@ -83,15 +76,8 @@ func Normalize(y, x, mean, invStd, gamma, beta []float32, channels int) {
 // dbeta[c] = sum dy, where xhat = (x-mean)*invStd.
 func NormalizeGradSums(dgamma, dbeta []float64, dy, x, mean, invStd []float32, channels int) {
 	dy = dy[:len(x)]
-	mean, invStd = mean[:channels], invStd[:channels]
-	SumColumns(dbeta, dy, channels)
-	eachColumnBlock(dgamma, len(x), channels, func(lane []float32, at int) {
-		c0 := at % channels
-		mu, is, g := mean[c0:][:len(lane)], invStd[c0:][:len(lane)], dy[at:][:len(lane)]
-		for c, v := range x[at:][:len(lane)] {
-			lane[c] += float32(g[c] * float32((v-mu[c])*is[c]))
-		}
-	})
+	active.columnSums(dbeta, termSum, &columnArgs{x: dy}, channels)
+	active.columnSums(dgamma, termProduct, &columnArgs{x: x, mean: mean[:channels], dy: dy, inv: invStd[:channels]}, channels)
 }
 
 // NormalizeGrad writes the gradient of x when mean and variance are the

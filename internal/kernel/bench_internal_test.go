@@ -112,3 +112,58 @@ func BenchmarkConv(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkElementwise(b *testing.B) {
+	benchEachTier(b, func(b *testing.B, kern *isa) {
+		const n, channels = 1 << 16, 64
+		x, y, z, u := make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
+		acc, codes, arg, mask := make([]int32, n), make([]uint8, n), make([]uint8, n), make([]uint8, n/8)
+		s8, bias, m := make([]int8, n), make([]int32, channels), make([]float32, channels)
+		randomF32(newRand(1), x, false)
+		randomF32(newRand(2), y, false)
+		for i := range acc {
+			acc[i] = int32(i*7919%60000) - 30000
+		}
+		fill(m, 0.005)
+		sums := make([]float64, channels)
+		g := PoolGeom{H: 32, W: 32, C: channels, KH: 2, KW: 2, StrideH: 2, StrideW: 2}
+		for _, f := range []struct {
+			name string
+			run  func()
+		}{
+			{"requant", func() { kern.requantRows(codes, acc, bias, m, 128, 0, 255, channels) }},
+			{"requant train", func() { kern.requantTrain(codes, mask, acc, bias, m, 128, 0, 255, true, channels) }},
+			{"scale rows", func() { kern.scaleRows(z, acc, bias, m, channels) }},
+			{"quantize u8", func() { kern.quantizeU8(codes, mask, x, 0.01, 128, 0, 255) }},
+			{"quantize s8", func() { kern.quantizeS8(s8, mask, x, m, -127, 127) }},
+			{"fake-quant", func() { kern.fakeQuant(z, mask, x, 0.01, 128, 0, 255) }},
+			{"fake-quant channels", func() { kern.fakeQuantChannels(z, mask, x, m, -127, 127) }},
+			{"mask gradient", func() { kern.maskGrad(z, x, mask) }},
+			{"relu", func() { kern.relu(z, x) }},
+			{"relu gradient", func() { kern.reluGrad(z, x, y) }},
+			{"bias", func() { kern.addBias(z, x, m, channels) }},
+			{"adam", func() { kern.adam(x, y, z, u, nil, 10, AdamConfig{LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}) }},
+			{"max-pool f32", func() { kern.maxPoolF32(z, arg, x, 1, g) }},
+			{"max-pool u8", func() { kern.maxPoolU8(codes, arg, codes, 1, g) }},
+			{"max-pool gradient", func() { MaxPoolGrad(z, y, arg, 1, g) }},
+			{"abs max channels", func() { kern.absMaxChannels(y, x, channels) }},
+			{"min max", func() { kern.minMax(x) }},
+			{"column sums", func() { kern.columnSums(sums, termSum, &columnArgs{x: x}, channels) }},
+			{"normalize", func() { Normalize(z, x, m, m, m, m, channels) }},
+			{"normalize gradient", func() { NormalizeGrad(z, y, x, m, m, m, sums, sums, n, channels) }},
+			{"sum of squares", func() { SumSquares(x) }},
+			{"dequantize", func() { DequantizeU8(z, codes, m[:1], 3) }},
+			{"pack", func() { kern.packS8(new(PackedS8), s8, n/256, 256) }},
+			{"im2col u8 3x3x1", func() {
+				im2col(codes, 12, codes, 3, ConvGeom{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 1, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1})
+			}},
+		} {
+			b.Run(f.name, func(b *testing.B) {
+				b.SetBytes(4 * n)
+				for range b.N {
+					f.run()
+				}
+			})
+		}
+	})
+}

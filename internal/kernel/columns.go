@@ -15,11 +15,66 @@ const columnChunk = 64
 // SumColumns writes dst[c] = sum of x[r,c] over the rows of x. It is one
 // shard's part: Combine joins the parts.
 func SumColumns(dst []float64, x []float32, channels int) {
-	eachColumnBlock(dst, len(x), channels, func(lane []float32, at int) {
-		for c, v := range x[at:][:len(lane)] {
-			lane[c] += v
+	active.columnSums(dst, termSum, &columnArgs{x: x}, channels)
+}
+
+// columnTerm is what a sum over rows adds.
+type columnTerm uint8
+
+const (
+	termSum     columnTerm = iota // x
+	termSquare                    // (x-mean)^2
+	termProduct                   // dy*((x-mean)*inv)
+)
+
+// columnArgs are the operands of a sum over rows.
+type columnArgs struct{ x, mean, dy, inv []float32 }
+
+func (t *isa) columnSums(dst []float64, term columnTerm, a *columnArgs, channels int) {
+	r := rows(len(a.x), channels)
+	dst = dst[:channels]
+	clear(dst)
+	var lanes [columnChunk]float32
+	for r0 := 0; r0 < r; r0 += columnBlock {
+		r1 := min(r0+columnBlock, r)
+		for c0 := 0; c0 < channels; c0 += columnChunk {
+			lane := lanes[:min(columnChunk, channels-c0)]
+			clear(lane)
+			done := t.columnVec(lane, term, a, r0, r1, c0, channels)
+			addRows(lane[done:], term, a, r0, r1, c0+done, channels)
+			for c, v := range lane {
+				dst[c0+c] += float64(v)
+			}
 		}
-	})
+	}
+}
+
+// addRows is the definition of a block's sum: rows in order, columns from c0.
+func addRows(lane []float32, term columnTerm, a *columnArgs, r0, r1, c0, channels int) {
+	if len(lane) == 0 {
+		return
+	}
+	for i := r0; i < r1; i++ {
+		at := i*channels + c0
+		x := a.x[at:][:len(lane)]
+		switch term {
+		case termSum:
+			for c, v := range x {
+				lane[c] += v
+			}
+		case termSquare:
+			mu := a.mean[c0:][:len(lane)]
+			for c, v := range x {
+				d := v - mu[c]
+				lane[c] += float32(d * d)
+			}
+		case termProduct:
+			mu, is, g := a.mean[c0:][:len(lane)], a.inv[c0:][:len(lane)], a.dy[at:][:len(lane)]
+			for c, v := range x {
+				lane[c] += float32(g[c] * float32((v-mu[c])*is[c]))
+			}
+		}
+	}
 }
 
 // Combine adds the partial results of shards, parts[s*n+c], into dst[c] in the

@@ -42,7 +42,8 @@ func Axpy(dst, x []float32, f float32) {
 
 func (t *isa) relu(y, x []float32) {
 	y = y[:len(x)]
-	for i, v := range x {
+	for i := t.reluVec(y, x); i < len(x); i++ {
+		v := x[i]
 		if v <= 0 {
 			v = 0
 		}
@@ -52,8 +53,8 @@ func (t *isa) relu(y, x []float32) {
 
 func (t *isa) reluGrad(dx, dy, y []float32) {
 	dx, dy = dx[:len(y)], dy[:len(y)]
-	for i, v := range y {
-		if v > 0 {
+	for i := t.reluGradVec(dx, dy, y); i < len(y); i++ {
+		if y[i] > 0 {
 			dx[i] = dy[i]
 		} else {
 			dx[i] = 0
@@ -62,12 +63,13 @@ func (t *isa) reluGrad(dx, dy, y []float32) {
 }
 
 func (t *isa) addBias(y, x, bias []float32, channels int) {
-	r := rows(len(x), channels)
+	rows(len(x), channels)
 	y, bias = y[:len(x)], bias[:channels]
-	for i := range r {
-		out := y[i*channels:][:channels]
-		for c, v := range x[i*channels:][:channels] {
-			out[c] = v + bias[c]
+	done := t.addBiasVec(y, x, bias)
+	for i, c := done, done%channels; i < len(x); i++ {
+		y[i] = x[i] + bias[c]
+		if c++; c == channels {
+			c = 0
 		}
 	}
 }

@@ -26,6 +26,25 @@ func AbsMaxChannels(dst, x []float32, channels int) (nan int) {
 }
 
 func (t *isa) minMax(x []float32) (lo, hi float32, nan int) {
+	if len(x) > 0 && x[0] == x[0] {
+		lo, hi = x[0], x[0]
+		done, seen := t.minMaxVec(x, &lo, &hi)
+		if !seen {
+			tailLo, tailHi, tailNaN := minMaxGeneric(x[done:])
+			if tailNaN >= 0 {
+				tailNaN += done
+			}
+			if done < len(x) {
+				lo, hi = min(lo, tailLo), max(hi, tailHi)
+			}
+			return lo + 0, hi + 0, tailNaN
+		}
+	}
+	return minMaxGeneric(x) // of the first rung: there is a NaN to find
+}
+
+// minMaxGeneric is the definition of MinMax.
+func minMaxGeneric(x []float32) (lo, hi float32, nan int) {
 	nan = -1
 	seen := false
 	for i, v := range x {
@@ -72,19 +91,26 @@ func (t *isa) minMaxChannels(lo, hi, x []float32, channels int) (nan int) {
 }
 
 func (t *isa) absMaxChannels(dst, x []float32, channels int) (nan int) {
-	nan = -1
 	r := rows(len(x), channels)
 	dst = dst[:channels]
 	clear(dst)
+	done, seen := t.absMaxVec(dst, x, r, channels)
+	nan = -1
+	if seen {
+		nan = firstNaN(x)
+	}
+	if done == channels {
+		return nan
+	}
 	for i := range r {
-		for c, v := range x[i*channels:][:channels] {
+		for c, v := range x[i*channels+done : (i+1)*channels] {
 			if v < 0 {
 				v = -v
 			}
-			if v > dst[c] {
-				dst[c] = v
-			} else if v != v && nan < 0 {
-				nan = i*channels + c
+			if v > dst[done+c] {
+				dst[done+c] = v
+			} else if at := i*channels + done + c; v != v && (nan < 0 || at < nan) {
+				nan = at
 			}
 		}
 	}

@@ -60,7 +60,8 @@ func Adam(p, g, m, v, vmax []float32, step int, c AdamConfig) {
 	active.adam(p, g, m, v, vmax, step, c)
 }
 
-// adamFactors are the constants of one step in float32.
+// adamFactors are the constants of one step in float32, in the order in which
+// the assembly reads them.
 type adamFactors struct {
 	b1, b1c, b2, b2c, size, root, eps float32 // size = lr/(1-b1^t), root = sqrt(1-b2^t)
 	decay, keep                       float32 // coupled decay; 1 - lr*decay when decoupled
@@ -103,10 +104,13 @@ func (t *isa) adam(p, g, m, v, vmax []float32, step int, c AdamConfig) {
 		vmax = vmax[:len(p)]
 	} else {
 		vmax = nil
+		done := t.adamVec(p, g, m, v, &f)
+		p, g, m, v = p[done:], g[done:], m[done:], v[done:]
 	}
 	adamGeneric(p, g, m, v, vmax, &f)
 }
 
+// adamGeneric is the definition of Adam; a nil vmax means no AMSGrad.
 func adamGeneric(p, g, m, v, vmax []float32, f *adamFactors) {
 	for i, pi := range p {
 		pi *= f.keep

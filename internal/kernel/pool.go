@@ -93,7 +93,14 @@ func (t *isa) maxPoolF32(y []float32, arg []uint8, x []float32, n int, g PoolGeo
 	if arg != nil {
 		arg = arg[:len(y)]
 	}
-	pool(y, arg, x, n, g, t.maxCellsF32)
+	eachWindow(n, g, func(at, first, last int, w *window) {
+		out, a := y[at:][:g.C], arg
+		if a != nil {
+			a = a[at:][:g.C]
+		}
+		done := t.poolVecF32(out, a, x[first:last], w)
+		maxCells(out, a, x[first:last], w, done)
+	})
 }
 
 func (t *isa) maxPoolU8(y []uint8, arg []uint8, x []uint8, n int, g PoolGeom) {
@@ -101,7 +108,14 @@ func (t *isa) maxPoolU8(y []uint8, arg []uint8, x []uint8, n int, g PoolGeom) {
 	if arg != nil {
 		arg = arg[:len(y)]
 	}
-	pool(y, arg, x, n, g, t.maxCellsU8)
+	eachWindow(n, g, func(at, first, last int, w *window) {
+		out, a := y[at:][:g.C], arg
+		if a != nil {
+			a = a[at:][:g.C]
+		}
+		done := t.poolVecU8(out, a, x[first:last], w)
+		maxCells(out, a, x[first:last], w, done)
+	})
 }
 
 // window is the part of a pooling window inside its image: rows x cols cells,
@@ -109,11 +123,12 @@ func (t *isa) maxPoolU8(y []uint8, arg []uint8, x []uint8, n int, g PoolGeom) {
 // first of the window, whose rows are width cells.
 type window struct{ rows, cols, rowStep, first, width int }
 
-// pool runs cells, the maximum over one window for all channels, over the
-// windows of n images.
-func pool[T any](y []T, arg []uint8, x []T, n int, g PoolGeom, cells func(y []T, arg []uint8, x []T, w window)) {
+// eachWindow calls f for every window of n images: where its channels begin in
+// the output, where its cells begin and end in the input, and its cells.
+func eachWindow(n int, g PoolGeom, f func(at, first, last int, w *window)) {
 	in, outH, outW := g.inSize(), g.OutH(), g.OutW()
 	at := 0
+	w := window{rowStep: g.W * g.C, width: g.KW}
 	for i := range n {
 		for oy := range outH {
 			y0 := oy*g.StrideH - g.PadTop
@@ -121,56 +136,31 @@ func pool[T any](y []T, arg []uint8, x []T, n int, g PoolGeom, cells func(y []T,
 			for ox := range outW {
 				x0 := ox*g.StrideW - g.PadLeft
 				xLo, xHi := taps(x0, 1, g.KW, g.W)
-				var a []uint8
-				if arg != nil {
-					a = arg[at:][:g.C]
-				}
-				w := window{rows: yHi - yLo, cols: xHi - xLo, rowStep: g.W * g.C, first: yLo*g.KW + xLo, width: g.KW}
+				w.rows, w.cols, w.first = yHi-yLo, xHi-xLo, yLo*g.KW+xLo
 				first := i*in + ((y0+yLo)*g.W+x0+xLo)*g.C
-				last := first + (w.rows-1)*w.rowStep + w.cols*g.C
-				cells(y[at:][:g.C], a, x[first:last], w)
+				f(at, first, first+(w.rows-1)*w.rowStep+w.cols*g.C, &w)
 				at += g.C
 			}
 		}
 	}
 }
 
-func (t *isa) maxCellsF32(y []float32, arg []uint8, x []float32, w window) {
-	copy(y, x)
-	for i := range arg {
-		arg[i] = uint8(w.first)
+// maxCells is the definition of a window's maximum, for channels from from on.
+// A NaN is not equal to itself, which no code is.
+func maxCells[T float32 | uint8](y []T, arg []uint8, x []T, w *window, from int) {
+	if from == len(y) {
+		return
+	}
+	copy(y[from:], x[from:])
+	if arg != nil {
+		fill(arg[from:], uint8(w.first))
 	}
 	for r := range w.rows {
 		for k := range w.cols {
-			if r+k == 0 {
-				continue
-			}
 			place := uint8(w.first + r*w.width + k)
-			for c, v := range x[r*w.rowStep+k*len(y):][:len(y)] {
-				if v > y[c] || v != v && y[c] == y[c] {
-					y[c] = v
-					if arg != nil {
-						arg[c] = place
-					}
-				}
-			}
-		}
-	}
-}
-
-func (t *isa) maxCellsU8(y []uint8, arg []uint8, x []uint8, w window) {
-	copy(y, x)
-	for i := range arg {
-		arg[i] = uint8(w.first)
-	}
-	for r := range w.rows {
-		for k := range w.cols {
-			if r+k == 0 {
-				continue
-			}
-			place := uint8(w.first + r*w.width + k)
-			for c, v := range x[r*w.rowStep+k*len(y):][:len(y)] {
-				if v > y[c] {
+			cell := x[r*w.rowStep+k*len(y):][:len(y)]
+			for c := from; c < len(y); c++ {
+				if v := cell[c]; v > y[c] || v != v && y[c] == y[c] {
 					y[c] = v
 					if arg != nil {
 						arg[c] = place

@@ -3,3 +3,20 @@
 //go:build amd64
 
 package kernel
+
+// maxCellsF32Y computes the maximum of one pooling window and its place; see maxCells.
+// Distances are in bytes; arg moves by argStep for sixteen channels.
+//
+//go:noescape
+func maxCellsF32Y(y *float32, arg *uint8, x *float32, channels int, rows int, cols int, rowStep int, pitch int, first int, width int, argStep int)
+
+// maxCellsF32Z computes the maximum of one pooling window and its place; see maxCells.
+// Distances are in bytes; arg moves by argStep for sixteen channels.
+//
+//go:noescape
+func maxCellsF32Z(y *float32, arg *uint8, x *float32, channels int, rows int, cols int, rowStep int, pitch int, first int, width int, argStep int)
+
+// maxCellsU8 is maxCellsF32 for codes. It needs AVX2.
+//
+//go:noescape
+func maxCellsU8(y *uint8, arg *uint8, x *uint8, channels int, rows int, cols int, rowStep int, pitch int, first int, width int, argStep int)

@@ -40,8 +40,13 @@ func FakeQuantChannels(dst []float32, mask []uint8, x, scale []float32, lo, hi i
 
 // MaskGrad writes dx = dy where the mask bit is set, else 0. dx may be dy.
 func MaskGrad(dx, dy []float32, mask []uint8) {
+	active.maskGrad(dx, dy, mask)
+}
+
+func (t *isa) maskGrad(dx, dy []float32, mask []uint8) {
 	dx, mask = dx[:len(dy)], mask[:MaskLen(len(dy))]
-	for i, v := range dy {
+	for i := t.maskGradVec(dx, dy, mask); i < len(dy); i++ {
+		v := dy[i]
 		if mask[i>>3]>>(i&7)&1 == 0 {
 			v = 0
 		}
@@ -157,25 +162,21 @@ func round(x, scale, lo, hi float32) (q float32, in bool) {
 	return q, true
 }
 
-// eachRounded runs put over the rounded elements of x, one scale per channel,
-// and keeps mask and the index of the first NaN.
-func eachRounded(mask []uint8, x, scale []float32, lo, hi int32, put func(i int, q, s float32)) (nan int) {
-	nan = -1
-	if mask != nil {
-		mask = mask[:MaskLen(len(x))]
-	}
+// eachRounded runs put over the rounded elements of x from element from on, a
+// multiple of sixteen, with one scale per channel. It completes mask and
+// returns the index of the first NaN, nan when that is not -1.
+func eachRounded(mask []uint8, x, scale []float32, lo, hi float32, from, nan int, put func(i int, q, s float32)) int {
 	m := maskBits{mask: mask}
-	flo, fhi := float32(lo), float32(hi)
-	channels := len(scale)
-	for r := range rows(len(x), channels) {
-		for c, s := range scale {
-			i := r*channels + c
-			q, in := round(x[i], s, flo, fhi)
-			if x[i] != x[i] && nan < 0 {
-				nan = i
-			}
-			put(i, q, s)
-			m.put(i, in)
+	for i, c := from, from%len(scale); i < len(x); i++ {
+		s := scale[c]
+		q, in := round(x[i], s, lo, hi)
+		if x[i] != x[i] && nan < 0 {
+			nan = i
+		}
+		put(i, q, s)
+		m.put(i, in)
+		if c++; c == len(scale) {
+			c = 0
 		}
 	}
 	if len(x)&7 != 0 {
@@ -184,24 +185,48 @@ func eachRounded(mask []uint8, x, scale []float32, lo, hi int32, put func(i int,
 	return nan
 }
 
+func firstNaN(x []float32) int {
+	for i, v := range x {
+		if v != v {
+			return i
+		}
+	}
+	return -1
+}
+
+// maskFor returns mask cut to n elements; nil stays nil.
+func maskFor(mask []uint8, n int) []uint8 {
+	if mask == nil {
+		return nil
+	}
+	return mask[:MaskLen(n)]
+}
+
 func (t *isa) quantizeU8(dst []uint8, mask []uint8, x []float32, scale float32, zero, lo, hi int32) int {
-	dst = dst[:len(x)]
-	return eachRounded(mask, x, []float32{scale}, lo-zero, hi-zero, func(i int, q, _ float32) {
+	dst, mask = dst[:len(x)], maskFor(mask, len(x))
+	flo, fhi := float32(lo-zero), float32(hi-zero)
+	done, nan := t.quantizeU8Vec(dst, mask, x, scale, zero, flo, fhi)
+	one := [1]float32{scale}
+	return eachRounded(mask, x, one[:], flo, fhi, done, nan, func(i int, q, _ float32) {
 		dst[i] = uint8(int32(q) + zero)
 	})
 }
 
 func (t *isa) quantizeS8(dst []int8, mask []uint8, x, scale []float32, lo, hi int32) int {
-	dst = dst[:len(x)]
-	return eachRounded(mask, x, scale, lo, hi, func(i int, q, _ float32) { dst[i] = int8(q) })
+	rows(len(x), len(scale))
+	dst, mask = dst[:len(x)], maskFor(mask, len(x))
+	done, nan := t.quantizeS8Vec(dst, mask, x, scale, float32(lo), float32(hi))
+	return eachRounded(mask, x, scale, float32(lo), float32(hi), done, nan, func(i int, q, _ float32) { dst[i] = int8(q) })
 }
 
 func (t *isa) fakeQuant(dst []float32, mask []uint8, x []float32, scale float32, zero, lo, hi int32) int {
-	dst = dst[:len(x)]
-	return eachRounded(mask, x, []float32{scale}, lo-zero, hi-zero, func(i int, q, s float32) { dst[i] = q * s })
+	one := [1]float32{scale}
+	return t.fakeQuantChannels(dst, mask, x, one[:], lo-zero, hi-zero)
 }
 
 func (t *isa) fakeQuantChannels(dst []float32, mask []uint8, x, scale []float32, lo, hi int32) int {
-	dst = dst[:len(x)]
-	return eachRounded(mask, x, scale, lo, hi, func(i int, q, s float32) { dst[i] = q * s })
+	rows(len(x), len(scale))
+	dst, mask = dst[:len(x)], maskFor(mask, len(x))
+	done, nan := t.quantizeF32Vec(dst, mask, x, scale, float32(lo), float32(hi))
+	return eachRounded(mask, x, scale, float32(lo), float32(hi), done, nan, func(i int, q, s float32) { dst[i] = q * s })
 }

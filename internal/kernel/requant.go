@@ -43,85 +43,87 @@ func rows(n, channels int) int {
 }
 
 func (t *isa) requantRows(dst []uint8, acc []int32, bias []int32, m []float32, zero, lo, hi int32, channels int) {
-	r := rows(len(acc), channels)
+	rows(len(acc), channels)
 	dst, m = dst[:len(acc)], m[:channels]
 	if bias != nil {
 		bias = bias[:channels]
 	}
-	requantGeneric(dst, acc, bias, m, zero, lo, hi, r, channels)
+	done := t.requantVec(dst, acc, bias, m, zero, lo, hi)
+	requantGeneric(dst, acc, bias, m, zero, lo, hi, done)
 }
 
-func requantGeneric(dst []uint8, acc, bias []int32, m []float32, zero, lo, hi int32, r, channels int) {
+// requantGeneric is the definition of RequantRows, from element from on.
+func requantGeneric(dst []uint8, acc, bias []int32, m []float32, zero, lo, hi int32, from int) {
 	flo, fhi := float32(lo-zero), float32(hi-zero)
-	for i := range r {
-		out := dst[i*channels:][:channels]
-		for c, v := range acc[i*channels:][:channels] {
-			if bias != nil {
-				v += bias[c]
-			}
-			t := float32(v) * m[c]
-			if t < flo {
-				t = flo
-			}
-			if t > fhi {
-				t = fhi
-			}
-			out[c] = uint8(int32(t+roundMagic-roundMagic) + zero)
+	for i, c := from, from%len(m); i < len(acc); i++ {
+		v := acc[i]
+		if bias != nil {
+			v += bias[c]
+		}
+		t := float32(v) * m[c]
+		if t < flo {
+			t = flo
+		}
+		if t > fhi {
+			t = fhi
+		}
+		dst[i] = uint8(int32(t+roundMagic-roundMagic) + zero)
+		if c++; c == len(m) {
+			c = 0
 		}
 	}
 }
 
 func (t *isa) requantTrain(dst []uint8, mask []uint8, acc []int32, bias []int32, m []float32, zero, lo, hi int32, relu bool, channels int) RequantStats {
-	r := rows(len(acc), channels)
+	rows(len(acc), channels)
 	dst, m, mask = dst[:len(acc)], m[:channels], mask[:MaskLen(len(acc))]
 	if bias != nil {
 		bias = bias[:channels]
 	}
-	return requantTrainGeneric(dst, mask, acc, bias, m, zero, lo, hi, relu, r, channels)
+	if len(acc) == 0 {
+		return RequantStats{}
+	}
+	first := acc[0]
+	if bias != nil {
+		first += bias[0]
+	}
+	t0 := float32(first) * m[0]
+	st := RequantStats{t0, t0}
+	done := t.requantTrainVec(dst, mask, acc, bias, m, zero, lo, hi, relu, &st)
+	requantTrainGeneric(dst, mask, acc, bias, m, zero, lo, hi, relu, &st, done)
+	return RequantStats{st.Min + 0, st.Max + 0} // -0 + 0 is 0
 }
 
-func requantTrainGeneric(dst, mask []uint8, acc, bias []int32, m []float32, zero, lo, hi int32, relu bool, r, channels int) RequantStats {
+// requantTrainGeneric is the definition of RequantTrain, from element from on,
+// a multiple of eight.
+func requantTrainGeneric(dst, mask []uint8, acc, bias []int32, m []float32, zero, lo, hi int32, relu bool, st *RequantStats, from int) {
 	flo, fhi := float32(lo-zero), float32(hi-zero)
-	var st RequantStats
 	var bits uint8
-	at := 0
-	for i := range r {
-		for c := range channels {
-			v := acc[at]
-			if bias != nil {
-				v += bias[c]
-			}
-			t := float32(v) * m[c]
-			if at == 0 {
-				st = RequantStats{t, t}
-			}
-			if t < st.Min {
-				st.Min = t
-			}
-			if t > st.Max {
-				st.Max = t
-			}
-			q := rintClamped(t, flo, fhi)
-			if q >= flo && q <= fhi && (!relu || t > 0) {
-				bits |= 1 << (at & 7)
-			}
-			if q < flo {
-				q = flo
-			}
-			if q > fhi {
-				q = fhi
-			}
-			dst[i*channels+c] = uint8(int32(q) + zero)
-			if at&7 == 7 {
-				mask[at>>3], bits = bits, 0
-			}
-			at++
+	for i, c := from, from%len(m); i < len(acc); i++ {
+		v := acc[i]
+		if bias != nil {
+			v += bias[c]
+		}
+		t := float32(v) * m[c]
+		st.Min, st.Max = min(st.Min, t), max(st.Max, t)
+		q := rintClamped(t, flo, fhi)
+		if q >= flo && q <= fhi && (!relu || t > 0) {
+			bits |= 1 << (i & 7)
+		}
+		if q < flo {
+			q = flo
+		}
+		if q > fhi {
+			q = fhi
+		}
+		dst[i] = uint8(int32(q) + zero)
+		if i&7 == 7 || i == len(acc)-1 {
+			mask[i>>3], bits = bits, 0
+		}
+		if c++; c == len(m) {
+			c = 0
 		}
 	}
-	if at&7 != 0 {
-		mask[at>>3] = bits
-	}
-	return st
 }
 
 // rintClamped rounds t to an integer, halves to even, where that integer can
@@ -138,18 +140,20 @@ func rintClamped(t, lo, hi float32) float32 {
 }
 
 func (t *isa) scaleRows(dst []float32, acc, bias []int32, m []float32, channels int) {
-	r := rows(len(acc), channels)
+	rows(len(acc), channels)
 	dst, m = dst[:len(acc)], m[:channels]
 	if bias != nil {
 		bias = bias[:channels]
 	}
-	for i := range r {
-		out := dst[i*channels:][:channels]
-		for c, v := range acc[i*channels:][:channels] {
-			if bias != nil {
-				v += bias[c]
-			}
-			out[c] = float32(v) * m[c]
+	done := t.scaleRowsVec(dst, acc, bias, m)
+	for i, c := done, done%channels; i < len(acc); i++ {
+		v := acc[i]
+		if bias != nil {
+			v += bias[c]
+		}
+		dst[i] = float32(v) * m[c]
+		if c++; c == channels {
+			c = 0
 		}
 	}
 }

@@ -3,3 +3,181 @@
 //go:build amd64
 
 package kernel
+
+// requantY computes dst = rint(clamp(float32(acc+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func requantY(dst *uint8, acc *int32, bias *int32, m *float32, n int, period int, biasMask int, lo float32, hi float32, zero int32)
+
+// requantTrainY is requant that also stores mask bits, lo <= rint(t) <= hi and t > above,
+// and widens stats: sixteen running minima, then sixteen maxima of t.
+//
+//go:noescape
+func requantTrainY(dst *uint8, mask *uint8, acc *int32, bias *int32, m *float32, stats *float32, n int, period int, biasMask int, lo float32, hi float32, above float32, zero int32)
+
+// scaleRowsY computes dst = float32(acc+bias)*m.
+//
+//go:noescape
+func scaleRowsY(dst *float32, acc *int32, bias *int32, m *float32, n int, period int, biasMask int)
+
+// addBiasY computes y = x + bias.
+//
+//go:noescape
+func addBiasY(y *float32, x *float32, bias *float32, n int, period int)
+
+// reluY computes y = x where x > 0 or x is NaN, else 0.
+//
+//go:noescape
+func reluY(y *float32, x *float32, n int)
+
+// reluGradY computes dx = dy where y > 0, else 0.
+//
+//go:noescape
+func reluGradY(dx *float32, dy *float32, y *float32, n int)
+
+// quantizeF32Y rounds x/scale to integers between lo and hi, 0 for NaN; see round.
+// mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
+// NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
+//
+//go:noescape
+func quantizeF32Y(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
+
+// quantizeU8Y rounds x/scale to integers between lo and hi, 0 for NaN; see round.
+// mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
+// NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
+//
+//go:noescape
+func quantizeU8Y(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
+
+// quantizeS8Y rounds x/scale to integers between lo and hi, 0 for NaN; see round.
+// mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
+// NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
+//
+//go:noescape
+func quantizeS8Y(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
+
+// maskGradY computes dx = dy where the mask bit is set, else 0.
+//
+//go:noescape
+func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
+
+// adamY is one step of Adam; see adamGeneric.
+//
+//go:noescape
+func adamY(p *float32, grad *float32, m *float32, v *float32, factors *float32, n int)
+
+// absMaxColumnsY writes the greatest magnitude in each of sixteen columns, rows stride bytes apart.
+// nan is not 0 when a column has a NaN.
+//
+//go:noescape
+func absMaxColumnsY(dst *float32, x *float32, rows int, stride int) (nan int)
+
+// minMaxY widens stats: sixteen running minima, then sixteen maxima of x.
+// nan is not 0 when x has a NaN, which is left out.
+//
+//go:noescape
+func minMaxY(stats *float32, x *float32, n int) (nan int)
+
+// columnSumY adds x to sixteen columns of lane, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func columnSumY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+
+// columnSquaredDeviationY adds (x-mean)^2 to sixteen columns of lane, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func columnSquaredDeviationY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+
+// columnProductY adds dy*((x-mean)*inv) to sixteen columns of lane, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func columnProductY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+
+// requantZ computes dst = rint(clamp(float32(acc+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func requantZ(dst *uint8, acc *int32, bias *int32, m *float32, n int, period int, biasMask int, lo float32, hi float32, zero int32)
+
+// requantTrainZ is requant that also stores mask bits, lo <= rint(t) <= hi and t > above,
+// and widens stats: sixteen running minima, then sixteen maxima of t.
+//
+//go:noescape
+func requantTrainZ(dst *uint8, mask *uint8, acc *int32, bias *int32, m *float32, stats *float32, n int, period int, biasMask int, lo float32, hi float32, above float32, zero int32)
+
+// scaleRowsZ computes dst = float32(acc+bias)*m.
+//
+//go:noescape
+func scaleRowsZ(dst *float32, acc *int32, bias *int32, m *float32, n int, period int, biasMask int)
+
+// addBiasZ computes y = x + bias.
+//
+//go:noescape
+func addBiasZ(y *float32, x *float32, bias *float32, n int, period int)
+
+// reluZ computes y = x where x > 0 or x is NaN, else 0.
+//
+//go:noescape
+func reluZ(y *float32, x *float32, n int)
+
+// reluGradZ computes dx = dy where y > 0, else 0.
+//
+//go:noescape
+func reluGradZ(dx *float32, dy *float32, y *float32, n int)
+
+// quantizeF32Z rounds x/scale to integers between lo and hi, 0 for NaN; see round.
+// mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
+// NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
+//
+//go:noescape
+func quantizeF32Z(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
+
+// quantizeU8Z rounds x/scale to integers between lo and hi, 0 for NaN; see round.
+// mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
+// NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
+//
+//go:noescape
+func quantizeU8Z(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
+
+// quantizeS8Z rounds x/scale to integers between lo and hi, 0 for NaN; see round.
+// mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
+// NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
+//
+//go:noescape
+func quantizeS8Z(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
+
+// maskGradZ computes dx = dy where the mask bit is set, else 0.
+//
+//go:noescape
+func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
+
+// adamZ is one step of Adam; see adamGeneric.
+//
+//go:noescape
+func adamZ(p *float32, grad *float32, m *float32, v *float32, factors *float32, n int)
+
+// absMaxColumnsZ writes the greatest magnitude in each of sixteen columns, rows stride bytes apart.
+// nan is not 0 when a column has a NaN.
+//
+//go:noescape
+func absMaxColumnsZ(dst *float32, x *float32, rows int, stride int) (nan int)
+
+// minMaxZ widens stats: sixteen running minima, then sixteen maxima of x.
+// nan is not 0 when x has a NaN, which is left out.
+//
+//go:noescape
+func minMaxZ(stats *float32, x *float32, n int) (nan int)
+
+// columnSumZ adds x to sixteen columns of lane, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func columnSumZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+
+// columnSquaredDeviationZ adds (x-mean)^2 to sixteen columns of lane, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func columnSquaredDeviationZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+
+// columnProductZ adds dy*((x-mean)*inv) to sixteen columns of lane, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func columnProductZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)

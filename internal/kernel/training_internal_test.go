@@ -200,6 +200,57 @@ func TestColumnSums(t *testing.T) {
 	}
 }
 
+func TestColumnSumsSameBitsInAllTiers(t *testing.T) {
+	gen := generic()
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, channels := range []int{1, 15, 16, 17, 64, 70, 144} {
+			for _, r := range []int{0, 1, 32, 100} {
+				rng := newRand(uint64(r + channels))
+				x, dy := make([]float32, r*channels), make([]float32, r*channels)
+				mean, inv := make([]float32, channels), make([]float32, channels)
+				for _, v := range [][]float32{x, dy, mean, inv} {
+					randomF32(rng, v, false)
+				}
+				a := &columnArgs{x: x, mean: mean, dy: dy, inv: inv}
+				for term := termSum; term <= termProduct; term++ {
+					want := make([]float64, channels)
+					got := qtest.Guarded[float64](channels, 1)
+					gen.columnSums(want, term, a, channels)
+					kern.columnSums(got.Data, term, a, channels)
+					if err := errors.Join(qtest.Same("sums", got.Data, want), got.Check()); err != nil {
+						t.Fatalf("channels=%d rows=%d term %d: %v", channels, r, term, err)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestMaskGradSameBitsInAllTiers(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for i, n := range lengths {
+			r := newRand(uint64(n))
+			dy, mask := make([]float32, n), make([]uint8, MaskLen(n))
+			randomF32(r, dy, true)
+			randomCodes(r, mask)
+			dx := qtest.Guarded[float32](n, i)
+			kern.maskGrad(dx.Data, dy, mask)
+			for j, v := range dx.Data {
+				want := float32(0)
+				if mask[j/8]>>(j%8)&1 == 1 {
+					want = dy[j]
+				}
+				if math.Float32bits(v) != math.Float32bits(want) {
+					t.Fatalf("n=%d: dx[%d] = %v, want %v", n, j, v, want)
+				}
+			}
+			if err := dx.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // The gradient of batch norm with batch statistics, against finite
 // differences of its definition in float64.
 func TestBatchNormGradient(t *testing.T) {

@@ -1,0 +1,332 @@
+package kernel
+
+import (
+	"math"
+	"math/bits"
+
+	"github.com/narrow-ml/narrow/internal/cpu"
+)
+
+// noBias is the bias stream of kernels that have none.
+var noBias [vecLanes]int32
+
+// biasStream returns the bias stream, which must be as long as m's, and the
+// mask its offset is taken with.
+func biasStream(buf *[stretchLen]int32, bias []int32) (b *int32, mask int) {
+	if bias == nil {
+		return &noBias[0], 0
+	}
+	return &stretch(buf, bias)[0], -1
+}
+
+func (t *isa) requantVec(dst []uint8, acc, bias []int32, m []float32, zero, lo, hi int32) int {
+	n := len(acc) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var mBuf [stretchLen]float32
+	var bBuf [stretchLen]int32
+	ms := stretch(&mBuf, m)
+	if ms == nil {
+		return 0
+	}
+	b, mask := biasStream(&bBuf, bias)
+	if t.tier == cpu.AVX512VNNI {
+		requantZ(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask, float32(lo-zero), float32(hi-zero), zero)
+	} else {
+		requantY(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask, float32(lo-zero), float32(hi-zero), zero)
+	}
+	return n
+}
+
+func (t *isa) requantTrainVec(dst, mask []uint8, acc, bias []int32, m []float32, zero, lo, hi int32, relu bool, st *RequantStats) int {
+	n := len(acc) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var mBuf [stretchLen]float32
+	var bBuf [stretchLen]int32
+	ms := stretch(&mBuf, m)
+	if ms == nil {
+		return 0
+	}
+	b, biasMask := biasStream(&bBuf, bias)
+	above := float32(math.Inf(-1))
+	if relu {
+		above = 0
+	}
+	var stats [2 * vecLanes]float32
+	fill(stats[:vecLanes], st.Min)
+	fill(stats[vecLanes:], st.Max)
+	if t.tier == cpu.AVX512VNNI {
+		requantTrainZ(&dst[0], &mask[0], &acc[0], b, &ms[0], &stats[0], n, len(ms), biasMask, float32(lo-zero), float32(hi-zero), above, zero)
+	} else {
+		requantTrainY(&dst[0], &mask[0], &acc[0], b, &ms[0], &stats[0], n, len(ms), biasMask, float32(lo-zero), float32(hi-zero), above, zero)
+	}
+	for i := range vecLanes {
+		st.Min, st.Max = min(st.Min, stats[i]), max(st.Max, stats[vecLanes+i])
+	}
+	return n
+}
+
+func (t *isa) scaleRowsVec(dst []float32, acc, bias []int32, m []float32) int {
+	n := len(acc) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var mBuf [stretchLen]float32
+	var bBuf [stretchLen]int32
+	ms := stretch(&mBuf, m)
+	if ms == nil {
+		return 0
+	}
+	b, mask := biasStream(&bBuf, bias)
+	if t.tier == cpu.AVX512VNNI {
+		scaleRowsZ(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask)
+	} else {
+		scaleRowsY(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask)
+	}
+	return n
+}
+
+func (t *isa) addBiasVec(y, x, bias []float32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var buf [stretchLen]float32
+	b := stretch(&buf, bias)
+	if b == nil {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		addBiasZ(&y[0], &x[0], &b[0], n, len(b))
+	} else {
+		addBiasY(&y[0], &x[0], &b[0], n, len(b))
+	}
+	return n
+}
+
+func (t *isa) reluVec(y, x []float32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		reluZ(&y[0], &x[0], n)
+	} else {
+		reluY(&y[0], &x[0], n)
+	}
+	return n
+}
+
+func (t *isa) reluGradVec(dx, dy, y []float32) int {
+	n := len(y) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		reluGradZ(&dx[0], &dy[0], &y[0], n)
+	} else {
+		reluGradY(&dx[0], &dy[0], &y[0], n)
+	}
+	return n
+}
+
+func (t *isa) maskGradVec(dx, dy []float32, mask []uint8) int {
+	n := len(dy) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		maskGradZ(&dx[0], &dy[0], &mask[0], n)
+	} else {
+		maskGradY(&dx[0], &dy[0], &mask[0], n)
+	}
+	return n
+}
+
+func (t *isa) adamVec(p, g, m, v []float32, f *adamFactors) int {
+	n := len(p) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		adamZ(&p[0], &g[0], &m[0], &v[0], &f.b1, n)
+	} else {
+		adamY(&p[0], &g[0], &m[0], &v[0], &f.b1, n)
+	}
+	return n
+}
+
+// maskStream returns where mask bits go: a nil mask goes to sink, over and
+// over.
+func maskStream(sink *[2]uint8, mask []uint8) (m *uint8, step int) {
+	if mask == nil {
+		return &sink[0], 0
+	}
+	return &mask[0], 2
+}
+
+// nanIndex turns a quantizer's answer for n elements into the index of the
+// first NaN, or -1.
+func nanIndex(n, code int) int {
+	if code == 0 {
+		return -1
+	}
+	return n - code>>16 + bits.TrailingZeros16(uint16(code))
+}
+
+func (t *isa) quantizeF32Vec(dst []float32, mask []uint8, x, scale []float32, lo, hi float32) (n, nan int) {
+	n = len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0, -1
+	}
+	var buf [stretchLen]float32
+	var sink [2]uint8
+	s := stretch(&buf, scale)
+	if s == nil {
+		return 0, -1
+	}
+	m, step := maskStream(&sink, mask)
+	if t.tier == cpu.AVX512VNNI {
+		return n, nanIndex(n, quantizeF32Z(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
+	}
+	return n, nanIndex(n, quantizeF32Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
+}
+
+func (t *isa) quantizeU8Vec(dst, mask []uint8, x []float32, scale float32, zero int32, lo, hi float32) (n, nan int) {
+	n = len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0, -1
+	}
+	var s [vecLanes]float32
+	var sink [2]uint8
+	fill(s[:], scale)
+	m, step := maskStream(&sink, mask)
+	if t.tier == cpu.AVX512VNNI {
+		return n, nanIndex(n, quantizeU8Z(&dst[0], m, &x[0], &s[0], n, vecLanes, step, lo, hi, zero))
+	}
+	return n, nanIndex(n, quantizeU8Y(&dst[0], m, &x[0], &s[0], n, vecLanes, step, lo, hi, zero))
+}
+
+func (t *isa) quantizeS8Vec(dst []int8, mask []uint8, x, scale []float32, lo, hi float32) (n, nan int) {
+	n = len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0, -1
+	}
+	var buf [stretchLen]float32
+	var sink [2]uint8
+	s := stretch(&buf, scale)
+	if s == nil {
+		return 0, -1
+	}
+	m, step := maskStream(&sink, mask)
+	if t.tier == cpu.AVX512VNNI {
+		return n, nanIndex(n, quantizeS8Z(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
+	}
+	return n, nanIndex(n, quantizeS8Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
+}
+
+// absMaxVec does the leading columns and reports whether they hold a NaN.
+func (t *isa) absMaxVec(dst, x []float32, r, channels int) (done int, nan bool) {
+	if t.tier == cpu.Generic || r == 0 {
+		return 0, false
+	}
+	for ; done+vecLanes <= channels; done += vecLanes {
+		if t.tier == cpu.AVX512VNNI {
+			nan = absMaxColumnsZ(&dst[done], &x[done], r, 4*channels) != 0 || nan
+		} else {
+			nan = absMaxColumnsY(&dst[done], &x[done], r, 4*channels) != 0 || nan
+		}
+	}
+	return done, nan
+}
+
+// minMaxVec widens lo and hi by leading elements, NaN left out.
+func (t *isa) minMaxVec(x []float32, lo, hi *float32) (n int, nan bool) {
+	n = len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0, false
+	}
+	var stats [2 * vecLanes]float32
+	fill(stats[:vecLanes], *lo)
+	fill(stats[vecLanes:], *hi)
+	if t.tier == cpu.AVX512VNNI {
+		nan = minMaxZ(&stats[0], &x[0], n) != 0
+	} else {
+		nan = minMaxY(&stats[0], &x[0], n) != 0
+	}
+	for i := range vecLanes {
+		*lo, *hi = min(*lo, stats[i]), max(*hi, stats[vecLanes+i])
+	}
+	return n, nan
+}
+
+// columnVec adds rows [r0,r1) of the leading channels of a chunk to lane.
+func (t *isa) columnVec(lane []float32, term columnTerm, a *columnArgs, r0, r1, c0, channels int) (done int) {
+	if t.tier == cpu.Generic || r0 == r1 {
+		return 0
+	}
+	for ; done+vecLanes <= len(lane); done += vecLanes {
+		c := c0 + done
+		at := r0*channels + c
+		var mean, dy, inv *float32
+		if term != termSum {
+			mean = &a.mean[c]
+		}
+		if term == termProduct {
+			dy, inv = &a.dy[at], &a.inv[c]
+		}
+		rows, stride := r1-r0, 4*channels
+		wide := t.tier == cpu.AVX512VNNI
+		switch {
+		case term == termSum && wide:
+			columnSumZ(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
+		case term == termSum:
+			columnSumY(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
+		case term == termSquare && wide:
+			columnSquaredDeviationZ(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
+		case term == termSquare:
+			columnSquaredDeviationY(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
+		case wide:
+			columnProductZ(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
+		default:
+			columnProductY(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
+		}
+	}
+	return done
+}
+
+// poolVecF32 and poolVecU8 do the leading channels of one pooling window.
+func (t *isa) poolVecF32(y []float32, arg []uint8, x []float32, w *window) int {
+	n := len(y) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var sink [vecLanes]uint8
+	a, step := &sink[0], 0
+	if arg != nil {
+		a, step = &arg[0], vecLanes
+	}
+	if t.tier == cpu.AVX512VNNI {
+		maxCellsF32Z(&y[0], a, &x[0], n, w.rows, w.cols, 4*w.rowStep, 4*len(y), w.first, w.width, step)
+	} else {
+		maxCellsF32Y(&y[0], a, &x[0], n, w.rows, w.cols, 4*w.rowStep, 4*len(y), w.first, w.width, step)
+	}
+	return n
+}
+
+func (t *isa) poolVecU8(y, arg, x []uint8, w *window) int {
+	n := len(y) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var sink [vecLanes]uint8
+	a, step := &sink[0], 0
+	if arg != nil {
+		a, step = &arg[0], vecLanes
+	}
+	maxCellsU8(&y[0], a, &x[0], n, w.rows, w.cols, w.rowStep, len(y), w.first, w.width, step)
+	return n
+}

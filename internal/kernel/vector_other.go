@@ -1,0 +1,45 @@
+//go:build !amd64
+
+package kernel
+
+// No assembly for this architecture: the plain Go loops do everything.
+
+func (t *isa) requantVec([]uint8, []int32, []int32, []float32, int32, int32, int32) int { return 0 }
+
+func (t *isa) requantTrainVec([]uint8, []uint8, []int32, []int32, []float32, int32, int32, int32, bool, *RequantStats) int {
+	return 0
+}
+
+func (t *isa) scaleRowsVec([]float32, []int32, []int32, []float32) int { return 0 }
+
+func (t *isa) addBiasVec([]float32, []float32, []float32) int { return 0 }
+
+func (t *isa) reluVec([]float32, []float32) int { return 0 }
+
+func (t *isa) reluGradVec([]float32, []float32, []float32) int { return 0 }
+
+func (t *isa) maskGradVec([]float32, []float32, []uint8) int { return 0 }
+
+func (t *isa) adamVec([]float32, []float32, []float32, []float32, *adamFactors) int { return 0 }
+
+func (t *isa) quantizeF32Vec([]float32, []uint8, []float32, []float32, float32, float32) (int, int) {
+	return 0, -1
+}
+
+func (t *isa) quantizeU8Vec([]uint8, []uint8, []float32, float32, int32, float32, float32) (int, int) {
+	return 0, -1
+}
+
+func (t *isa) quantizeS8Vec([]int8, []uint8, []float32, []float32, float32, float32) (int, int) {
+	return 0, -1
+}
+
+func (t *isa) absMaxVec([]float32, []float32, int, int) (int, bool) { return 0, false }
+
+func (t *isa) minMaxVec([]float32, *float32, *float32) (int, bool) { return 0, false }
+
+func (t *isa) columnVec([]float32, columnTerm, *columnArgs, int, int, int, int) int { return 0 }
+
+func (t *isa) poolVecF32([]float32, []uint8, []float32, *window) int { return 0 }
+
+func (t *isa) poolVecU8([]uint8, []uint8, []uint8, *window) int { return 0 }
