@@ -109,6 +109,9 @@ func (n *Node) outShape(in Shape) (Shape, error) {
 	return nil, n.errorf("unknown operation")
 }
 
+// maxPoolCells bounds a pooling window: training remembers the place of each maximum in one byte.
+const maxPoolCells = 254
+
 // window is the number of positions of a window along one axis: floor((extent+pad-kernel)/stride) + 1.
 func (n *Node) window(axis, extent, before, after int) (int, error) {
 	k, s := n.Attr.Kernel[axis], n.Attr.Stride[axis]
@@ -117,6 +120,9 @@ func (n *Node) window(axis, extent, before, after int) (int, error) {
 	}
 	if n.Op == MaxPool && (before >= k || after >= k) {
 		return 0, n.errorf("padding %d,%d must be smaller than the window %d", before, after, k)
+	}
+	if cells := n.Attr.Kernel[0] * n.Attr.Kernel[1]; n.Op == MaxPool && cells > maxPoolCells {
+		return 0, n.errorf("a window of %d cells; max-pool supports at most %d", cells, maxPoolCells)
 	}
 	if extent+before+after < k {
 		return 0, n.errorf("kernel %d is larger than the padded input %d", k, extent+before+after)

@@ -146,6 +146,7 @@ func TestShapesRefuses(t *testing.T) {
 		{chain(img, with(conv("c", 4, 3, 1, 0), func(a *model.Attr) { a.Groups = 2 })), `net.yaml:3: conv "c": 3 input channels, 4 filters and 2 groups do not fit: both must be multiples of the groups`},
 		{chain(img, with(conv("c", 4, 3, 1, 0), func(a *model.Attr) { a.Groups = 3 })), `net.yaml:3: conv "c": 3 input channels, 4 filters and 3 groups do not fit: both must be multiples of the groups`},
 		{chain(img, pool("p", 2, 2, 2)), `net.yaml:3: maxpool "p": padding 2,2 must be smaller than the window 2`},
+		{chain(model.Shape{16, 16, 1}, pool("p", 16, 16, 0)), `net.yaml:3: maxpool "p": a window of 256 cells; max-pool supports at most 254`},
 		{chain(img, flatten("f"), dense("fc", 2), pool("p", 2, 2, 0)), `net.yaml:5: maxpool "p": input has shape [2]; it needs height, width and channels`},
 		{chain(img, conv("c", 2, 3, 1, 0), edit(norm("c", "n"), func(n *model.Node) { n.Attr.Eps = 0 })), `net.yaml:4: batchnorm "c": eps 0 must be positive and momentum 0.1 in (0, 1]`},
 		{chain(img, conv("c", 2, 3, 1, 0), edit(norm("c", "n"), func(n *model.Node) { n.Attr.Momentum = 1.5 })), `net.yaml:4: batchnorm "c": eps 1e-05 must be positive and momentum 1.5 in (0, 1]`},
