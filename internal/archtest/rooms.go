@@ -75,8 +75,8 @@ func Rooms() []Room {
 			Lives:   "FP32, PTQ and QAT compared: statistics, tables, report"},
 
 		{Path: "cmd/narrow", Level: 6,
-			Imports: []string{"configs", "datasets", "export", "export/onnx", "export/safetensors", "infer", "internal/cpu", "internal/durable", "internal/par", "model", "qat/ptq", "quant", "study", "train"},
-			Outside: []string{"github.com/spf13/cobra", "golang.org/x/sys/cpu", "golang.org/x/term"},
+			Imports: []string{"configs", "datasets", "export", "export/onnx", "export/safetensors", "infer", "internal/cpu", "internal/durable", "internal/par", "layers", "model", "qat/ptq", "quant", "study", "train"},
+			Outside: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"},
 			Lives:   "flags, signals, logging, exit codes; no mathematics"},
 	}
 }
