@@ -1,0 +1,428 @@
+package qat
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// Config says how [FakeQuant] quantizes a node.
+type Config struct {
+	Name string // in errors and drawings; default the node's name
+	Spec quant.Spec
+	Axis int // the channels' axis, where Spec.Per is PerChannel; negative counts from the last
+
+	// Weight tells a weight from an activation: the range of a weight is that of its current value, the range of an
+	// activation follows the batches with a delay of one, and its first axis is the batch.
+	Weight bool
+
+	// Params is a calibrated start. Without it a weight starts from its value, and an activation from the first batch.
+	Params *quant.Params
+
+	// Eval makes the node one of an evaluation graph: it quantizes as the given quantizer of the training graph does now,
+	// and changes nothing. Spec and Params are then left empty.
+	Eval *Quantizer
+}
+
+// Quantizer is the state of a node that [FakeQuant] made.
+type Quantizer struct {
+	name     string
+	spec     quant.Spec
+	weight   bool
+	p        *quant.Params
+	observer *quant.Observer
+	frozen   bool
+	scale    *G.Node
+}
+
+// Params are the current scales and zero points, copied; not [quant.Params.Ready] before the first run unless the
+// quantizer was given a start.
+func (q *Quantizer) Params() *quant.Params { return q.p.Clone() }
+
+// Freeze stops or releases an activation's range.
+func (q *Quantizer) Freeze(on bool) { q.frozen = on }
+
+// Scale is the leaf of a learned scale (range method lsq), to be given to gorgonia.Grad and to the solver with the
+// weights; nil for other methods.
+func (q *Quantizer) Scale() *G.Node { return q.scale }
+
+// FakeQuant is quantization-aware training in one line for a model written by hand with Gorgonia's ops: it returns a
+// float32 node with the values of x on the grid of cfg.Spec, s*(q-z), or x rounded to fp16 or bf16. The gradient is the
+// straight-through estimator; a learned scale has its own (see the package comment). Weights and activations are wrapped
+// alike:
+//
+//	wq, _, err := qat.FakeQuant(w, qat.Config{Spec: quant.WeightSpec(quant.Int8), Axis: 1, Weight: true})
+//	hq, _, err := qat.FakeQuant(h, qat.Config{Spec: quant.ActSpec(quant.Int8)})
+//
+// What it does not do: it takes float32 only; it must be called before gorgonia.Grad; a weight used in several places is
+// to be quantized once and the result shared; evaluation needs a graph of its own, built with Config.Eval; only tape
+// machines run it. The surrounding ops compute in float32, so it simulates integer arithmetic and does not equal it, and
+// the model cannot be exported: that is what package layers is for.
+func FakeQuant(x *G.Node, cfg Config) (*G.Node, *Quantizer, error) {
+	if x == nil {
+		return nil, nil, errors.New("fake-quantize: the node is nil")
+	}
+	if cfg.Name == "" {
+		cfg.Name = gx.Name(x)
+	}
+	y, q, err := fakeQuantize(x, cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("fake-quantize %q: %w", cfg.Name, err)
+	}
+	return y, q, nil
+}
+
+func fakeQuantize(x *G.Node, cfg Config) (*G.Node, *Quantizer, error) {
+	switch {
+	case x.Dtype() != tensor.Float32:
+		return nil, nil, fmt.Errorf("needs a float32 node, has %v", x.Dtype())
+	case x.Shape().Dims() == 0:
+		return nil, nil, errors.New("needs a tensor, has a scalar")
+	case x.Deriv() != nil:
+		return nil, nil, errors.New("the node already has its gradient: call FakeQuant before gorgonia.Grad")
+	}
+	q := cfg.Eval
+	if q == nil {
+		var err error
+		if q, err = newQuantizer(x, cfg); err != nil {
+			return nil, nil, err
+		}
+	} else if cfg.Spec != (quant.Spec{}) || cfg.Params != nil {
+		return nil, nil, errors.New("an evaluation node takes spec and params from its quantizer: leave them empty")
+	}
+	k := &fakeQuant{q: q, eval: cfg.Eval != nil, name: cfg.Name, out: gx.NewTensor(x.Shape()...)}
+	if err := k.layout(x.Shape(), cfg.Axis); err != nil {
+		return nil, nil, err
+	}
+	what := "act"
+	if q.weight {
+		what = "weight"
+	}
+	in := []*G.Node{x}
+	if q.scale != nil && !k.eval {
+		in = append(in, q.scale)
+	}
+	y, err := gx.Apply(k, label(what, cfg.Name, q.spec), k.out, in...)
+	return y, q, err
+}
+
+func newQuantizer(x *G.Node, cfg Config) (*Quantizer, error) {
+	if err := cfg.Spec.Validate(); err != nil {
+		return nil, err
+	}
+	q := &Quantizer{name: cfg.Name, spec: cfg.Spec, weight: cfg.Weight, p: &quant.Params{Spec: cfg.Spec}}
+	if !cfg.Spec.Format.IsInteger() {
+		return q, nil
+	}
+	channels, err := channelCount(x.Shape(), cfg.Spec, cfg.Axis)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Params != nil {
+		if cfg.Params.Spec != cfg.Spec {
+			return nil, fmt.Errorf("params are of spec %s, not %s", cfg.Params.Spec, cfg.Spec)
+		}
+		if err := cfg.Params.Validate(channels); err != nil {
+			return nil, fmt.Errorf("params: %w", err)
+		}
+		q.p = cfg.Params.Clone()
+	}
+	switch r := cfg.Spec.Range; {
+	case r == quant.LSQ:
+		if q.p.Scale == nil { // found at the first run, in the leaf's own memory
+			q.p.Scale, q.p.Zero = make([]float32, channels), make([]int32, channels)
+		}
+		q.scale, err = gx.Leaf(x.Graph(), cfg.Name+".scale", gx.Wrap(q.p.Scale, channels))
+		return q, err
+	case r == quant.MSE || r == quant.Percentile:
+		if cfg.Params == nil {
+			return nil, fmt.Errorf("range method %s is a calibration's: give its params", r)
+		}
+	case cfg.Weight && r != quant.MinMax:
+		return nil, fmt.Errorf("weight range %s follows batches, and weights have none; use minmax or lsq", r)
+	case !cfg.Weight:
+		if q.observer, err = quant.NewObserver(cfg.Spec, channels); err != nil {
+			return nil, err
+		}
+		if cfg.Params != nil {
+			return q, q.observer.Adopt(q.p)
+		}
+	}
+	return q, nil
+}
+
+// channelCount is the number of scales of a tensor.
+func channelCount(shape tensor.Shape, s quant.Spec, axis int) (int, error) {
+	if s.Per != quant.PerChannel {
+		return 1, nil
+	}
+	if axis < 0 {
+		axis += len(shape)
+	}
+	if axis < 0 || axis >= len(shape) {
+		return 0, fmt.Errorf("channel axis %d of a tensor of shape %v", axis, shape)
+	}
+	return shape[axis], nil
+}
+
+// fakeQuant is the op. The elements of one channel lie in outer runs of inner elements, channels runs apart.
+type fakeQuant struct {
+	q               *Quantizer
+	name            string
+	eval            bool
+	channels, inner int
+	share           int // elements that share a scale, for LSQ's factor
+
+	x     []float32
+	out   *tensor.Dense
+	pass  []bool
+	used  *quant.Params // of the last run: an activation's range moves on right after it
+	dx    *tensor.Dense
+	ds    []float32
+	parts []float64
+}
+
+func (k *fakeQuant) layout(shape tensor.Shape, axis int) error {
+	n, err := channelCount(shape, k.q.spec, axis)
+	if err != nil {
+		return err
+	}
+	if k.q.spec.Format.IsInteger() && len(k.q.p.Scale) > 0 && len(k.q.p.Scale) != n {
+		return fmt.Errorf("%d scales for %d channels", len(k.q.p.Scale), n)
+	}
+	k.channels, k.inner = n, shape.TotalSize()
+	if k.q.spec.Per == quant.PerChannel {
+		k.inner = 1
+		if axis < 0 {
+			axis += len(shape)
+		}
+		for _, d := range shape[axis+1:] {
+			k.inner *= d
+		}
+	}
+	k.share = shape.TotalSize() / n
+	if !k.q.weight {
+		k.share = max(1, k.share/shape[0])
+	}
+	k.pass = make([]bool, shape.TotalSize())
+	k.used = &quant.Params{Spec: k.q.spec, Scale: make([]float32, n), Zero: make([]int32, n)}
+	return nil
+}
+
+// each calls f for every run of elements of one channel, in memory order.
+func (k *fakeQuant) each(f func(c, lo, hi int) error) error {
+	for i := 0; i*k.inner < len(k.pass); i++ {
+		if err := f(i%k.channels, i*k.inner, (i+1)*k.inner); err != nil {
+			return offset(err, i*k.inner)
+		}
+	}
+	return nil
+}
+
+func (k *fakeQuant) Run(in []G.Value) (G.Value, error) {
+	if d, ok := in[0].(*tensor.Dense); ok && d.RequiresIterator() {
+		return nil, errors.New("the tensor is a view that is not contiguous: materialize it first")
+	}
+	x, err := gx.Floats(in[0])
+	if err != nil {
+		return nil, err
+	}
+	if len(x) != len(k.pass) {
+		return nil, fmt.Errorf("%d values for a node of %d", len(x), len(k.pass))
+	}
+	k.x = x
+	y := k.out.Data().([]float32)
+	if !k.q.spec.Format.IsInteger() {
+		return k.out, quant.FakeQuantize(y, x, k.q.p, k.pass)
+	}
+	observed, err := k.prepare()
+	if err != nil {
+		return nil, err
+	}
+	copy(k.used.Scale, k.q.p.Scale)
+	copy(k.used.Zero, k.q.p.Zero)
+	if k.inner == 1 { // channels are the last axis, as everywhere else
+		err = quant.FakeQuantize(y, x, k.used, k.pass)
+	} else {
+		err = k.each(func(c, lo, hi int) error {
+			one := quant.Params{Spec: k.q.spec, Scale: k.used.Scale[c : c+1], Zero: k.used.Zero[c : c+1]}
+			return quant.FakeQuantize(y[lo:hi], x[lo:hi], &one, k.pass[lo:hi])
+		})
+	}
+	if err == nil && k.q.observer != nil && !k.eval && !k.q.frozen && !observed {
+		err = k.observe()
+	}
+	return k.out, err
+}
+
+// prepare makes the scales of this run. observed says that the observer has seen this batch already, since it was the
+// first one.
+func (k *fakeQuant) prepare() (observed bool, err error) {
+	q := k.q
+	if k.eval {
+		if len(q.p.Scale) == 0 || q.p.Scale[0] == 0 {
+			return false, errors.New("the quantizer has no range yet: run the training graph first")
+		}
+		return false, nil
+	}
+	switch {
+	case q.weight && q.spec.Range == quant.MinMax:
+		return false, k.weightRange()
+	case q.spec.Range == quant.LSQ && q.p.Scale[0] == 0:
+		return false, k.firstScale()
+	case q.spec.Range == quant.LSQ:
+		for c, s := range q.p.Scale { // a solver may have stepped over zero
+			q.p.Scale[c] = max(s, quant.MinScale)
+		}
+	case q.observer != nil && !q.observer.Seen():
+		return true, k.observe()
+	}
+	return false, nil
+}
+
+func (k *fakeQuant) observe() error {
+	if k.channels == 1 || k.inner == 1 {
+		if err := k.q.observer.Observe(k.x); err != nil {
+			return err
+		}
+	} else if err := k.q.observer.Observe(k.channelsLast()); err != nil {
+		return err
+	}
+	p, err := k.q.observer.Params()
+	if err == nil {
+		k.q.p = p
+	}
+	return err
+}
+
+// channelsLast is x in the order that an observer reads.
+func (k *fakeQuant) channelsLast() []float32 {
+	out := make([]float32, 0, len(k.x))
+	block := k.channels * k.inner
+	for o := 0; o < len(k.x); o += block {
+		for i := range k.inner {
+			for c := range k.channels {
+				out = append(out, k.x[o+c*k.inner+i])
+			}
+		}
+	}
+	return out
+}
+
+// weightRange is the absmax of each channel, as it is now.
+func (k *fakeQuant) weightRange() error {
+	q := k.q
+	if q.p.Scale == nil {
+		q.p.Scale, q.p.Zero = make([]float32, k.channels), make([]int32, k.channels)
+	}
+	lo, hi := make([]float32, k.channels), make([]float32, k.channels)
+	err := k.each(func(c, from, to int) error {
+		for i, v := range k.x[from:to] {
+			switch {
+			case v != v:
+				return &quant.NaNError{Index: i}
+			case math.IsInf(float64(v), 0):
+				return fmt.Errorf("channel %d has an infinite weight", c)
+			}
+			lo[c], hi[c] = min(lo[c], v), max(hi[c], v)
+		}
+		return nil
+	})
+	for c := range lo {
+		q.p.Scale[c], q.p.Zero[c] = q.spec.Choose(lo[c], hi[c])
+	}
+	return err
+}
+
+// firstScale is LSQ's start, 2*mean|x|/sqrt(hi), with the zero point of the range.
+func (k *fakeQuant) firstScale() error {
+	q := k.q
+	if err := k.weightRange(); err != nil {
+		return err
+	}
+	_, top := q.spec.Grid()
+	sums := make([]float64, k.channels)
+	err := k.each(func(c, from, to int) error {
+		for _, v := range k.x[from:to] {
+			sums[c] += math.Abs(float64(v))
+		}
+		return nil
+	})
+	n := float64(len(k.x) / k.channels)
+	for c, sum := range sums {
+		q.p.Scale[c] = max(float32(2*sum/n/math.Sqrt(float64(top))), quant.MinScale)
+	}
+	return err
+}
+
+func (k *fakeQuant) learns() bool { return k.q.scale != nil && !k.eval }
+
+func (k *fakeQuant) Needs() []bool { return []bool{true, true}[:1+boolInt(k.learns())] }
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (k *fakeQuant) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	k.dx = gx.NewTensor(in[0].Shape()...)
+	// The edge from x keeps Gorgonia from reusing its memory before the gradient has read it.
+	dx, err := gx.Apply(fakeQuantGrad{k}, "gradient("+k.name+")", k.dx, in[0], out, grad)
+	if err != nil || !k.learns() {
+		return G.Nodes{dx}, err
+	}
+	k.ds, k.parts = make([]float32, k.channels), make([]float64, k.channels)
+	ds, err := gx.Side("gradient(scale "+k.name+")", gx.Wrap(k.ds, k.channels), dx)
+	return G.Nodes{dx, ds}, err
+}
+
+type fakeQuantGrad struct{ f *fakeQuant }
+
+func (b fakeQuantGrad) Run(in []G.Value) (G.Value, error) {
+	k := b.f
+	x, err := gx.Floats(in[0])
+	if err != nil {
+		return nil, err
+	}
+	dy, err := gx.Floats(in[2])
+	if err != nil {
+		return nil, err
+	}
+	if len(x) != len(k.pass) || len(dy) != len(k.pass) {
+		return nil, fmt.Errorf("%d gradients and %d values for %d elements", len(dy), len(x), len(k.pass))
+	}
+	dx := k.dx.Data().([]float32)
+	for i, p := range k.pass {
+		dx[i] = 0
+		if p {
+			dx[i] = dy[i]
+		}
+	}
+	if !k.learns() {
+		return k.dx, nil
+	}
+	lo, hi := k.q.spec.Grid()
+	z := k.used.Zero[0] // channels differ in scale alone
+	if k.inner == 1 {
+		kernel.ScaleGradChannels(k.parts, dy, x, k.used.Scale, lo-z, hi-z)
+	} else {
+		clear(k.parts)
+		err = k.each(func(c, from, to int) error {
+			k.parts[c] += kernel.ScaleGrad(dy[from:to], x[from:to], k.used.Scale[c], lo-z, hi-z)
+			return nil
+		})
+	}
+	for c, v := range k.parts {
+		k.ds[c] = float32(v * scaleFactor(k.share, hi))
+	}
+	return k.dx, err
+}
