@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/narrow-ml/narrow/configs"
+	"github.com/narrow-ml/narrow/layers"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+	"github.com/narrow-ml/narrow/train"
+)
+
+type explainOptions struct {
+	configFlags
+	dataFlags
+	precision string
+	dot, json bool
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	var o explainOptions
+	c := &cobra.Command{
+		Use:   "explain CONFIG",
+		Short: "What every tensor will be, and what each precision costs, before training",
+		Args:  arguments(1, 1, "a CONFIG"),
+		RunE:  func(c *cobra.Command, args []string) error { return a.explain(c.Context(), args[0], &o) },
+	}
+	o.configFlags.add(c)
+	o.dataFlags.add(c)
+	c.Flags().StringVarP(&o.precision, "precision", "p", "", "explain this `precision` instead of the config's (fp32, int8, w4a8, ...)")
+	c.Flags().BoolVar(&o.dot, "dot", false, "print the Gorgonia graph of one training step in Graphviz dot")
+	c.Flags().BoolVar(&o.json, "json", false, "print one JSON document")
+	return c
+}
+
+// explanation is what explain prints.
+type explanation struct {
+	Config    string        `json:"config"`
+	Dataset   string        `json:"dataset"`
+	Precision string        `json:"precision"`
+	Input     []int         `json:"input"`
+	Classes   int           `json:"classes"`
+	Tensors   []tensorRow   `json:"tensors"`
+	Costs     []precisionOf `json:"costs"`
+}
+
+// tensorRow is one tensor of the fused model.
+type tensorRow struct {
+	Name        string `json:"name"`
+	Role        string `json:"role"`
+	Spec        string `json:"spec"`
+	Shape       []int  `json:"shape"`
+	MACs        int    `json:"macs,omitempty"`
+	WeightBytes int    `json:"weight_bytes,omitempty"`
+	Rule        string `json:"rule,omitempty"` // where the rule that decided stands
+}
+
+// precisionOf is what the weights take in one precision.
+type precisionOf struct {
+	Precision   string         `json:"precision"`
+	WeightBytes int            `json:"weight_bytes"`
+	Layers      map[string]int `json:"layers"`
+	Rules       bool           `json:"rules"` // rules of the config decide some layers
+}
+
+func (a *app) explain(ctx context.Context, name string, o *explainOptions) error {
+	if o.dot && o.json {
+		return usagef("--dot and --json contradict each other")
+	}
+	c, err := o.open(name)
+	if err != nil {
+		return err
+	}
+	asked, err := precision(o.precision)
+	if err != nil {
+		return err
+	}
+	p := c.Precision()
+	if asked != nil {
+		p = *asked
+	}
+	d, err := o.load(ctx, a, c)
+	if err != nil {
+		return err
+	}
+	float, err := train.NewModel(c, d, c.Seed)
+	if err != nil {
+		return err
+	}
+	if o.dot {
+		m := float
+		if p != quant.Full {
+			w, err := workers(0)
+			if err != nil {
+				return err
+			}
+			r, _, err := train.Calibrated(ctx, c, float, p, d, w)
+			if err != nil {
+				return err
+			}
+			m = r.Model
+		}
+		net, err := layers.Build(m, layers.Options{Batch: c.Dataset.Batch, Train: true, Loss: layers.Loss{Kind: c.Train.Loss, Smoothing: c.Train.LabelSmoothing}})
+		if err != nil {
+			return err
+		}
+		defer net.Close()
+		return net.Dot(a.stdout)
+	}
+	e := explanation{Config: c.Name, Dataset: d.Name, Precision: p.String(), Input: float.Inputs[0].Shape, Classes: len(d.Classes)}
+	if e.Tensors, err = explainTensors(c, float, p); err != nil {
+		return err
+	}
+	for _, name := range c.Compare.Precisions {
+		cost, err := explainCost(c, float, name)
+		if err != nil {
+			return err
+		}
+		e.Costs = append(e.Costs, cost)
+	}
+	if o.json {
+		return a.writeJSON(e)
+	}
+	return a.writeExplanation(c, &e)
+}
+
+// placed is the float model as a precision quantizes it; float itself at full precision.
+func placed(c *configs.Config, float *model.Model, p quant.Precision) (*model.Model, model.QuantConfig, error) {
+	q, err := c.QuantConfig(p)
+	if err != nil || p == quant.Full {
+		return float, q, err
+	}
+	m, err := model.Place(float, q)
+	if err != nil {
+		return nil, q, err
+	}
+	if m, err = model.Share(m); err != nil {
+		return nil, q, err
+	}
+	return m, q, model.Check(m)
+}
+
+func explainTensors(c *configs.Config, float *model.Model, p quant.Precision) ([]tensorRow, error) {
+	m, q, err := placed(c, float, p)
+	if err != nil {
+		return nil, err
+	}
+	spec := func(name string) string {
+		if t := m.Quant[name]; t != nil {
+			return t.Spec.String()
+		}
+		return quant.FP32.String()
+	}
+	var rows []tensorRow
+	for _, in := range m.Inputs {
+		rows = append(rows, tensorRow{Name: in.Name, Role: "model input", Spec: spec(in.Name), Shape: in.Shape})
+	}
+	for i := range m.Nodes {
+		n := &m.Nodes[i]
+		role := n.Op.String()
+		if n.Attr.Norm {
+			role += " + norm"
+		}
+		if n.Attr.Relu {
+			role += " + relu"
+		}
+		row := tensorRow{Name: n.Name, Role: role, Spec: spec(n.Name), Shape: n.Shape}
+		switch {
+		case n.Op.HasWeight():
+			weight := tensorRow{Name: n.Param(model.Weight), Role: "weight", Spec: spec(n.Param(model.Weight)),
+				Shape: m.Params[n.Param(model.Weight)].Shape, MACs: m.MACs(n), WeightBytes: m.NodeWeightBytes(n)}
+			if r := ruleOf(q, n.Layer); r != nil {
+				if r.Weight != nil {
+					weight.Rule = r.Origin
+				}
+				if r.Act != nil && !m.IsOutput(n.Name) {
+					row.Rule = r.Origin
+				}
+			}
+			rows = append(rows, weight)
+		case p != quant.Full:
+			row.Role += ", scale of its input"
+		}
+		if m.IsOutput(n.Name) {
+			row.Role += ", logits"
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// ruleOf is the rule that decides about a layer: the first that matches.
+func ruleOf(q model.QuantConfig, layer string) *model.Rule {
+	for i := range q.Rules {
+		if ok, err := path.Match(q.Rules[i].Layer, layer); ok && err == nil {
+			return &q.Rules[i]
+		}
+	}
+	return nil
+}
+
+func explainCost(c *configs.Config, float *model.Model, name string) (precisionOf, error) {
+	p, err := quant.ParsePrecision(name)
+	if err != nil {
+		return precisionOf{}, err
+	}
+	m, q, err := placed(c, float, p)
+	if err != nil {
+		return precisionOf{}, err
+	}
+	cost := precisionOf{Precision: name, WeightBytes: m.WeightBytes(), Layers: map[string]int{}}
+	for i := range m.Nodes {
+		n := &m.Nodes[i]
+		if !n.Op.HasWeight() {
+			continue
+		}
+		cost.Layers[n.Layer] = m.NodeWeightBytes(n)
+		if r := ruleOf(q, n.Layer); r != nil && (r.Weight != nil || r.Act != nil) {
+			cost.Rules = true
+		}
+	}
+	return cost, nil
+}
+
+func (a *app) writeExplanation(c *configs.Config, e *explanation) error {
+	how := "float training only"
+	switch {
+	case e.Precision == quant.Full.String():
+	case c.QAT != nil:
+		how = "float training, calibration, quantization-aware training"
+	default:
+		how = "float training, then narrow quantize"
+	}
+	fmt.Fprintf(a.stdout, "%s on %s, precision %s: %s\ninput %s, %d classes\n\n", e.Config, e.Dataset, e.Precision, how, extents(e.Input), e.Classes)
+	t := newTable("tensor", "what it is", "format", "shape", ">MACs", ">weight bytes", "")
+	macs, bytes, ruled := 0, 0, false
+	for _, r := range e.Tensors {
+		macText, byteText, rule := "", "", ""
+		if r.MACs > 0 {
+			macText, byteText = thousands(r.MACs), thousands(r.WeightBytes)
+		}
+		if r.Rule != "" {
+			rule, ruled = "* rule at "+r.Rule, true
+		}
+		macs, bytes = macs+r.MACs, bytes+r.WeightBytes
+		t.add(r.Name, r.Role, r.Spec, extents(r.Shape), macText, byteText, rule)
+	}
+	t.add("total", "", "", "", thousands(macs), thousands(bytes), "")
+	if err := t.write(a.stdout); err != nil {
+		return err
+	}
+	if ruled {
+		fmt.Fprintln(a.stdout, "* a rule of the config decides, not the precision")
+	}
+	fmt.Fprintln(a.stdout, "\nweight bytes (codes and scales; biases are not counted)")
+	titles := []string{"layer"}
+	for _, cost := range e.Costs {
+		title := cost.Precision
+		if cost.Rules {
+			title += "*"
+		}
+		titles = append(titles, ">"+title)
+	}
+	t = newTable(titles...)
+	for i := range c.Model {
+		layer := c.Model[i].Name()
+		row := []any{layer}
+		for _, cost := range e.Costs {
+			if b, ok := cost.Layers[layer]; ok {
+				row = append(row, thousands(b))
+			}
+		}
+		if len(row) == len(titles) {
+			t.add(row...)
+		}
+	}
+	total := []any{"total"}
+	for _, cost := range e.Costs {
+		total = append(total, thousands(cost.WeightBytes))
+	}
+	t.add(total...)
+	return t.write(a.stdout)
+}
+
+// extents writes a shape as 28x28x1.
+func extents(shape []int) string {
+	parts := make([]string, len(shape))
+	for i, d := range shape {
+		parts[i] = fmt.Sprint(d)
+	}
+	return strings.Join(parts, "x")
+}
