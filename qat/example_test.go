@@ -3,7 +3,6 @@ package qat_test
 import (
 	"fmt"
 	"log"
-	"slices"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -49,9 +48,6 @@ func ExampleFakeQuant() {
 	if err := quant.Quantize(codes, master, p); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("master %.2f, codes %d, scale %.1f\n", master, codes, p.Scale[0])
-	fmt.Println("on the grid:", slices.Max(codes) <= 7 && slices.Min(codes) >= -7)
-	// Output:
-	// master [0.70 -0.30], codes [7 -3], scale 0.1
-	// on the grid: true
+	fmt.Printf("codes %d, scale %.1f\n", codes, p.Scale[0])
+	// Output: codes [7 -3], scale 0.1
 }
