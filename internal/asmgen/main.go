@@ -38,6 +38,7 @@ func main() {
 		{"tiles8", tilesS8},
 		{"stream", streams},
 		{"pool", pools},
+		{"pack", packs},
 	} {
 		if err := writeFile(*out, f.name, f.write); err != nil {
 			log.Fatalf("%s: %v", f.name, err)

@@ -168,7 +168,13 @@ func streams(g *gen) {
 		g.quantize("F32")
 		g.quantize("U8")
 		g.quantize("S8")
+		g.dequantize("U8")
+		g.dequantize("S8")
 		g.maskGrad()
+		g.mulAdd()
+		g.mulAddS8()
+		g.normalize()
+		g.normalizeGrad()
 		g.adam()
 		g.absMaxColumns()
 		g.minMax()
@@ -456,6 +462,118 @@ func (g *gen) maskGrad() {
 				g.VANDPS(b, v, v)
 			}
 			g.VMOVUPS(v, off(dx, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+// widen loads the bytes of register h of an iteration as int32 lanes.
+func (g *gen) widen(signed bool, base reg.Register, h int, v reg.VecVirtual) {
+	m := off(base, h*g.bytes()/4)
+	if signed {
+		g.VPMOVSXBD(m, v)
+	} else {
+		g.VPMOVZXBD(m, v)
+	}
+}
+
+func (g *gen) dequantize(from string) {
+	name := "dequantize" + from + g.suffix()
+	element := map[string]string{"U8": "uint8", "S8": "int8"}[from]
+	g.begin(name, "func(dst *float32, q *"+element+", scale *float32, n, period int, zero int32)",
+		name+" computes dst = float32(q-zero)*scale.")
+	s := g.newStream()
+	dst, q := s.pointer("dst", 64), s.pointer("q", 16)
+	scale, zero := g.arg("scale"), g.broadcast("zero")
+	s.loop(true, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.widen(from == "S8", q, h, v)
+			g.VPSUBD(zero, v, v)
+			g.VCVTDQ2PS(v, v)
+			g.VMULPS(s.periodic(scale, h), v, v)
+			g.VMOVUPS(v, off(dst, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) mulAdd() {
+	name := "mulAdd" + g.suffix()
+	g.begin(name, "func(dst, a, b *float32, n int)", name+" computes dst += a*b, product and sum rounded apart.")
+	s := g.newStream()
+	dst, a, b := s.pointer("dst", 64), s.pointer("a", 64), s.pointer("b", 64)
+	s.loop(false, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMOVUPS(off(a, h*g.bytes()), v)
+			g.VMULPS(off(b, h*g.bytes()), v, v)
+			g.VADDPS(off(dst, h*g.bytes()), v, v)
+			g.VMOVUPS(v, off(dst, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) mulAddS8() {
+	name := "mulAddS8" + g.suffix()
+	g.begin(name, "func(acc *int32, q *uint8, w *int8, n int)", name+" computes acc += q*w.")
+	s := g.newStream()
+	acc, q, w := s.pointer("acc", 64), s.pointer("q", 16), s.pointer("w", 16)
+	s.loop(false, func() {
+		for h := range g.halves() {
+			x, y := g.vec(), g.vec()
+			g.widen(false, q, h, x)
+			g.widen(true, w, h, y)
+			g.VPMADDWD(y, x, x) // the upper s16 of x is 0
+			g.VPADDD(off(acc, h*g.bytes()), x, x)
+			if g.wide {
+				g.VMOVDQU32(x, off(acc, h*64))
+			} else {
+				g.VMOVDQU(x, off(acc, h*32))
+			}
+		}
+	})
+	g.end()
+}
+
+func (g *gen) normalize() {
+	name := "normalize" + g.suffix()
+	g.begin(name, "func(y, x, mean, a, beta *float32, n, period int)", name+" computes y = (x-mean)*a + beta.")
+	s := g.newStream()
+	y, x := s.pointer("y", 64), s.pointer("x", 64)
+	mean, a, beta := g.arg("mean"), g.arg("a"), g.arg("beta")
+	s.loop(true, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.VSUBPS(s.periodic(mean, h), v, v)
+			g.VMULPS(s.periodic(a, h), v, v)
+			g.VADDPS(s.periodic(beta, h), v, v)
+			g.VMOVUPS(v, off(y, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) normalizeGrad() {
+	name := "normalizeGrad" + g.suffix()
+	g.begin(name, "func(dx, dy, x, mean, a, b, c *float32, n, period int)",
+		name+" computes dx = (dy - b - (x-mean)*c) * a.")
+	s := g.newStream()
+	dx, dy, x := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("x", 64)
+	mean, a, b, c := g.arg("mean"), g.arg("a"), g.arg("b"), g.arg("c")
+	s.loop(true, func() {
+		for h := range g.halves() {
+			v, d := g.vec(), g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.VSUBPS(s.periodic(mean, h), v, v)
+			g.VMULPS(s.periodic(c, h), v, v)
+			g.VMOVUPS(off(dy, h*g.bytes()), d)
+			g.VSUBPS(s.periodic(b, h), d, d)
+			g.VSUBPS(v, d, d)
+			g.VMULPS(s.periodic(a, h), d, d)
+			g.VMOVUPS(d, off(dx, h*g.bytes()))
 		}
 	})
 	g.end()

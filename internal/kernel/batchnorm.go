@@ -61,13 +61,25 @@ func UpdateRunning(runMean, runVar, mean, variance []float32, n int, momentum fl
 
 // Normalize writes y = (x-mean[c])*(gamma[c]*invStd[c]) + beta[c]. y may be x.
 func Normalize(y, x, mean, invStd, gamma, beta []float32, channels int) {
-	r := rows(len(x), channels)
+	active.normalize(y, x, mean, invStd, gamma, beta, channels)
+}
+
+func (t *isa) normalize(y, x, mean, invStd, gamma, beta []float32, channels int) {
+	rows(len(x), channels)
 	y = y[:len(x)]
 	mean, invStd, gamma, beta = mean[:channels], invStd[:channels], gamma[:channels], beta[:channels]
-	for i := range r {
-		out := y[i*channels:][:channels]
-		for c, v := range x[i*channels:][:channels] {
-			out[c] = float32((v-mean[c])*float32(gamma[c]*invStd[c])) + beta[c]
+	done := 0
+	if channels <= stretchLen {
+		var a [stretchLen]float32
+		for c, v := range gamma {
+			a[c] = v * invStd[c]
+		}
+		done = t.normalizeVec(y, x, mean, a[:channels], beta)
+	}
+	for i, c := done, done%channels; i < len(x); i++ {
+		y[i] = float32((x[i]-mean[c])*float32(gamma[c]*invStd[c])) + beta[c]
+		if c++; c == channels {
+			c = 0
 		}
 	}
 }
@@ -87,25 +99,31 @@ func NormalizeGradSums(dgamma, dbeta []float64, dy, x, mean, invStd []float32, c
 //
 // dgamma and dbeta are the combined sums. dx may be dy.
 func NormalizeGrad(dx, dy, x, mean, invStd, gamma []float32, dgamma, dbeta []float64, n, channels int) {
-	r := rows(len(x), channels)
+	active.normalizeGrad(dx, dy, x, mean, invStd, gamma, dgamma, dbeta, n, channels)
+}
+
+func (t *isa) normalizeGrad(dx, dy, x, mean, invStd, gamma []float32, dgamma, dbeta []float64, n, channels int) {
+	rows(len(x), channels)
 	dx, dy = dx[:len(x)], dy[:len(x)]
 	mean, invStd, gamma = mean[:channels], invStd[:channels], gamma[:channels]
 	dgamma, dbeta = dgamma[:channels], dbeta[:channels]
-	for c0 := 0; c0 < channels; c0 += columnChunk {
-		c1 := min(c0+columnChunk, channels)
-		var a, b, g [columnChunk]float32 // gamma*invStd, dbeta/n, invStd*dgamma/n
-		for c := c0; c < c1; c++ {
-			a[c-c0] = gamma[c] * invStd[c]
-			b[c-c0] = float32(dbeta[c] / float64(n))
-			g[c-c0] = float32(float64(invStd[c]) * dgamma[c] / float64(n))
+	factors := func(c int) (a, b, k float32) {
+		return gamma[c] * invStd[c], float32(dbeta[c] / float64(n)), float32(float64(invStd[c]) * dgamma[c] / float64(n))
+	}
+	done := 0
+	if channels <= stretchLen {
+		var a, b, k [stretchLen]float32
+		for c := range channels {
+			a[c], b[c], k[c] = factors(c)
 		}
-		for i := range r {
-			at := i * channels
-			for c := c0; c < c1; c++ {
-				j := c - c0
-				d := dy[at+c] - b[j] - float32((x[at+c]-mean[c])*g[j])
-				dx[at+c] = d * a[j]
-			}
+		done = t.normalizeGradVec(dx, dy, x, mean, a[:channels], b[:channels], k[:channels])
+	}
+	for i, c := done, done%channels; i < len(x); i++ {
+		a, b, k := factors(c)
+		d := dy[i] - b - float32((x[i]-mean[c])*k)
+		dx[i] = d * a
+		if c++; c == channels {
+			c = 0
 		}
 	}
 }

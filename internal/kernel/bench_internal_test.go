@@ -126,6 +126,7 @@ func BenchmarkElementwise(b *testing.B) {
 		}
 		fill(m, 0.005)
 		sums := make([]float64, channels)
+		var packed PackedS8
 		g := PoolGeom{H: 32, W: 32, C: channels, KH: 2, KW: 2, StrideH: 2, StrideW: 2}
 		for _, f := range []struct {
 			name string
@@ -149,11 +150,12 @@ func BenchmarkElementwise(b *testing.B) {
 			{"abs max channels", func() { kern.absMaxChannels(y, x, channels) }},
 			{"min max", func() { kern.minMax(x) }},
 			{"column sums", func() { kern.columnSums(sums, termSum, &columnArgs{x: x}, channels) }},
-			{"normalize", func() { Normalize(z, x, m, m, m, m, channels) }},
-			{"normalize gradient", func() { NormalizeGrad(z, y, x, m, m, m, sums, sums, n, channels) }},
+			{"normalize", func() { kern.normalize(z, x, m, m, m, m, channels) }},
+			{"normalize gradient", func() { kern.normalizeGrad(z, y, x, m, m, m, sums, sums, n, channels) }},
 			{"sum of squares", func() { SumSquares(x) }},
-			{"dequantize", func() { DequantizeU8(z, codes, m[:1], 3) }},
-			{"pack", func() { kern.packS8(new(PackedS8), s8, n/256, 256) }},
+			{"dequantize", func() { kern.dequantizeU8(z, codes, m[:1], 3) }},
+			{"pack", func() { kern.packS8(&packed, s8, n/256, 256) }},
+			{"transpose", func() { kern.transpose(z, 256, x, 256, 256, 256) }},
 			{"im2col u8 3x3x1", func() {
 				im2col(codes, 12, codes, 3, ConvGeom{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 1, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1})
 			}},

@@ -30,7 +30,7 @@ func (t *isa) convForward(y, x, w, bias []float32, n int, g ConvGeom, s *Scratch
 	y, x, w = y[:n*out], x[:n*in], w[:g.weightSize()]
 	switch {
 	case g.Groups > 1:
-		groupForward(y, x, w, n, g)
+		t.groupForward(y, x, w, n, g)
 	case g.pointwise():
 		t.gemm(y, g.Cout, x, k, false, w, g.Cout, false, n*pixels, g.Cout, k, false, s)
 	case t.f32 != nil && g.direct():
@@ -59,7 +59,7 @@ func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scrat
 	}
 	if f, ok := g.inputGeom(); ok && t.f32 != nil {
 		flip := grow(&s.flip, len(w))
-		flipWeights(flip, w, g)
+		t.flipWeights(flip, w, g)
 		for i := range n {
 			t.f32.forward(dx[i*in:][:in], padImage(&s.cols, dy[i*out:][:out], 0, f), flip, g.Cin, f)
 		}
@@ -67,11 +67,11 @@ func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scrat
 	}
 	clear(dx)
 	if g.Groups > 1 {
-		groupBackwardInput(dx, dy, w, n, g)
+		t.groupBackwardInput(dx, dy, w, n, g)
 		return
 	}
 	flip := grow(&s.flip, len(w))
-	transpose(flip, k, w, g.Cout, k, g.Cout)
+	t.transpose(flip, k, w, g.Cout, k, g.Cout)
 	cols := grow(&s.cols, pixels*k)
 	for i := range n {
 		t.gemm(cols, k, dy[i*out:], g.Cout, false, flip, k, false, pixels, k, g.Cout, false, s)
@@ -87,10 +87,10 @@ func (t *isa) convBackwardWeight(dw, x, dy []float32, n int, g ConvGeom, accumul
 		clear(dw)
 	}
 	if g.Groups > 1 {
-		groupBackwardWeight(dw, x, dy, n, g)
+		t.groupBackwardWeight(dw, x, dy, n, g)
 		return
 	}
-	if t.f32 != nil && g.direct() && !g.pointwise() && g.KW*g.Cin >= t.f32.rows {
+	if t.f32 != nil && g.direct() && !g.pointwise() {
 		for i := range n {
 			t.f32.backwardWeight(dw, padImage(&s.cols, x[i*in:][:in], 0, g), dy[i*out:][:out], g)
 		}

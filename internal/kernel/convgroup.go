@@ -28,15 +28,13 @@ func eachTap(n int, g ConvGeom, f func(x, y, w int)) {
 	}
 }
 
-func groupForward(y, x, w []float32, n int, g ConvGeom) {
+func (t *isa) groupForward(y, x, w []float32, n int, g ConvGeom) {
 	clear(y)
 	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
 	eachTap(n, g, func(xo, yo, wo int) {
 		xp, yp := x[xo:][:g.Cin], y[yo:][:g.Cout]
 		if gi == 1 && per == 1 {
-			for c, wv := range w[wo:][:g.Cout] {
-				yp[c] += float32(xp[c] * wv)
-			}
+			t.mulAdd(yp, xp, w[wo:])
 			return
 		}
 		for c := range gi {
@@ -51,14 +49,12 @@ func groupForward(y, x, w []float32, n int, g ConvGeom) {
 	})
 }
 
-func groupBackwardInput(dx, dy, w []float32, n int, g ConvGeom) {
+func (t *isa) groupBackwardInput(dx, dy, w []float32, n int, g ConvGeom) {
 	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
 	eachTap(n, g, func(xo, yo, wo int) {
 		xp, yp := dx[xo:][:g.Cin], dy[yo:][:g.Cout]
 		if gi == 1 && per == 1 {
-			for c, wv := range w[wo:][:g.Cout] {
-				xp[c] += float32(yp[c] * wv)
-			}
+			t.mulAdd(xp, yp, w[wo:])
 			return
 		}
 		for c := range gi {
@@ -74,15 +70,12 @@ func groupBackwardInput(dx, dy, w []float32, n int, g ConvGeom) {
 	})
 }
 
-func groupBackwardWeight(dw, x, dy []float32, n int, g ConvGeom) {
+func (t *isa) groupBackwardWeight(dw, x, dy []float32, n int, g ConvGeom) {
 	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
 	eachTap(n, g, func(xo, yo, wo int) {
 		xp, yp := x[xo:][:g.Cin], dy[yo:][:g.Cout]
 		if gi == 1 && per == 1 {
-			wr := dw[wo:][:g.Cout]
-			for c, v := range yp {
-				wr[c] += float32(xp[c] * v)
-			}
+			t.mulAdd(dw[wo:][:g.Cout], xp, yp)
 			return
 		}
 		for c := range gi {
@@ -95,4 +88,12 @@ func groupBackwardWeight(dw, x, dy []float32, n int, g ConvGeom) {
 			}
 		}
 	})
+}
+
+// mulAdd computes dst += a*b, product and sum rounded apart.
+func (t *isa) mulAdd(dst, a, b []float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := t.mulAddVec(dst, a, b); i < len(dst); i++ {
+		dst[i] += float32(a[i] * b[i])
+	}
 }

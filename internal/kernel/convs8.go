@@ -23,13 +23,11 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 	checkPacked(w, g)
 	switch {
 	case g.Groups > 1:
-		groupForwardU8(acc, x, zero, w.raw, n, g)
+		t.groupForwardU8(acc, x, zero, w.raw, n, g)
 	case g.pointwise():
 		t.gemmU8S8(acc, g.Cout, x, k, w, n*pixels)
-	case t.s8 != nil && g.direct() && g.KW*g.Cin%4 == 0:
-		for i := range n {
-			t.s8.forward(acc[i*out:][:out], padImage(&s.bytes, x[i*in:][:in], zero, g), w, g)
-		}
+	case t.s8 != nil && g.direct():
+		t.convDirect(acc, x, zero, w, n, g, s)
 	default:
 		ld := (k + 3) &^ 3
 		cols := grow(&s.bytes, pixels*ld)
@@ -60,7 +58,7 @@ func checkPacked(w *PackedS8, g ConvGeom) {
 
 // groupForwardU8 sums over all taps; those outside the image read the zero
 // point.
-func groupForwardU8(acc []int32, x []uint8, zero uint8, w []int8, n int, g ConvGeom) {
+func (t *isa) groupForwardU8(acc []int32, x []uint8, zero uint8, w []int8, n int, g ConvGeom) {
 	outH, outW := g.OutH(), g.OutW()
 	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
 	for i := range n {
@@ -76,7 +74,7 @@ func groupForwardU8(acc []int32, x []uint8, zero uint8, w []int8, n int, g ConvG
 						if iy >= 0 && iy < g.H && ix >= 0 && ix < g.W {
 							cell = x[((i*g.H+iy)*g.W+ix)*g.Cin:][:g.Cin]
 						}
-						tapU8(row, cell, zero, w[(kh*g.KW+kw)*gi*g.Cout:][:gi*g.Cout], gi, per)
+						t.tapU8(row, cell, zero, w[(kh*g.KW+kw)*gi*g.Cout:][:gi*g.Cout], gi, per)
 					}
 				}
 			}
@@ -86,7 +84,7 @@ func groupForwardU8(acc []int32, x []uint8, zero uint8, w []int8, n int, g ConvG
 
 // tapU8 adds one tap of a grouped convolution: gi input and per output
 // channels in a group. A nil cell lies outside the image.
-func tapU8(row []int32, cell []uint8, zero uint8, w []int8, gi, per int) {
+func (t *isa) tapU8(row []int32, cell []uint8, zero uint8, w []int8, gi, per int) {
 	switch {
 	case cell == nil:
 		z := int32(zero)
@@ -96,9 +94,9 @@ func tapU8(row []int32, cell []uint8, zero uint8, w []int8, gi, per int) {
 			}
 		}
 	case gi == 1 && per == 1:
-		w = w[:len(row)]
-		for j, q := range cell[:len(row)] {
-			row[j] += int32(q) * int32(w[j])
+		w, cell = w[:len(row)], cell[:len(row)]
+		for j := t.mulAddS8Vec(row, cell, w); j < len(row); j++ {
+			row[j] += int32(cell[j]) * int32(w[j])
 		}
 	default:
 		for c := range gi {

@@ -16,15 +16,21 @@ func (g ConvGeom) paddedSize() int {
 	return (g.H + g.PadTop + g.PadBottom) * g.paddedRow()
 }
 
+func (g ConvGeom) padded() bool { return g.PadTop|g.PadLeft|g.PadBottom|g.PadRight != 0 }
+
 func (g ConvGeom) paddedRow() int { return (g.W + g.PadLeft + g.PadRight) * g.Cin }
 
 // padImage returns the image x with its padding written out as pad: x itself
 // when there is none, else a copy in buf.
 func padImage[T any](buf *[]T, x []T, pad T, g ConvGeom) []T {
-	if g.PadTop|g.PadLeft|g.PadBottom|g.PadRight == 0 {
+	if !g.padded() {
 		return x
 	}
-	out := grow(buf, g.paddedSize())
+	return padInto(grow(buf, g.paddedSize()), x, pad, g)
+}
+
+// padInto writes the padded image of x, and pad on the rest of out.
+func padInto[T any](out, x []T, pad T, g ConvGeom) []T {
 	row, line := g.paddedRow(), g.W*g.Cin
 	fill(out[:g.PadTop*row], pad)
 	fill(out[(g.PadTop+g.H)*row:], pad)
@@ -95,22 +101,47 @@ func (g ConvGeom) inputGeom() (flipped ConvGeom, ok bool) {
 }
 
 // flipWeights writes w with its taps reversed and its channel axes swapped.
-func flipWeights(dst, w []float32, g ConvGeom) {
+func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
 	taps, size := g.KH*g.KW, g.Cin*g.Cout
 	for i := range taps {
-		transpose(dst[(taps-1-i)*size:][:size], g.Cin, w[i*size:][:size], g.Cout, g.Cin, g.Cout)
+		t.transpose(dst[(taps-1-i)*size:][:size], g.Cin, w[i*size:][:size], g.Cout, g.Cin, g.Cout)
 	}
 }
 
 // forward computes one image of a direct convolution of codes; img is padded.
-// KW*Cin is a multiple of four.
+// A kernel row of run codes takes whole groups of four: the weights of the
+// codes beyond it are zero, and img may be read up to three codes past its end.
 func (t *tilesS8) forward(acc []int32, img []uint8, b *PackedS8, g ConvGeom) {
-	outW, run := g.OutW(), g.KW*g.Cin
+	outW, groups := g.OutW(), (g.KW*g.Cin+3)/4
 	for oy := range g.OutH() {
 		p := productS8{
-			a: img[oy*g.StrideH*g.paddedRow():], rs: g.StrideW * g.Cin, cs: 4, a2: g.dilH()*g.paddedRow() - run,
-			k: run / 4, k2: g.KH, c: acc[oy*outW*g.Cout:], ldc: g.Cout,
+			a: img[oy*g.StrideH*g.paddedRow():], rs: g.StrideW * g.Cin, cs: 4, a2: g.dilH()*g.paddedRow() - 4*groups,
+			k: groups, k2: g.KH, c: acc[oy*outW*g.Cout:], ldc: g.Cout,
 		}
 		t.block(&p, b, outW)
+	}
+}
+
+// convDirect is a convolution of codes without a patch matrix. When a kernel
+// row is not a multiple of four codes, the weights are packed anew with zeros
+// after each kernel row; such rows are those of first layers, and short.
+func (t *isa) convDirect(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g ConvGeom, s *Scratch) {
+	in, out, run := g.inSize(), g.outSize(), g.KW*g.Cin
+	slack := -run & 3
+	if slack != 0 {
+		wide := grow(&s.codes, g.KH*(run+slack)*g.Cout)
+		clear(wide)
+		for kh := range g.KH {
+			copy(wide[kh*(run+slack)*g.Cout:], w.raw[kh*run*g.Cout:(kh+1)*run*g.Cout])
+		}
+		t.packS8(&s.packed, wide, g.KH*(run+slack), g.Cout)
+		w = &s.packed
+	}
+	for i := range n {
+		img := x[i*in:][:in]
+		if slack != 0 || g.padded() {
+			img = padInto(grow(&s.bytes, g.paddedSize()+slack), img, zero, g)
+		}
+		t.s8.forward(acc[i*out:][:out], img, w, g)
 	}
 }

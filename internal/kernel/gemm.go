@@ -39,7 +39,7 @@ func (t *isa) gemm(dst []float32, ldc int, a []float32, lda int, transA bool, b 
 			return
 		}
 		packed := grow(&s.pack, k*n)
-		transpose(packed, n, b, ldb, n, k)
+		t.transpose(packed, n, b, ldb, n, k)
 		b, ldb = packed, n
 	} else {
 		b = matrix(b, ldb, k, n)
@@ -57,17 +57,17 @@ func (t *isa) gemm(dst []float32, ldc int, a []float32, lda int, transA bool, b 
 func (t *isa) gemmSwapped(dst []float32, ldc int, a []float32, rs, cs int, b []float32, ldb, m, n, k int, accumulate bool, s *Scratch) {
 	at, out := grow(&s.pack, k*m), grow(&s.tile, n*m)
 	if cs == 1 {
-		transpose(at, m, a, rs, m, k)
+		t.transpose(at, m, a, rs, m, k)
 	} else {
 		for p := range k {
 			copy(at[p*m:][:m], a[p*cs:])
 		}
 	}
 	if accumulate {
-		transpose(out, m, dst, ldc, m, n)
+		t.transpose(out, m, dst, ldc, m, n)
 	}
 	t.f32.gemm(out, m, b, ldb, 1, at, m, n, m, k, accumulate)
-	transpose(dst, ldc, out, m, n, m)
+	t.transpose(dst, ldc, out, m, n, m)
 }
 
 // matrix returns x cut to the end of its last row; a row longer than its
@@ -79,9 +79,23 @@ func matrix[T any](x []T, stride, rows, cols int) []T {
 	return x[:(rows-1)*stride+cols]
 }
 
-// transpose writes dst[j*ldd+i] = src[i*lds+j] for i < rows, j < cols, in
-// blocks that stay in the first-level cache.
-func transpose(dst []float32, ldd int, src []float32, lds, rows, cols int) {
+// transpose writes dst[j*ldd+i] = src[i*lds+j] for i < rows, j < cols.
+func (t *isa) transpose(dst []float32, ldd int, src []float32, lds, rows, cols int) {
+	if rows == 0 || cols == 0 {
+		return
+	}
+	src, dst = src[:(rows-1)*lds+cols], dst[:(cols-1)*ldd+rows]
+	r, c := t.transposeVec(dst, ldd, src, lds, rows, cols)
+	if c < cols {
+		transposeGeneric(dst[c*ldd:], ldd, src[c:], lds, rows, cols-c)
+	}
+	if r < rows {
+		transposeGeneric(dst[r:], ldd, src[r*lds:], lds, rows-r, c)
+	}
+}
+
+// transposeGeneric is transpose in blocks that stay in the first-level cache.
+func transposeGeneric(dst []float32, ldd int, src []float32, lds, rows, cols int) {
 	const block = 16
 	for i0 := 0; i0 < rows; i0 += block {
 		i1 := min(i0+block, rows)

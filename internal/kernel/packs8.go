@@ -32,12 +32,14 @@ func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
 	copy(grow(&p.raw, k*n), w)
 	sums := grow(&p.ColSums, n)
 	clear(sums)
+	if t.s8 != nil && k > 0 && n > 0 {
+		t.packPanels(p, w)
+		t.s8.columnSums(sums, p)
+		return
+	}
 	for i := range k {
 		for j, v := range w[i*n:][:n] {
 			sums[j] += int32(v)
 		}
-	}
-	if t.s8 != nil {
-		t.s8.packAll(p, w)
 	}
 }

@@ -56,21 +56,32 @@ func (t *isa) maskGrad(dx, dy []float32, mask []uint8) {
 
 // DequantizeU8 writes scale[c]*(q-zero) with one scale, or one per channel.
 func DequantizeU8(dst []float32, q []uint8, scale []float32, zero int32) {
-	dequantize(dst, q, scale, zero)
+	active.dequantizeU8(dst, q, scale, zero)
 }
 
 // DequantizeS8 writes scale[c]*q with one scale, or one per channel.
 func DequantizeS8(dst []float32, q []int8, scale []float32) {
-	dequantize(dst, q, scale, 0)
+	active.dequantizeS8(dst, q, scale)
 }
 
-func dequantize[T int8 | uint8](dst []float32, q []T, scale []float32, zero int32) {
+func (t *isa) dequantizeU8(dst []float32, q []uint8, scale []float32, zero int32) {
+	rows(len(q), len(scale))
 	dst = dst[:len(q)]
-	channels := len(scale)
-	for r := range rows(len(q), channels) {
-		out := dst[r*channels:][:channels]
-		for c, v := range q[r*channels:][:channels] {
-			out[c] = float32(int32(v)-zero) * scale[c]
+	dequantize(dst, q, scale, zero, t.dequantizeU8Vec(dst, q, scale, zero))
+}
+
+func (t *isa) dequantizeS8(dst []float32, q []int8, scale []float32) {
+	rows(len(q), len(scale))
+	dst = dst[:len(q)]
+	dequantize(dst, q, scale, 0, t.dequantizeS8Vec(dst, q, scale))
+}
+
+// dequantize is the definition of both, from element from on.
+func dequantize[T int8 | uint8](dst []float32, q []T, scale []float32, zero int32, from int) {
+	for i, c := from, from%len(scale); i < len(q); i++ {
+		dst[i] = float32(int32(q[i])-zero) * scale[c]
+		if c++; c == len(scale) {
+			c = 0
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -246,15 +247,40 @@ func TestScaleGradChannelsIsScaleGradPerChannel(t *testing.T) {
 }
 
 func TestDequantize(t *testing.T) {
-	y := make([]float32, 4)
-	DequantizeU8(y, []uint8{0, 128, 255, 130}, []float32{0.5}, 128)
-	if err := qtest.SameBits("u8", y, []float32{-64, 0, 63.5, 1}); err != nil {
-		t.Error(err)
-	}
-	DequantizeS8(y, []int8{-127, 2, 3, 4}, []float32{1, 0.25})
-	if err := qtest.SameBits("s8", y, []float32{-127, 0.5, 3, 1}); err != nil {
-		t.Error(err)
-	}
+	eachTier(t, func(t *testing.T, kern *isa) {
+		y := make([]float32, 4)
+		kern.dequantizeU8(y, []uint8{0, 128, 255, 130}, []float32{0.5}, 128)
+		if err := qtest.SameBits("u8", y, []float32{-64, 0, 63.5, 1}); err != nil {
+			t.Error(err)
+		}
+		kern.dequantizeS8(y, []int8{-127, 2, 3, 4}, []float32{1, 0.25})
+		if err := qtest.SameBits("s8", y, []float32{-127, 0.5, 3, 1}); err != nil {
+			t.Error(err)
+		}
+		for _, channels := range []int{1, 7, 16, 48, 70} {
+			r := newRand(uint64(channels))
+			n := channels * 9
+			u, s, scale := make([]uint8, n), make([]int8, n), make([]float32, channels)
+			randomCodes(r, u)
+			randomCodes(r, s)
+			randomF32(r, scale, false)
+			fromU, fromS := qtest.Guarded[float32](n, 1), qtest.Guarded[float32](n, 2)
+			kern.dequantizeU8(fromU.Data, u, scale, 77)
+			kern.dequantizeS8(fromS.Data, s, scale)
+			for i := range n {
+				f := scale[i%channels]
+				if got, want := fromU.Data[i], float32(int32(u[i])-77)*f; got != want {
+					t.Fatalf("channels=%d: u8 %d became %v, want %v", channels, u[i], got, want)
+				}
+				if got, want := fromS.Data[i], float32(s[i])*f; got != want {
+					t.Fatalf("channels=%d: s8 %d became %v, want %v", channels, s[i], got, want)
+				}
+			}
+			if err := errors.Join(fromU.Check(), fromS.Check()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // Halves go to even, the mask is on the rounded value, infinities saturate.

@@ -10,6 +10,9 @@ type Scratch struct {
 	tile  []float32 // edge tile of a matrix product
 	bytes []uint8   // patch matrix or padded image of codes
 	acc   []int32   // accumulators of a fused requantization
+	codes []int8    // weights with zeros after each kernel row
+
+	packed PackedS8 // those weights, packed
 }
 
 // grow returns *buf with length n, reallocated when too small. Its contents

@@ -487,6 +487,74 @@ next:
 	VZEROUPPER
 	RET
 
+// func dequantizeU8Y(dst *float32, q *uint8, scale *float32, n int, period int, zero int32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·dequantizeU8Y(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         q+8(FP), CX
+	MOVQ         scale+16(FP), DX
+	VBROADCASTSS zero+40(FP), Y0
+	MOVQ         n+24(FP), BX
+	MOVQ         period+32(FP), R8
+	XORQ         SI, SI
+	XORQ         DI, DI
+	SHLQ         $+2, R8
+
+loop:
+	VPMOVZXBD (CX), Y1
+	VPSUBD    Y0, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    (DX)(SI*1), Y1, Y1
+	VMOVUPS   Y1, (AX)
+	VPMOVZXBD 8(CX), Y1
+	VPSUBD    Y0, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    32(DX)(SI*1), Y1, Y1
+	VMOVUPS   Y1, 32(AX)
+	ADDQ      $+64, AX
+	ADDQ      $+16, CX
+	ADDQ      $+64, SI
+	CMPQ      SI, R8
+	CMOVQEQ   DI, SI
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func dequantizeS8Y(dst *float32, q *int8, scale *float32, n int, period int, zero int32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·dequantizeS8Y(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         q+8(FP), CX
+	MOVQ         scale+16(FP), DX
+	VBROADCASTSS zero+40(FP), Y0
+	MOVQ         n+24(FP), BX
+	MOVQ         period+32(FP), R8
+	XORQ         SI, SI
+	XORQ         DI, DI
+	SHLQ         $+2, R8
+
+loop:
+	VPMOVSXBD (CX), Y1
+	VPSUBD    Y0, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    (DX)(SI*1), Y1, Y1
+	VMOVUPS   Y1, (AX)
+	VPMOVSXBD 8(CX), Y1
+	VPSUBD    Y0, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    32(DX)(SI*1), Y1, Y1
+	VMOVUPS   Y1, 32(AX)
+	ADDQ      $+64, AX
+	ADDQ      $+16, CX
+	ADDQ      $+64, SI
+	CMPQ      SI, R8
+	CMOVQEQ   DI, SI
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
 // func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
 // Requires: AVX, AVX2
 TEXT ·maskGradY(SB), NOSPLIT, $0-32
@@ -520,6 +588,137 @@ loop:
 	ADDQ         $+2, DX
 	SUBQ         $+16, BX
 	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func mulAddY(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·mulAddY(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VMOVUPS (CX), Y0
+	VMULPS  (DX), Y0, Y0
+	VADDPS  (AX), Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(CX), Y0
+	VMULPS  32(DX), Y0, Y0
+	VADDPS  32(AX), Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	SUBQ    $+16, BX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func mulAddS8Y(acc *int32, q *uint8, w *int8, n int)
+// Requires: AVX, AVX2
+TEXT ·mulAddS8Y(SB), NOSPLIT, $0-32
+	MOVQ acc+0(FP), AX
+	MOVQ q+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VPMOVZXBD (CX), Y0
+	VPMOVSXBD (DX), Y1
+	VPMADDWD  Y1, Y0, Y0
+	VPADDD    (AX), Y0, Y0
+	VMOVDQU   Y0, (AX)
+	VPMOVZXBD 8(CX), Y0
+	VPMOVSXBD 8(DX), Y1
+	VPMADDWD  Y1, Y0, Y0
+	VPADDD    32(AX), Y0, Y0
+	VMOVDQU   Y0, 32(AX)
+	ADDQ      $+64, AX
+	ADDQ      $+16, CX
+	ADDQ      $+16, DX
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func normalizeY(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
+// Requires: AVX, CMOV
+TEXT ·normalizeY(SB), NOSPLIT, $0-56
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ a+24(FP), BX
+	MOVQ beta+32(FP), SI
+	MOVQ n+40(FP), DI
+	MOVQ period+48(FP), R10
+	XORQ R8, R8
+	XORQ R9, R9
+	SHLQ $+2, R10
+
+loop:
+	VMOVUPS (CX), Y0
+	VSUBPS  (DX)(R8*1), Y0, Y0
+	VMULPS  (BX)(R8*1), Y0, Y0
+	VADDPS  (SI)(R8*1), Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(CX), Y0
+	VSUBPS  32(DX)(R8*1), Y0, Y0
+	VMULPS  32(BX)(R8*1), Y0, Y0
+	VADDPS  32(SI)(R8*1), Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, R8
+	CMPQ    R8, R10
+	CMOVQEQ R9, R8
+	SUBQ    $+16, DI
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func normalizeGradY(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
+// Requires: AVX, CMOV
+TEXT ·normalizeGradY(SB), NOSPLIT, $0-72
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ mean+24(FP), BX
+	MOVQ a+32(FP), SI
+	MOVQ b+40(FP), DI
+	MOVQ c+48(FP), R8
+	MOVQ n+56(FP), R9
+	MOVQ period+64(FP), R12
+	XORQ R10, R10
+	XORQ R11, R11
+	SHLQ $+2, R12
+
+loop:
+	VMOVUPS (DX), Y0
+	VSUBPS  (BX)(R10*1), Y0, Y0
+	VMULPS  (R8)(R10*1), Y0, Y0
+	VMOVUPS (CX), Y1
+	VSUBPS  (DI)(R10*1), Y1, Y1
+	VSUBPS  Y0, Y1, Y1
+	VMULPS  (SI)(R10*1), Y1, Y1
+	VMOVUPS Y1, (AX)
+	VMOVUPS 32(DX), Y0
+	VSUBPS  32(BX)(R10*1), Y0, Y0
+	VMULPS  32(R8)(R10*1), Y0, Y0
+	VMOVUPS 32(CX), Y1
+	VSUBPS  32(DI)(R10*1), Y1, Y1
+	VSUBPS  Y0, Y1, Y1
+	VMULPS  32(SI)(R10*1), Y1, Y1
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	ADDQ    $+64, R10
+	CMPQ    R10, R12
+	CMOVQEQ R11, R10
+	SUBQ    $+16, R9
+	JNZ     loop
 	VZEROUPPER
 	RET
 
@@ -1114,6 +1313,64 @@ next:
 	VZEROUPPER
 	RET
 
+// func dequantizeU8Z(dst *float32, q *uint8, scale *float32, n int, period int, zero int32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·dequantizeU8Z(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         q+8(FP), CX
+	MOVQ         scale+16(FP), DX
+	VBROADCASTSS zero+40(FP), Z0
+	MOVQ         n+24(FP), BX
+	MOVQ         period+32(FP), R8
+	XORQ         SI, SI
+	XORQ         DI, DI
+	SHLQ         $+2, R8
+
+loop:
+	VPMOVZXBD (CX), Z1
+	VPSUBD    Z0, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    (DX)(SI*1), Z1, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $+64, AX
+	ADDQ      $+16, CX
+	ADDQ      $+64, SI
+	CMPQ      SI, R8
+	CMOVQEQ   DI, SI
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func dequantizeS8Z(dst *float32, q *int8, scale *float32, n int, period int, zero int32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·dequantizeS8Z(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         q+8(FP), CX
+	MOVQ         scale+16(FP), DX
+	VBROADCASTSS zero+40(FP), Z0
+	MOVQ         n+24(FP), BX
+	MOVQ         period+32(FP), R8
+	XORQ         SI, SI
+	XORQ         DI, DI
+	SHLQ         $+2, R8
+
+loop:
+	VPMOVSXBD (CX), Z1
+	VPSUBD    Z0, Z1, Z1
+	VCVTDQ2PS Z1, Z1
+	VMULPS    (DX)(SI*1), Z1, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $+64, AX
+	ADDQ      $+16, CX
+	ADDQ      $+64, SI
+	CMPQ      SI, R8
+	CMOVQEQ   DI, SI
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
 // func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
 // Requires: AVX, AVX512F
 TEXT ·maskGradZ(SB), NOSPLIT, $0-32
@@ -1132,6 +1389,115 @@ loop:
 	ADDQ      $+2, DX
 	SUBQ      $+16, BX
 	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func mulAddZ(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·mulAddZ(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VMOVUPS (CX), Z0
+	VMULPS  (DX), Z0, Z0
+	VADDPS  (AX), Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	SUBQ    $+16, BX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func mulAddS8Z(acc *int32, q *uint8, w *int8, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·mulAddS8Z(SB), NOSPLIT, $0-32
+	MOVQ acc+0(FP), AX
+	MOVQ q+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VPMOVZXBD (CX), Z0
+	VPMOVSXBD (DX), Z1
+	VPMADDWD  Z1, Z0, Z0
+	VPADDD    (AX), Z0, Z0
+	VMOVDQU32 Z0, (AX)
+	ADDQ      $+64, AX
+	ADDQ      $+16, CX
+	ADDQ      $+16, DX
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func normalizeZ(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·normalizeZ(SB), NOSPLIT, $0-56
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ a+24(FP), BX
+	MOVQ beta+32(FP), SI
+	MOVQ n+40(FP), DI
+	MOVQ period+48(FP), R10
+	XORQ R8, R8
+	XORQ R9, R9
+	SHLQ $+2, R10
+
+loop:
+	VMOVUPS (CX), Z0
+	VSUBPS  (DX)(R8*1), Z0, Z0
+	VMULPS  (BX)(R8*1), Z0, Z0
+	VADDPS  (SI)(R8*1), Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, R8
+	CMPQ    R8, R10
+	CMOVQEQ R9, R8
+	SUBQ    $+16, DI
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func normalizeGradZ(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·normalizeGradZ(SB), NOSPLIT, $0-72
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ mean+24(FP), BX
+	MOVQ a+32(FP), SI
+	MOVQ b+40(FP), DI
+	MOVQ c+48(FP), R8
+	MOVQ n+56(FP), R9
+	MOVQ period+64(FP), R12
+	XORQ R10, R10
+	XORQ R11, R11
+	SHLQ $+2, R12
+
+loop:
+	VMOVUPS (DX), Z0
+	VSUBPS  (BX)(R10*1), Z0, Z0
+	VMULPS  (R8)(R10*1), Z0, Z0
+	VMOVUPS (CX), Z1
+	VSUBPS  (DI)(R10*1), Z1, Z1
+	VSUBPS  Z0, Z1, Z1
+	VMULPS  (SI)(R10*1), Z1, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	ADDQ    $+64, R10
+	CMPQ    R10, R12
+	CMOVQEQ R11, R10
+	SUBQ    $+16, R9
+	JNZ     loop
 	VZEROUPPER
 	RET
 

@@ -56,10 +56,40 @@ func quantizeU8Y(dst *uint8, mask *uint8, x *float32, scale *float32, n int, per
 //go:noescape
 func quantizeS8Y(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
 
+// dequantizeU8Y computes dst = float32(q-zero)*scale.
+//
+//go:noescape
+func dequantizeU8Y(dst *float32, q *uint8, scale *float32, n int, period int, zero int32)
+
+// dequantizeS8Y computes dst = float32(q-zero)*scale.
+//
+//go:noescape
+func dequantizeS8Y(dst *float32, q *int8, scale *float32, n int, period int, zero int32)
+
 // maskGradY computes dx = dy where the mask bit is set, else 0.
 //
 //go:noescape
 func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
+
+// mulAddY computes dst += a*b, product and sum rounded apart.
+//
+//go:noescape
+func mulAddY(dst *float32, a *float32, b *float32, n int)
+
+// mulAddS8Y computes acc += q*w.
+//
+//go:noescape
+func mulAddS8Y(acc *int32, q *uint8, w *int8, n int)
+
+// normalizeY computes y = (x-mean)*a + beta.
+//
+//go:noescape
+func normalizeY(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
+
+// normalizeGradY computes dx = (dy - b - (x-mean)*c) * a.
+//
+//go:noescape
+func normalizeGradY(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
 
 // adamY is one step of Adam; see adamGeneric.
 //
@@ -145,10 +175,40 @@ func quantizeU8Z(dst *uint8, mask *uint8, x *float32, scale *float32, n int, per
 //go:noescape
 func quantizeS8Z(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (nan int)
 
+// dequantizeU8Z computes dst = float32(q-zero)*scale.
+//
+//go:noescape
+func dequantizeU8Z(dst *float32, q *uint8, scale *float32, n int, period int, zero int32)
+
+// dequantizeS8Z computes dst = float32(q-zero)*scale.
+//
+//go:noescape
+func dequantizeS8Z(dst *float32, q *int8, scale *float32, n int, period int, zero int32)
+
 // maskGradZ computes dx = dy where the mask bit is set, else 0.
 //
 //go:noescape
 func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
+
+// mulAddZ computes dst += a*b, product and sum rounded apart.
+//
+//go:noescape
+func mulAddZ(dst *float32, a *float32, b *float32, n int)
+
+// mulAddS8Z computes acc += q*w.
+//
+//go:noescape
+func mulAddS8Z(acc *int32, q *uint8, w *int8, n int)
+
+// normalizeZ computes y = (x-mean)*a + beta.
+//
+//go:noescape
+func normalizeZ(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
+
+// normalizeGradZ computes dx = (dy - b - (x-mean)*c) * a.
+//
+//go:noescape
+func normalizeGradZ(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
 
 // adamZ is one step of Adam; see adamGeneric.
 //

@@ -57,20 +57,32 @@ func (t *tilesS8) columns(width int) *int32 {
 	return t.mask(width)
 }
 
-// packAll writes all panels of the row-major matrix w.
-func (t *tilesS8) packAll(p *PackedS8, w []int8) {
+// packPanels writes all panels of the row-major matrix w.
+func (t *isa) packPanels(p *PackedS8, w []int8) {
+	tiles := t.s8
 	size := groupBytes * ((p.K + 3) / 4)
-	panels := (p.N + t.cols - 1) / t.cols
+	panels := (p.N + tiles.cols - 1) / tiles.cols
 	out := grow(&p.panels, size*panels)
-	clear(out)
 	for i := range panels {
-		cols := min(t.cols, p.N-i*t.cols)
-		for k := 0; k < p.K; k += 4 {
+		cols, k := min(tiles.cols, p.N-i*tiles.cols), 0
+		panel := out[i*size:][:size]
+		if cols == tiles.cols {
+			k = t.packQuadsVec(panel, w[i*cols:], p.N, p.K)
+		}
+		clear(panel[k/4*groupBytes:])
+		for ; k < p.K; k += 4 {
 			rows := min(4, p.K-k)
-			first := k*p.N + i*t.cols
-			t.pack(out[i*size+k/4*groupBytes:][:groupBytes], w[first:first+(rows-1)*p.N+cols], p.N, cols)
+			first := k*p.N + i*tiles.cols
+			tiles.pack(panel[k/4*groupBytes:][:groupBytes], w[first:first+(rows-1)*p.N+cols], p.N, cols)
 		}
 	}
+}
+
+// columnSums is the product of a row of ones with b, read from one group of
+// four ones again and again.
+func (t *tilesS8) columnSums(sums []int32, b *PackedS8) {
+	ones := [4]uint8{1, 1, 1, 1}
+	t.block(&productS8{a: ones[:], k: (b.K + 3) / 4, k2: 1, c: sums, ldc: b.N}, b, 1)
 }
 
 // packQuads packs up to four rows of w, n apart, as the four bytes of each

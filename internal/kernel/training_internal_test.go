@@ -226,6 +226,69 @@ func TestColumnSumsSameBitsInAllTiers(t *testing.T) {
 	})
 }
 
+func TestNormalizeSameBitsInAllTiers(t *testing.T) {
+	gen := generic()
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, channels := range []int{1, 3, 16, 33, 100, 1040} {
+			for _, r := range []int{0, 1, 5, 40} {
+				rng := newRand(uint64(r + channels))
+				n := r * channels
+				v := make([][]float32, 6) // x, dy, then per channel
+				for i := range v {
+					v[i] = make([]float32, n)
+					if i >= 2 {
+						v[i] = make([]float32, channels)
+					}
+					randomF32(rng, v[i], false)
+				}
+				dgamma, dbeta := make([]float64, channels), make([]float64, channels)
+				for c := range dgamma {
+					dgamma[c], dbeta[c] = rng.NormFloat64(), rng.NormFloat64()
+				}
+				want, got := make([]float32, n), qtest.Guarded[float32](n, channels%9)
+				gen.normalize(want, v[0], v[2], v[3], v[4], v[5], channels)
+				kern.normalize(got.Data, v[0], v[2], v[3], v[4], v[5], channels)
+				if err := errors.Join(qtest.SameBits("y", got.Data, want), got.Check()); err != nil {
+					t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
+				}
+				gen.normalizeGrad(want, v[1], v[0], v[2], v[3], v[4], dgamma, dbeta, r+1, channels)
+				kern.normalizeGrad(got.Data, v[1], v[0], v[2], v[3], v[4], dgamma, dbeta, r+1, channels)
+				if err := errors.Join(qtest.SameBits("dx", got.Data, want), got.Check()); err != nil {
+					t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
+				}
+			}
+		}
+	})
+}
+
+func TestTranspose(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, s := range [][3]int{{0, 5, 5}, {5, 0, 1}, {1, 1, 1}, {7, 9, 12}, {8, 8, 8}, {16, 24, 30}, {19, 45, 45}, {64, 33, 40}} {
+			r, c, stride := s[0], s[1], s[2]
+			src := make([]float32, max(0, r*stride))
+			for i := range src {
+				src[i] = float32(i)
+			}
+			ldd := r + 3
+			dst := qtest.Guarded[float32](max(0, (c-1)*ldd+r), 1)
+			fill(dst.Data, -1)
+			kern.transpose(dst.Data, ldd, src, stride, r, c)
+			for i, v := range dst.Data {
+				want := float32(-1)
+				if i%ldd < r && r > 0 {
+					want = src[i%ldd*stride+i/ldd]
+				}
+				if v != want {
+					t.Fatalf("%dx%d: dst[%d] = %v, want %v", r, c, i, v, want)
+				}
+			}
+			if err := dst.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestMaskGradSameBitsInAllTiers(t *testing.T) {
 	eachTier(t, func(t *testing.T, kern *isa) {
 		for i, n := range lengths {

@@ -228,6 +228,129 @@ func (t *isa) quantizeS8Vec(dst []int8, mask []uint8, x, scale []float32, lo, hi
 	return n, nanIndex(n, quantizeS8Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
 }
 
+func (t *isa) dequantizeU8Vec(dst []float32, q []uint8, scale []float32, zero int32) int {
+	n := len(q) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var buf [stretchLen]float32
+	s := stretch(&buf, scale)
+	if s == nil {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		dequantizeU8Z(&dst[0], &q[0], &s[0], n, len(s), zero)
+	} else {
+		dequantizeU8Y(&dst[0], &q[0], &s[0], n, len(s), zero)
+	}
+	return n
+}
+
+func (t *isa) dequantizeS8Vec(dst []float32, q []int8, scale []float32) int {
+	n := len(q) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var buf [stretchLen]float32
+	s := stretch(&buf, scale)
+	if s == nil {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		dequantizeS8Z(&dst[0], &q[0], &s[0], n, len(s), 0)
+	} else {
+		dequantizeS8Y(&dst[0], &q[0], &s[0], n, len(s), 0)
+	}
+	return n
+}
+
+func (t *isa) mulAddVec(dst, a, b []float32) int {
+	n := len(dst) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		mulAddZ(&dst[0], &a[0], &b[0], n)
+	} else {
+		mulAddY(&dst[0], &a[0], &b[0], n)
+	}
+	return n
+}
+
+func (t *isa) mulAddS8Vec(acc []int32, q []uint8, w []int8) int {
+	n := len(acc) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		mulAddS8Z(&acc[0], &q[0], &w[0], n)
+	} else {
+		mulAddS8Y(&acc[0], &q[0], &w[0], n)
+	}
+	return n
+}
+
+// normalizeVec takes the factors gamma*invStd as a.
+func (t *isa) normalizeVec(y, x, mean, a, beta []float32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var meanBuf, aBuf, betaBuf [stretchLen]float32
+	ms, as, bs := stretch(&meanBuf, mean), stretch(&aBuf, a), stretch(&betaBuf, beta)
+	if ms == nil {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		normalizeZ(&y[0], &x[0], &ms[0], &as[0], &bs[0], n, len(ms))
+	} else {
+		normalizeY(&y[0], &x[0], &ms[0], &as[0], &bs[0], n, len(ms))
+	}
+	return n
+}
+
+func (t *isa) normalizeGradVec(dx, dy, x, mean, a, b, c []float32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var meanBuf, aBuf, bBuf, cBuf [stretchLen]float32
+	ms, as, bs, cs := stretch(&meanBuf, mean), stretch(&aBuf, a), stretch(&bBuf, b), stretch(&cBuf, c)
+	if ms == nil {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		normalizeGradZ(&dx[0], &dy[0], &x[0], &ms[0], &as[0], &bs[0], &cs[0], n, len(ms))
+	} else {
+		normalizeGradY(&dx[0], &dy[0], &x[0], &ms[0], &as[0], &bs[0], &cs[0], n, len(ms))
+	}
+	return n
+}
+
+// packQuadsVec packs the leading whole groups of a whole panel of 32 columns
+// and returns how many rows of w that were.
+func (t *isa) packQuadsVec(panel, w []int8, n, k int) int {
+	groups := k / 4
+	if t.tier != cpu.AVX512VNNI || groups == 0 {
+		return 0
+	}
+	packQuadsY(&panel[0], &w[0], groups, n)
+	return 4 * groups
+}
+
+// transposeVec transposes the leading multiples of eight rows and columns and
+// returns how many those were.
+func (t *isa) transposeVec(dst []float32, ldd int, src []float32, lds, rows, cols int) (r, c int) {
+	r, c = rows&^7, cols&^7
+	if t.tier == cpu.Generic || r == 0 || c == 0 {
+		return 0, 0
+	}
+	for i := 0; i < r; i += 8 {
+		transpose8(&dst[i], &src[i*lds], 4*ldd, 4*lds, c/8)
+	}
+	return r, c
+}
+
 // absMaxVec does the leading columns and reports whether they hold a NaN.
 func (t *isa) absMaxVec(dst, x []float32, r, channels int) (done int, nan bool) {
 	if t.tier == cpu.Generic || r == 0 {

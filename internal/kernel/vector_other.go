@@ -34,6 +34,24 @@ func (t *isa) quantizeS8Vec([]int8, []uint8, []float32, []float32, float32, floa
 	return 0, -1
 }
 
+func (t *isa) dequantizeU8Vec([]float32, []uint8, []float32, int32) int { return 0 }
+
+func (t *isa) dequantizeS8Vec([]float32, []int8, []float32) int { return 0 }
+
+func (t *isa) mulAddVec([]float32, []float32, []float32) int { return 0 }
+
+func (t *isa) mulAddS8Vec([]int32, []uint8, []int8) int { return 0 }
+
+func (t *isa) normalizeVec([]float32, []float32, []float32, []float32, []float32) int { return 0 }
+
+func (t *isa) normalizeGradVec([]float32, []float32, []float32, []float32, []float32, []float32, []float32) int {
+	return 0
+}
+
+func (t *isa) packQuadsVec([]int8, []int8, int, int) int { return 0 }
+
+func (t *isa) transposeVec([]float32, int, []float32, int, int, int) (int, int) { return 0, 0 }
+
 func (t *isa) absMaxVec([]float32, []float32, int, int) (int, bool) { return 0, false }
 
 func (t *isa) minMaxVec([]float32, *float32, *float32) (int, bool) { return 0, false }

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// packs emits the two rearrangements of weights, both for AVX2.
+func packs(g *gen) {
+	g.wide = false
+	g.packQuads()
+	g.transpose8()
+}
+
+// packQuads interleaves four rows of 32 bytes for each group.
+func (g *gen) packQuads() {
+	g.begin("packQuadsY", "func(panel, w *int8, groups, stride int)",
+		"packQuadsY writes groups of four rows of 32 columns, rows stride bytes apart, as the",
+		"four bytes of each column: panel[128*i+4*j+r] = w[(4*i+r)*stride+j].")
+	panel, w, groups, stride := g.arg("panel"), g.arg("w"), g.arg("groups"), g.arg("stride")
+	stride3 := g.GP64()
+	g.LEAQ(operand.Mem{Base: stride, Index: stride, Scale: 2}, stride3)
+	g.Label("loop")
+	r := g.vecs(4)
+	g.VMOVDQU(off(w, 0), r[0])
+	g.VMOVDQU(operand.Mem{Base: w, Index: stride, Scale: 1}, r[1])
+	g.VMOVDQU(operand.Mem{Base: w, Index: stride, Scale: 2}, r[2])
+	g.VMOVDQU(operand.Mem{Base: w, Index: stride3, Scale: 1}, r[3])
+	t, q := g.vecs(4), g.vecs(4)
+	g.VPUNPCKLBW(r[1], r[0], t[0])
+	g.VPUNPCKHBW(r[1], r[0], t[1])
+	g.VPUNPCKLBW(r[3], r[2], t[2])
+	g.VPUNPCKHBW(r[3], r[2], t[3])
+	g.VPUNPCKLWD(t[2], t[0], q[0]) // columns 0-3 and 16-19
+	g.VPUNPCKHWD(t[2], t[0], q[1]) // 4-7, 20-23
+	g.VPUNPCKLWD(t[3], t[1], q[2]) // 8-11, 24-27
+	g.VPUNPCKHWD(t[3], t[1], q[3]) // 12-15, 28-31
+	out := g.vec()
+	for i, half := range []operand.Op{operand.U8(0x20), operand.U8(0x31)} {
+		for j := range 2 {
+			g.VPERM2I128(half, q[2*j+1], q[2*j], out)
+			g.VMOVDQU(out, off(panel, 64*i+32*j))
+		}
+	}
+	g.SUBQ(operand.I8(-128), panel)
+	g.LEAQ(operand.Mem{Base: w, Index: stride, Scale: 4}, w)
+	g.DECQ(groups)
+	g.JNZ(operand.LabelRef("loop"))
+	g.end()
+}
+
+// transpose8 transposes eight rows of float32, eight columns at a time.
+func (g *gen) transpose8() {
+	g.begin("transpose8", "func(dst, src *float32, dstStride, srcStride, blocks int)",
+		"transpose8 writes blocks of eight columns of eight rows of src as rows of dst; strides are in bytes.")
+	dst, src, ds, ss, blocks := g.arg("dst"), g.arg("src"), g.arg("dstStride"), g.arg("srcStride"), g.arg("blocks")
+	rowsOf := func(base, stride reg.Register) (at func(i, disp int) operand.Mem) {
+		stride3, upper := g.GP64(), g.GP64()
+		g.LEAQ(operand.Mem{Base: stride, Index: stride, Scale: 2}, stride3)
+		g.LEAQ(operand.Mem{Base: base, Index: stride, Scale: 4}, upper)
+		return func(i, disp int) operand.Mem {
+			b := base
+			if i >= 4 {
+				b = upper
+			}
+			switch i % 4 {
+			case 1:
+				return operand.Mem{Base: b, Index: stride, Scale: 1, Disp: disp}
+			case 2:
+				return operand.Mem{Base: b, Index: stride, Scale: 2, Disp: disp}
+			case 3:
+				return operand.Mem{Base: b, Index: stride3, Scale: 1, Disp: disp}
+			}
+			return operand.Mem{Base: b, Disp: disp}
+		}
+	}
+	g.Label("loop")
+	from, to := rowsOf(src, ss), rowsOf(dst, ds)
+	// half registers: row i beside row i+4, so that no lane is crossed later
+	for half := range 2 {
+		r := g.vecs(4)
+		for i := range 4 {
+			g.VMOVUPS(from(i, 16*half), r[i].AsX())
+			g.VINSERTF128(operand.U8(1), from(i+4, 16*half), r[i], r[i])
+		}
+		t := g.vecs(4)
+		g.VUNPCKLPS(r[1], r[0], t[0])
+		g.VUNPCKHPS(r[1], r[0], t[1])
+		g.VUNPCKLPS(r[3], r[2], t[2])
+		g.VUNPCKHPS(r[3], r[2], t[3])
+		o := g.vecs(4)
+		g.VUNPCKLPD(t[2], t[0], o[0])
+		g.VUNPCKHPD(t[2], t[0], o[1])
+		g.VUNPCKLPD(t[3], t[1], o[2])
+		g.VUNPCKHPD(t[3], t[1], o[3])
+		for i, v := range o {
+			g.VMOVUPS(v, to(4*half+i, 0))
+		}
+	}
+	g.ADDQ(operand.I8(32), src)
+	g.LEAQ(operand.Mem{Base: dst, Index: ds, Scale: 8}, dst)
+	g.DECQ(blocks)
+	g.JNZ(operand.LabelRef("loop"))
+	g.end()
+}
