@@ -12,7 +12,8 @@ import (
 	"github.com/narrow-ml/narrow/qat"
 )
 
-// relu is max(x, 0) of values, of accumulators (a limit that the next quantizer applies) or of codes (max(q, z)).
+// relu is max(x, 0) of values, of codes (max(q, z)), or of accumulators, where it is a limit that the quantizer behind it
+// applies, forward and in its mask.
 type relu struct {
 	st     *qat.Step
 	name   string
@@ -95,6 +96,9 @@ type reluGrad struct {
 }
 
 func (b *reluGrad) Run(in []G.Value) (G.Value, error) {
+	if _, ok := b.f.in.(*qat.Acc); ok {
+		return in[1], nil // the quantizer that applied the limit has masked the gradient: t > 0
+	}
 	var err error
 	if b.dy, err = gx.Floats(in[1]); err != nil {
 		return nil, err
@@ -107,18 +111,6 @@ func (b *reluGrad) shard(_, lo, hi int) {
 	from, to := lo*k.row, hi*k.row
 	dx, dy := b.dx.Data().([]float32)[from:to], b.dy[from:to]
 	switch v := k.in.(type) {
-	case *qat.Acc:
-		c := v.Channels()
-		for i := 0; i < len(dx); i += c {
-			raw := v.Raw[from+i:][:c]
-			for j, o := range v.Offset {
-				g := dy[i+j]
-				if raw[j]+o <= 0 {
-					g = 0
-				}
-				dx[i+j] = g
-			}
-		}
 	case *qat.Codes:
 		_, z := v.Params.At(0)
 		for i, q := range v.U8[from:to] {
