@@ -1,0 +1,234 @@
+package study
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/narrow-ml/narrow/infer"
+	"github.com/narrow-ml/narrow/internal/cpu"
+	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/qat/ptq"
+	"github.com/narrow-ml/narrow/quant"
+	"github.com/narrow-ml/narrow/train"
+)
+
+// runner goes through the plan, cell by cell.
+type runner struct {
+	Options
+	plan     *plan
+	store    *store
+	pool     *par.Pool
+	report   *cellProgress
+	outcomes map[cell]*outcome
+	rerun    int
+
+	float      *model.Model // trained float model of floatSeed, nil until needed
+	floatSeed  uint64
+	calibrated *ptq.Result // of calibratedFor, nil until needed
+	calibFor   cell
+}
+
+func (r *runner) runAll(ctx context.Context) error {
+	r.outcomes = map[cell]*outcome{}
+	for _, c := range r.plan.cells {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r.report.begin(c)
+		out, cached, err := r.store.load(c)
+		if err != nil {
+			r.Log.Warn("running a cell again", "cell", c.arm.String(), "seed", c.seed, "reason", err)
+		}
+		if !cached {
+			if out, err = r.run(ctx, c); err != nil {
+				return fmt.Errorf("%s, seed %d: %w", c.arm, c.seed, err)
+			}
+			r.rerun++
+		}
+		r.outcomes[c] = out
+		r.report.end(c, out, cached)
+	}
+	return nil
+}
+
+// made is a cell's model before it is frozen.
+type made struct {
+	model   *model.Model
+	seconds float64
+	start   *ptq.Result // what calibration chose; nil for float cells
+}
+
+// run makes a cell, freezes it, scores it on the test split and stores it.
+func (r *runner) run(ctx context.Context, c cell) (*outcome, error) {
+	m, err := r.make(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	out := &outcome{}
+	if out.frozen, err = model.Freeze(m.model); err != nil {
+		return nil, err
+	}
+	var file bytes.Buffer
+	if err := model.Encode(&file, out.frozen); err != nil {
+		return nil, err
+	}
+	score, err := train.ScoreModel(ctx, out.frozen, r.Data.Test, r.Workers)
+	if err != nil {
+		return nil, fmt.Errorf("scoring: %w", err)
+	}
+	sum := sha256.Sum256(file.Bytes())
+	out.record = record{
+		Key: r.store.key(c), Precision: c.precision.String(), Method: c.method, Seed: c.seed,
+		Correct: score.Correct, Examples: score.N, Hits: bits(score.Hits),
+		WeightBytes: out.frozen.WeightBytes(), FileBytes: file.Len(), FileSum: hex.EncodeToString(sum[:]),
+		Seconds: m.seconds, Tier: cpu.Active().String(), GoVersion: runtime.Version(),
+	}
+	if m.start != nil {
+		out.Ranges = m.start.Method.String()
+		for _, t := range m.start.Trials {
+			out.Trials = append(out.Trials, trial{t.Method.String(), t.Accuracy()})
+		}
+	}
+	if c.method == MethodNone {
+		var masters bytes.Buffer
+		if err := train.WriteMasters(&masters, m.model); err != nil {
+			return nil, err
+		}
+		out.masters = masters.Bytes()
+	}
+	return out, r.store.save(c, out, file.Bytes())
+}
+
+// make trains or calibrates the model of a cell.
+func (r *runner) make(ctx context.Context, c cell) (made, error) {
+	switch c.method {
+	case MethodNone:
+		m, err := train.NewModel(r.Config, r.Data, c.seed)
+		if err != nil {
+			return made{}, err
+		}
+		return r.fit(ctx, c, m, train.FloatPhase(r.Config))
+	case MethodExtra:
+		m, err := r.floatModel(c.seed)
+		if err != nil {
+			return made{}, err
+		}
+		return r.fit(ctx, c, m.Clone(), train.ExtraPhase(r.Config))
+	case MethodPTQ:
+		began := time.Now()
+		q, err := r.calibrate(ctx, c)
+		if err != nil {
+			return made{}, err
+		}
+		return made{model: q.Model, seconds: time.Since(began).Seconds(), start: q}, nil
+	case MethodQAT:
+		q, err := r.calibrate(ctx, c)
+		if err != nil {
+			return made{}, err
+		}
+		m, err := ptq.ForTraining(q.Model, r.plan.quants[c.precision])
+		if err != nil {
+			return made{}, err
+		}
+		out, err := r.fit(ctx, c, m.Clone(), train.QATPhase(r.Config))
+		out.start = q
+		return out, err
+	default:
+		return made{}, fmt.Errorf("unknown method %q", c.method)
+	}
+}
+
+// fit trains m in place, with checkpoints in the cell's working folder.
+func (r *runner) fit(ctx context.Context, c cell, m *model.Model, p train.Phase) (made, error) {
+	work := r.store.work(c)
+	before := spentSeconds(work)
+	began := time.Now()
+	_, err := train.Fit(ctx, train.Job{
+		Model: m, Data: r.Data, Phase: p, Seed: c.seed, Pool: r.pool,
+		Dir: work, Resume: r.Resume, Progress: r.Progress, Log: r.Log,
+	})
+	spent := before + time.Since(began).Seconds()
+	if err != nil {
+		if keep := keepSeconds(work, spent); keep != nil {
+			r.Log.Warn("training time so far is lost", "reason", keep)
+		}
+		return made{}, err
+	}
+	return made{model: m, seconds: spent}, nil
+}
+
+// floatModel is the trained float model of a seed, from the store or from the cell that has just run.
+func (r *runner) floatModel(seed uint64) (*model.Model, error) {
+	if r.float != nil && r.floatSeed == seed {
+		return r.float, nil
+	}
+	out := r.outcomes[cell{arm{quant.Full, MethodNone}, seed}]
+	if out == nil {
+		return nil, fmt.Errorf("the float model of seed %d has not been trained", seed)
+	}
+	m, err := train.NewModel(r.Config, r.Data, seed)
+	if err != nil {
+		return nil, err
+	}
+	if m, err = train.ReadMasters(out.masters, m); err != nil {
+		return nil, fmt.Errorf("float masters of seed %d: %w", seed, err)
+	}
+	r.float, r.floatSeed = m, seed
+	return m, nil
+}
+
+// calibrate quantizes the float model of the cell's seed; QAT starts from the very model that the ptq row scores.
+func (r *runner) calibrate(ctx context.Context, c cell) (*ptq.Result, error) {
+	c.method = MethodPTQ
+	if r.calibrated != nil && r.calibFor == c {
+		return r.calibrated, nil
+	}
+	m, err := r.floatModel(c.seed)
+	if err != nil {
+		return nil, err
+	}
+	o, err := train.CalibrationOptions(r.Config, r.Workers)
+	if err != nil {
+		return nil, err
+	}
+	o.Seed = c.seed
+	if r.Data.Val != nil && r.Data.Val.Len() > 0 {
+		o.Method = ptq.Auto
+	}
+	q, err := ptq.Quantize(ctx, m, r.plan.quants[c.precision], r.Data.Train, r.Data.Val, o)
+	if err != nil {
+		return nil, err
+	}
+	r.calibrated, r.calibFor = q, c
+	return q, nil
+}
+
+// bits packs answers, the first into the lowest bit of the first byte.
+func bits(hits []bool) []byte {
+	out := make([]byte, (len(hits)+7)/8)
+	for i, h := range hits {
+		if h {
+			out[i/8] |= 1 << (i % 8)
+		}
+	}
+	return out
+}
+
+// compile makes the engines of the first seed, one for each arm.
+func (r *runner) compile() ([]*infer.Engine, error) {
+	var engines []*infer.Engine
+	for _, a := range r.plan.arms {
+		e, err := infer.Compile(r.outcomes[cell{a, r.plan.seeds[0]}].frozen, infer.Options{Workers: r.Workers, MaxBatch: speedBatch})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a, err)
+		}
+		engines = append(engines, e)
+	}
+	return engines, nil
+}
