@@ -74,5 +74,5 @@ func ExampleConfig_QuantConfig() {
 	q, err := c.QuantConfig(p)
 	fmt.Println(q.Weight, "|", q.Act, "|", q.Rules[0].Layer, q.Rules[0].Weight, err)
 	// Output:
-	// int4 symmetric/channel/minmax | int8 affine/tensor/envelope | fc3 int8 symmetric/channel/minmax <nil>
+	// int4 symmetric/channel/lsq | int8 affine/tensor/envelope | fc3 int8 symmetric/channel/lsq <nil>
 }
