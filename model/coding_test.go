@@ -208,7 +208,7 @@ func TestCodeWeightsNeverOverflow(t *testing.T) {
 				a.F[ch] = r.NormFloat64() * math.Pow(10, float64(r.IntN(8)-7))
 			}
 		}
-		p := &quant.Params{Spec: quant.WeightSpec([]quant.Format{quant.Int2, quant.Int4, quant.Int8}[trial%3])}
+		p := &quant.Params{Spec: quant.WeightSpec([]quant.Format{quant.Int2, quant.Int4, quant.Int8, quant.Int8}[r.IntN(4)])}
 		got, scale := make([]int8, len(w)), make([]float32, c)
 		raised, err := model.CodeWeights(got, scale, w, p, in, a)
 		if err != nil {
@@ -263,6 +263,32 @@ func fitsWith(w []float32, ch, c int, scale float32, p, in *quant.Params, a *mod
 	}
 	bias := math.RoundToEven(math.Abs(a.B[ch]) / float64(in.Scale[0]*float32(s)))
 	return bias+float64(sum*int64(max(in.Zero[0]-xlo, xhi-in.Zero[0]))) <= math.MaxInt32
+}
+
+// TestCodeWeightsAtTheLimit: a bound of exactly 2^31-1 fits, one more does not; bias and products count together, by
+// magnitude, at the farther end of the input's grid.
+func TestCodeWeightsAtTheLimit(t *testing.T) {
+	spec := quant.WeightSpec(quant.Int8)
+	spec.Range = quant.LSQ
+	for _, c := range []struct {
+		w     []float32
+		z     int32
+		reach float64 // sum |q_w| * max(z, 255-z)
+	}{
+		{[]float32{1}, 0, 255}, {[]float32{-1}, 0, 255}, {[]float32{1}, 255, 255}, {[]float32{1}, 100, 155}, {[]float32{1}, 200, 200},
+		{[]float32{3, -3}, 0, 6 * 255}, {[]float32{5, -4, 0}, 127, 9 * 128},
+	} {
+		for _, sign := range []float64{1, -1} {
+			for over := range 2 {
+				bias := sign * (math.MaxInt32 - c.reach + float64(over))
+				got, scale := make([]int8, len(c.w)), make([]float32, 1)
+				raised, err := model.CodeWeights(got, scale, c.w, &quant.Params{Spec: spec, Scale: []float32{1}}, codes(c.z, quant.Int8, 1), &model.Affine{B: []float64{bias}})
+				if err != nil || raised != over || scale[0] != float32(1+over) {
+					t.Errorf("weights %v, zero point %d, bias %v: %d raised to %v, %v; want %d", c.w, c.z, bias, raised, scale[0], err, over)
+				}
+			}
+		}
+	}
 }
 
 // TestCodeWeightsHugeBias: the scale grows until the bias fits, and the bias keeps its value to half a step.

@@ -151,6 +151,17 @@ func TestMultiplierAndBias(t *testing.T) {
 	}
 }
 
+// TestBiasCodeStep: the step of a bias is the float32 product, so that halves of that step go to the even code.
+func TestBiasCodeStep(t *testing.T) {
+	sx, sw := float32(0.1), float32(0.003)
+	for k := range int32(100) {
+		b := (float64(k) + 0.5) * float64(quant.Mul32(sx, sw)) // exact in float64
+		if got, ok := quant.BiasCode(b, sx, sw); !ok || got != k+k&1 {
+			t.Errorf("%v steps give %d, want %d", float64(k)+0.5, got, k+k&1)
+		}
+	}
+}
+
 func TestRequantValidate(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	rows := []struct {

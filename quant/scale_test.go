@@ -32,6 +32,7 @@ func TestD6Choose(t *testing.T) {
 		{"range widened to 0 from above", u8, 2, 255, 1, 0},
 		{"range widened to 0 from below", u8, -255, -3, 1, 255},
 		{"affine s8", spec(quant.Int8, quant.Affine, true, false), -1, 254, 1, -127},
+		{"affine narrow, tie before lo is subtracted", spec(quant.Int8, quant.Affine, true, true), -0.5, 253.5, 1, -127}, // rint(-0.5) is 0
 		{"affine u4", spec(quant.Int4, quant.Affine, false, false), -5, 10, 1, 5},
 		{"affine u2", spec(quant.Int2, quant.Affine, false, false), 0, 3, 1, 0},
 		{"symmetric s8, 127.5 steps", s8, -2, 1, 2 / 127.5, 0},
