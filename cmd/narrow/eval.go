@@ -41,7 +41,7 @@ func (a *app) evalCommand() *cobra.Command {
 		RunE:  func(c *cobra.Command, args []string) error { return a.eval(c.Context(), args[0], &o) },
 	}
 	o.dataFlags.add(c)
-	c.Flags().StringVar(&o.engine, "engine", "integer", "what computes: `integer` (the engine that ships) or graph (the training graph; runs only)")
+	c.Flags().StringVar(&o.engine, "engine", "integer", "what computes, an `engine`: integer (the one that ships) or graph (the training graph; runs only)")
 	c.Flags().StringVar(&o.split, "split", "test", "the `split` to score: train, val or test")
 	c.Flags().StringVar(&o.dataset, "dataset", "", "data set `name`, for a model file")
 	c.Flags().IntVar(&o.workers, "workers", 0, "goroutines, 0 = one per CPU; the result does not depend on it")
