@@ -12,7 +12,8 @@
 //	        the validation split is kept
 //	qat     ptq, then quantization-aware training                        what training for the integers gives
 //
-// PTQ is given its best method, so that QAT is compared with what a careful user would have without it. Nothing is chosen
+// PTQ is given its best method, so that QAT is compared with what a careful user would have without it; only without a
+// validation split is it the method of the config. Nothing is chosen
 // on the test split: every cell is frozen first and scored on it once, by the engine that ships (integers where the model
 // has integers).
 //
@@ -25,7 +26,7 @@
 //	               QAT minus PTQ of the same precision and seed, in points: mean and half width
 //	weight_bytes   weights and their scales as deployed; file_bytes: the whole model.narrow
 //	latency_us     median of single examples; throughput: examples per second, median of batches of 64. The engines take
-//	               turns, example by example, so that a slow moment of the machine hits all alike. First seed's models
+//	               turns, so that a slow moment of the machine hits all alike. First seed's models
 //	train_seconds  mean over the seeds of what the row adds: training, calibration for ptq, the extra epochs for fp32+ and
 //	               qat
 //

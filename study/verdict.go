@@ -127,7 +127,7 @@ func (res *Result) judgeExtra() []string {
 func (res *Result) judgeQAT() []string {
 	var out []string
 	var pays, enough []string
-	asked := 0
+	asked, verb := 0, "pays"
 	for _, p := range res.precisions() {
 		q, base := res.row(p, MethodQAT), res.row(p, MethodPTQ)
 		if q == nil || base == nil {
@@ -150,6 +150,9 @@ func (res *Result) judgeQAT() []string {
 			enough = append(enough, p)
 		case f == better || f == leansBetter:
 			pays = append(pays, p)
+			if f == leansBetter {
+				verb = "seems to pay"
+			}
 		case f != unknown && f != open:
 			enough = append(enough, p)
 		}
@@ -160,7 +163,7 @@ func (res *Result) judgeQAT() []string {
 	case len(enough) == asked:
 		out = append(out, "Overall, QAT is not worth it here: use PTQ at the precision whose loss you can accept.")
 	case len(pays) > 0:
-		out = append(out, fmt.Sprintf("Overall, QAT pays at %s; at %s PTQ is enough.", strings.Join(pays, ", "), strings.Join(enough, ", ")))
+		out = append(out, fmt.Sprintf("Overall, QAT %s at %s; at %s PTQ is enough.", verb, strings.Join(pays, ", "), strings.Join(enough, ", ")))
 	}
 	return out
 }

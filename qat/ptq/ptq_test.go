@@ -318,6 +318,13 @@ func TestForTraining(t *testing.T) {
 	if w := start.Quant["fc1.weight"]; w.Spec.Range != quant.LSQ || !slices.Equal(w.Scale, c.Quant["fc1.weight"].Scale) {
 		t.Errorf("learned scales do not start from the calibrated ones: %+v", w)
 	}
+	plain, err := ptq.Calibrate(t.Context(), m, precision(t, "w2a4"), train, ptq.Options{Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ptq.ForTraining(plain, q); err == nil || !strings.Contains(err.Error(), "needs a calibrated scale") {
+		t.Errorf("lsq without a scale: error %v", err)
+	}
 	if _, err := ptq.ForTraining(c, precision(t, "w4a4")); err == nil || !strings.Contains(err.Error(), "calibrate again") {
 		t.Errorf("another width: error %v", err)
 	}

@@ -116,8 +116,11 @@ func ForTraining(m *model.Model, q model.QuantConfig) (*model.Model, error) {
 			return nil, fmt.Errorf("%s %q: its weight was calibrated as %s, training asks for %s: calibrate again", n.Op, n.Layer, w.Spec, spec)
 		}
 		w.Spec = spec
-		if spec.Range == quant.MinMax {
+		switch {
+		case spec.Range == quant.MinMax:
 			w.Scale, w.Zero = nil, nil
+		case !w.Ready():
+			return nil, fmt.Errorf("%s %q: range method %s of its weight needs a calibrated scale and there is none: calibrate with the config that is trained", n.Op, n.Layer, spec.Range)
 		}
 	}
 	return out, nil
