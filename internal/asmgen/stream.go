@@ -128,6 +128,7 @@ const (
 	cmpOrdered      = operand.U8(7)
 	cmpGreaterEqual = operand.U8(13)
 	cmpGreater      = operand.U8(14)
+	cmpLess         = operand.U8(1)
 	cmpLessEqual    = operand.U8(2)
 )
 
@@ -181,6 +182,11 @@ func streams(g *gen) {
 		g.columnSums("Sum")
 		g.columnSums("SquaredDeviation")
 		g.columnSums("Product")
+		g.scaleGradColumns()
+		g.scaleGrad()
+		g.sumSquares()
+		g.add()
+		g.scale()
 	})
 }
 
@@ -786,5 +792,142 @@ func (g *gen) columnSums(kind string) {
 	for h := range acc {
 		g.VMOVUPS(acc[h], off(lane, h*g.bytes()))
 	}
+	g.end()
+}
+
+// slope emits the derivative of s*clamp(rint(x/s)) by s into d: lo or hi where
+// rint(t) is outside, else rint(t) - t. It overwrites t.
+func (g *gen) slope(t, lo, hi, d reg.VecVirtual) {
+	r := g.vec()
+	g.round(t, r)
+	g.VSUBPS(t, r, d)
+	for _, side := range []struct {
+		predicate operand.Op
+		limit     reg.VecVirtual
+	}{{cmpLess, lo}, {cmpGreater, hi}} {
+		if g.wide {
+			k := g.K()
+			g.VCMPPS(side.predicate, side.limit, r, k)
+			g.VMOVAPS(side.limit, k, d)
+		} else {
+			c := g.vec()
+			g.VCMPPS(side.predicate, side.limit, r, c)
+			g.VBLENDVPS(c, side.limit, d, d)
+		}
+	}
+}
+
+// lanesInOut loads the sixteen lanes that a sum adds to and returns what
+// stores them.
+func (g *gen) lanesInOut() (acc []reg.VecVirtual, store func()) {
+	lane := g.arg("lane")
+	acc = g.vecs(g.halves())
+	for h, v := range acc {
+		g.VMOVUPS(off(lane, h*g.bytes()), v)
+	}
+	return acc, func() {
+		for h, v := range acc {
+			g.VMOVUPS(v, off(lane, h*g.bytes()))
+		}
+	}
+}
+
+func (g *gen) scaleGrad() {
+	name := "scaleGrad" + g.suffix()
+	g.begin(name, "func(lane, dy, x *float32, n int, scale, lo, hi float32)",
+		name+" adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.")
+	s := g.newStream()
+	dy, x := s.pointer("dy", 64), s.pointer("x", 64)
+	scale, lo, hi := g.broadcast("scale"), g.broadcast("lo"), g.broadcast("hi")
+	acc, store := g.lanesInOut()
+	s.loop(false, func() {
+		for h := range acc {
+			t, d := g.vec(), g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), t)
+			g.VDIVPS(scale, t, t)
+			g.slope(t, lo, hi, d)
+			g.VMULPS(off(dy, h*g.bytes()), d, d)
+			g.VADDPS(d, acc[h], acc[h])
+		}
+	})
+	store()
+	g.end()
+}
+
+func (g *gen) scaleGradColumns() {
+	name := "scaleGradColumns" + g.suffix()
+	g.begin(name, "func(lane, dy, x, scale *float32, rows, stride int, lo, hi float32)",
+		name+" adds dy*slope(x/scale) to sixteen columns, row by row; rows are stride bytes apart.")
+	dy, x, rows, stride := g.arg("dy"), g.arg("x"), g.arg("rows"), g.arg("stride")
+	lo, hi := g.broadcast("lo"), g.broadcast("hi")
+	scale, sp := g.vecs(g.halves()), g.arg("scale")
+	for h, v := range scale {
+		g.VMOVUPS(off(sp, h*g.bytes()), v)
+	}
+	acc, store := g.lanesInOut()
+	g.Label("loop")
+	for h := range acc {
+		t, d := g.vec(), g.vec()
+		g.VMOVUPS(off(x, h*g.bytes()), t)
+		g.VDIVPS(scale[h], t, t)
+		g.slope(t, lo, hi, d)
+		g.VMULPS(off(dy, h*g.bytes()), d, d)
+		g.VADDPS(d, acc[h], acc[h])
+	}
+	g.ADDQ(stride, x)
+	g.ADDQ(stride, dy)
+	g.DECQ(rows)
+	g.JNZ(operand.LabelRef("loop"))
+	store()
+	g.end()
+}
+
+func (g *gen) sumSquares() {
+	name := "sumSquares" + g.suffix()
+	g.begin(name, "func(lane, x *float32, n int)", name+" adds x*x to sixteen lanes.")
+	s := g.newStream()
+	x := s.pointer("x", 64)
+	acc, store := g.lanesInOut()
+	s.loop(false, func() {
+		for h := range acc {
+			v := g.vec()
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.VMULPS(v, v, v)
+			g.VADDPS(v, acc[h], acc[h])
+		}
+	})
+	store()
+	g.end()
+}
+
+func (g *gen) add() {
+	name := "add" + g.suffix()
+	g.begin(name, "func(dst, a, b *float32, n int)", name+" computes dst = a + b.")
+	s := g.newStream()
+	dst, a, b := s.pointer("dst", 64), s.pointer("a", 64), s.pointer("b", 64)
+	s.loop(false, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMOVUPS(off(a, h*g.bytes()), v)
+			g.VADDPS(off(b, h*g.bytes()), v, v)
+			g.VMOVUPS(v, off(dst, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) scale() {
+	name := "scale" + g.suffix()
+	g.begin(name, "func(dst, x *float32, n int, f float32)", name+" computes dst = f*x.")
+	s := g.newStream()
+	dst, x := s.pointer("dst", 64), s.pointer("x", 64)
+	f := g.broadcast("f")
+	s.loop(false, func() {
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMULPS(off(x, h*g.bytes()), f, v)
+			g.VMOVUPS(v, off(dst, h*g.bytes()))
+		}
+	})
 	g.end()
 }

@@ -9,6 +9,10 @@ package kernel
 // float64 sum. It is part of the arithmetic.
 const columnBlock = 32
 
+// laneBlock is the number of elements that a sum over a whole slice adds in 16
+// float32 lanes before they join the float64 sum. It is part of the arithmetic.
+const laneBlock = 4096
+
 // columnChunk is how many channels the Go loops keep in local lanes.
 const columnChunk = 64
 
@@ -22,13 +26,17 @@ func SumColumns(dst []float64, x []float32, channels int) {
 type columnTerm uint8
 
 const (
-	termSum     columnTerm = iota // x
-	termSquare                    // (x-mean)^2
-	termProduct                   // dy*((x-mean)*inv)
+	termSum       columnTerm = iota // x
+	termSquare                      // (x-mean)^2
+	termProduct                     // dy*((x-mean)*inv)
+	termScaleGrad                   // dy*scaleSlope(x/scale, lo, hi)
 )
 
 // columnArgs are the operands of a sum over rows.
-type columnArgs struct{ x, mean, dy, inv []float32 }
+type columnArgs struct {
+	x, mean, dy, inv, scale []float32
+	lo, hi                  float32
+}
 
 func (t *isa) columnSums(dst []float64, term columnTerm, a *columnArgs, channels int) {
 	r := rows(len(a.x), channels)
@@ -73,6 +81,11 @@ func addRows(lane []float32, term columnTerm, a *columnArgs, r0, r1, c0, channel
 			for c, v := range x {
 				lane[c] += float32(g[c] * float32((v-mu[c])*is[c]))
 			}
+		case termScaleGrad:
+			s, g := a.scale[c0:][:len(lane)], a.dy[at:][:len(lane)]
+			for c, v := range x {
+				lane[c] += float32(g[c] * scaleSlope(v/s[c], a.lo, a.hi))
+			}
 		}
 	}
 }
@@ -99,20 +112,16 @@ func Round32(dst []float32, src []float64) {
 
 // SumSquares returns the sum of squares of x: 16 float32 lanes over blocks of
 // 4096 elements, joined by a fixed tree, blocks added in float64.
-func SumSquares(x []float32) float64 {
-	const block = 4096
+func SumSquares(x []float32) float64 { return active.sumSquares(x) }
+
+func (t *isa) sumSquares(x []float32) float64 {
 	var total float64
 	for len(x) > 0 {
-		part := x[:min(block, len(x))]
+		part := x[:min(laneBlock, len(x))]
 		x = x[len(part):]
 		var lane [16]float32
-		for ; len(part) >= 16; part = part[16:] {
-			for i, v := range part[:16] {
-				lane[i] += float32(v * v)
-			}
-		}
-		for i, v := range part {
-			lane[i] += float32(v * v)
+		for i := t.sumSquaresVec(&lane, part); i < len(part); i++ {
+			lane[i%16] += float32(part[i] * part[i])
 		}
 		total += float64(tree16(&lane))
 	}
@@ -127,27 +136,4 @@ func tree16[T float32 | float64](lane *[16]T) T {
 		}
 	}
 	return lane[0]
-}
-
-// eachColumnBlock clears dst and runs add over every row of n elements in
-// rows of the given number of channels: add receives the lanes of a chunk of
-// channels and the offset of that chunk in its row.
-func eachColumnBlock(dst []float64, n, channels int, add func(lane []float32, at int)) {
-	r := rows(n, channels)
-	dst = dst[:channels]
-	clear(dst)
-	var lanes [columnChunk]float32
-	for r0 := 0; r0 < r; r0 += columnBlock {
-		r1 := min(r0+columnBlock, r)
-		for c0 := 0; c0 < channels; c0 += columnChunk {
-			lane := lanes[:min(columnChunk, channels-c0)]
-			clear(lane)
-			for i := r0; i < r1; i++ {
-				add(lane, i*channels+c0)
-			}
-			for c, v := range lane {
-				dst[c0+c] += float64(v)
-			}
-		}
-	}
 }

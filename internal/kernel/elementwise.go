@@ -17,18 +17,22 @@ func AddBiasReLU(y, x, bias []float32, channels int) {
 }
 
 // Add writes dst = a + b. dst may be a or b.
-func Add(dst, a, b []float32) {
+func Add(dst, a, b []float32) { active.add(dst, a, b) }
+
+func (t *isa) add(dst, a, b []float32) {
 	dst, b = dst[:len(a)], b[:len(a)]
-	for i, v := range a {
-		dst[i] = v + b[i]
+	for i := t.addVec(dst, a, b); i < len(a); i++ {
+		dst[i] = a[i] + b[i]
 	}
 }
 
 // Scale writes dst = f*x. dst may be x.
-func Scale(dst, x []float32, f float32) {
+func Scale(dst, x []float32, f float32) { active.scale(dst, x, f) }
+
+func (t *isa) scale(dst, x []float32, f float32) {
 	dst = dst[:len(x)]
-	for i, v := range x {
-		dst[i] = f * v
+	for i := t.scaleVec(dst, x, f); i < len(x); i++ {
+		dst[i] = f * x[i]
 	}
 }
 

@@ -93,7 +93,7 @@ func (t *isa) maxPoolF32(y []float32, arg []uint8, x []float32, n int, g PoolGeo
 	if arg != nil {
 		arg = arg[:len(y)]
 	}
-	eachWindow(n, g, func(at, first, last int, w *window) {
+	eachWindow(n, g, func(at, first, last int, w window) {
 		out, a := y[at:][:g.C], arg
 		if a != nil {
 			a = a[at:][:g.C]
@@ -108,7 +108,7 @@ func (t *isa) maxPoolU8(y []uint8, arg []uint8, x []uint8, n int, g PoolGeom) {
 	if arg != nil {
 		arg = arg[:len(y)]
 	}
-	eachWindow(n, g, func(at, first, last int, w *window) {
+	eachWindow(n, g, func(at, first, last int, w window) {
 		out, a := y[at:][:g.C], arg
 		if a != nil {
 			a = a[at:][:g.C]
@@ -125,7 +125,7 @@ type window struct{ rows, cols, rowStep, first, width int }
 
 // eachWindow calls f for every window of n images: where its channels begin in
 // the output, where its cells begin and end in the input, and its cells.
-func eachWindow(n int, g PoolGeom, f func(at, first, last int, w *window)) {
+func eachWindow(n int, g PoolGeom, f func(at, first, last int, w window)) {
 	in, outH, outW := g.inSize(), g.OutH(), g.OutW()
 	at := 0
 	w := window{rowStep: g.W * g.C, width: g.KW}
@@ -138,7 +138,7 @@ func eachWindow(n int, g PoolGeom, f func(at, first, last int, w *window)) {
 				xLo, xHi := taps(x0, 1, g.KW, g.W)
 				w.rows, w.cols, w.first = yHi-yLo, xHi-xLo, yLo*g.KW+xLo
 				first := i*in + ((y0+yLo)*g.W+x0+xLo)*g.C
-				f(at, first, first+(w.rows-1)*w.rowStep+w.cols*g.C, &w)
+				f(at, first, first+(w.rows-1)*w.rowStep+w.cols*g.C, w)
 				at += g.C
 			}
 		}
@@ -147,7 +147,7 @@ func eachWindow(n int, g PoolGeom, f func(at, first, last int, w *window)) {
 
 // maxCells is the definition of a window's maximum, for channels from from on.
 // A NaN is not equal to itself, which no code is.
-func maxCells[T float32 | uint8](y []T, arg []uint8, x []T, w *window, from int) {
+func maxCells[T float32 | uint8](y []T, arg []uint8, x []T, w window, from int) {
 	if from == len(y) {
 		return
 	}

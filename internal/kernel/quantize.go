@@ -94,14 +94,19 @@ func dequantize[T int8 | uint8](dst []float32, q []T, scale []float32, zero int3
 // over 16 float32 lanes in blocks of 4096 elements, blocks added in float64.
 // lo and hi are relative to the zero point.
 func ScaleGrad(dy, x []float32, scale float32, lo, hi int32) float64 {
-	const block = 4096
+	return active.scaleGrad(dy, x, scale, lo, hi)
+}
+
+func (t *isa) scaleGrad(dy, x []float32, scale float32, lo, hi int32) float64 {
 	dy = dy[:len(x)]
 	flo, fhi := float32(lo), float32(hi)
 	var total float64
-	for b := 0; b < len(x); b += block {
+	for len(x) > 0 {
+		px, pdy := x[:min(laneBlock, len(x))], dy[:min(laneBlock, len(x))]
+		x, dy = x[len(px):], dy[len(px):]
 		var lane [16]float32
-		for i := b; i < min(b+block, len(x)); i++ {
-			lane[i%16] += float32(dy[i] * scaleSlope(x[i]/scale, flo, fhi))
+		for i := t.scaleGradVec(&lane, pdy, px, scale, flo, fhi); i < len(px); i++ {
+			lane[i%16] += float32(pdy[i] * scaleSlope(px[i]/scale, flo, fhi))
 		}
 		total += float64(tree16(&lane))
 	}
@@ -111,14 +116,7 @@ func ScaleGrad(dy, x []float32, scale float32, lo, hi int32) float64 {
 // ScaleGradChannels is ScaleGrad for one scale per channel, adding rows in
 // blocks as SumColumns does: one shard's part.
 func ScaleGradChannels(dst []float64, dy, x, scale []float32, lo, hi int32) {
-	dy = dy[:len(x)]
-	flo, fhi := float32(lo), float32(hi)
-	eachColumnBlock(dst, len(x), len(scale), func(lane []float32, at int) {
-		s, g := scale[at%len(scale):][:len(lane)], dy[at:][:len(lane)]
-		for c, v := range x[at:][:len(lane)] {
-			lane[c] += float32(g[c] * scaleSlope(v/s[c], flo, fhi))
-		}
-	})
+	active.columnSums(dst, termScaleGrad, &columnArgs{x: x, dy: dy[:len(x)], scale: scale, lo: float32(lo), hi: float32(hi)}, len(scale))
 }
 
 // scaleSlope is the derivative of s*clamp(rint(x/s)) by s at t = x/s.

@@ -947,6 +947,162 @@ loop:
 	VZEROUPPER
 	RET
 
+// func scaleGradColumnsY(lane *float32, dy *float32, x *float32, scale *float32, rows int, stride int, lo float32, hi float32)
+// Requires: AVX
+TEXT ·scaleGradColumnsY(SB), NOSPLIT, $0-56
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         rows+32(FP), DX
+	MOVQ         stride+40(FP), BX
+	VBROADCASTSS lo+48(FP), Y0
+	VBROADCASTSS hi+52(FP), Y1
+	MOVQ         scale+24(FP), SI
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
+	MOVQ         lane+0(FP), SI
+	VMOVUPS      (SI), Y4
+	VMOVUPS      32(SI), Y5
+
+loop:
+	VMOVUPS   (CX), Y6
+	VDIVPS    Y2, Y6, Y6
+	VROUNDPS  $0x00, Y6, Y7
+	VSUBPS    Y6, Y7, Y6
+	VCMPPS    $0x01, Y0, Y7, Y8
+	VBLENDVPS Y8, Y0, Y6, Y6
+	VCMPPS    $0x0e, Y1, Y7, Y7
+	VBLENDVPS Y7, Y1, Y6, Y6
+	VMULPS    (AX), Y6, Y6
+	VADDPS    Y6, Y4, Y4
+	VMOVUPS   32(CX), Y6
+	VDIVPS    Y3, Y6, Y6
+	VROUNDPS  $0x00, Y6, Y7
+	VSUBPS    Y6, Y7, Y6
+	VCMPPS    $0x01, Y0, Y7, Y8
+	VBLENDVPS Y8, Y0, Y6, Y6
+	VCMPPS    $0x0e, Y1, Y7, Y7
+	VBLENDVPS Y7, Y1, Y6, Y6
+	VMULPS    32(AX), Y6, Y6
+	VADDPS    Y6, Y5, Y5
+	ADDQ      BX, CX
+	ADDQ      BX, AX
+	DECQ      DX
+	JNZ       loop
+	VMOVUPS   Y4, (SI)
+	VMOVUPS   Y5, 32(SI)
+	VZEROUPPER
+	RET
+
+// func scaleGradY(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
+// Requires: AVX
+TEXT ·scaleGradY(SB), NOSPLIT, $0-44
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS lo+36(FP), Y1
+	VBROADCASTSS hi+40(FP), Y2
+	MOVQ         lane+0(FP), DX
+	VMOVUPS      (DX), Y3
+	VMOVUPS      32(DX), Y4
+	MOVQ         n+24(FP), BX
+
+loop:
+	VMOVUPS   (CX), Y5
+	VDIVPS    Y0, Y5, Y5
+	VROUNDPS  $0x00, Y5, Y6
+	VSUBPS    Y5, Y6, Y5
+	VCMPPS    $0x01, Y1, Y6, Y7
+	VBLENDVPS Y7, Y1, Y5, Y5
+	VCMPPS    $0x0e, Y2, Y6, Y6
+	VBLENDVPS Y6, Y2, Y5, Y5
+	VMULPS    (AX), Y5, Y5
+	VADDPS    Y5, Y3, Y3
+	VMOVUPS   32(CX), Y5
+	VDIVPS    Y0, Y5, Y5
+	VROUNDPS  $0x00, Y5, Y6
+	VSUBPS    Y5, Y6, Y5
+	VCMPPS    $0x01, Y1, Y6, Y7
+	VBLENDVPS Y7, Y1, Y5, Y5
+	VCMPPS    $0x0e, Y2, Y6, Y6
+	VBLENDVPS Y6, Y2, Y5, Y5
+	VMULPS    32(AX), Y5, Y5
+	VADDPS    Y5, Y4, Y4
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	SUBQ      $+16, BX
+	JNZ       loop
+	VMOVUPS   Y3, (DX)
+	VMOVUPS   Y4, 32(DX)
+	VZEROUPPER
+	RET
+
+// func sumSquaresY(lane *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·sumSquaresY(SB), NOSPLIT, $0-24
+	MOVQ    x+8(FP), AX
+	MOVQ    lane+0(FP), CX
+	VMOVUPS (CX), Y0
+	VMOVUPS 32(CX), Y1
+	MOVQ    n+16(FP), DX
+
+loop:
+	VMOVUPS (AX), Y2
+	VMULPS  Y2, Y2, Y2
+	VADDPS  Y2, Y0, Y0
+	VMOVUPS 32(AX), Y2
+	VMULPS  Y2, Y2, Y2
+	VADDPS  Y2, Y1, Y1
+	ADDQ    $+64, AX
+	SUBQ    $+16, DX
+	JNZ     loop
+	VMOVUPS Y0, (CX)
+	VMOVUPS Y1, 32(CX)
+	VZEROUPPER
+	RET
+
+// func addY(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·addY(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VMOVUPS (CX), Y0
+	VADDPS  (DX), Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(CX), Y0
+	VADDPS  32(DX), Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	SUBQ    $+16, BX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func scaleY(dst *float32, x *float32, n int, f float32)
+// Requires: AVX
+TEXT ·scaleY(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS f+24(FP), Y0
+	MOVQ         n+16(FP), DX
+
+loop:
+	VMULPS  (CX), Y0, Y1
+	VMOVUPS Y1, (AX)
+	VMULPS  32(CX), Y0, Y1
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	SUBQ    $+16, DX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
 // func requantZ(dst *uint8, acc *int32, bias *int32, m *float32, n int, period int, biasMask int, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·requantZ(SB), NOSPLIT, $0-68
@@ -1669,5 +1825,126 @@ loop:
 	DECQ    DX
 	JNZ     loop
 	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+// func scaleGradColumnsZ(lane *float32, dy *float32, x *float32, scale *float32, rows int, stride int, lo float32, hi float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleGradColumnsZ(SB), NOSPLIT, $0-56
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         rows+32(FP), DX
+	MOVQ         stride+40(FP), BX
+	VBROADCASTSS lo+48(FP), Z0
+	VBROADCASTSS hi+52(FP), Z1
+	MOVQ         scale+24(FP), SI
+	VMOVUPS      (SI), Z2
+	MOVQ         lane+0(FP), SI
+	VMOVUPS      (SI), Z3
+
+loop:
+	VMOVUPS     (CX), Z4
+	VDIVPS      Z2, Z4, Z4
+	VRNDSCALEPS $0x00, Z4, Z5
+	VSUBPS      Z4, Z5, Z4
+	VCMPPS      $0x01, Z0, Z5, K1
+	VMOVAPS     Z0, K1, Z4
+	VCMPPS      $0x0e, Z1, Z5, K1
+	VMOVAPS     Z1, K1, Z4
+	VMULPS      (AX), Z4, Z4
+	VADDPS      Z4, Z3, Z3
+	ADDQ        BX, CX
+	ADDQ        BX, AX
+	DECQ        DX
+	JNZ         loop
+	VMOVUPS     Z3, (SI)
+	VZEROUPPER
+	RET
+
+// func scaleGradZ(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleGradZ(SB), NOSPLIT, $0-44
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	VBROADCASTSS scale+32(FP), Z0
+	VBROADCASTSS lo+36(FP), Z1
+	VBROADCASTSS hi+40(FP), Z2
+	MOVQ         lane+0(FP), DX
+	VMOVUPS      (DX), Z3
+	MOVQ         n+24(FP), BX
+
+loop:
+	VMOVUPS     (CX), Z4
+	VDIVPS      Z0, Z4, Z4
+	VRNDSCALEPS $0x00, Z4, Z5
+	VSUBPS      Z4, Z5, Z4
+	VCMPPS      $0x01, Z1, Z5, K1
+	VMOVAPS     Z1, K1, Z4
+	VCMPPS      $0x0e, Z2, Z5, K1
+	VMOVAPS     Z2, K1, Z4
+	VMULPS      (AX), Z4, Z4
+	VADDPS      Z4, Z3, Z3
+	ADDQ        $+64, AX
+	ADDQ        $+64, CX
+	SUBQ        $+16, BX
+	JNZ         loop
+	VMOVUPS     Z3, (DX)
+	VZEROUPPER
+	RET
+
+// func sumSquaresZ(lane *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·sumSquaresZ(SB), NOSPLIT, $0-24
+	MOVQ    x+8(FP), AX
+	MOVQ    lane+0(FP), CX
+	VMOVUPS (CX), Z0
+	MOVQ    n+16(FP), DX
+
+loop:
+	VMOVUPS (AX), Z1
+	VMULPS  Z1, Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	ADDQ    $+64, AX
+	SUBQ    $+16, DX
+	JNZ     loop
+	VMOVUPS Z0, (CX)
+	VZEROUPPER
+	RET
+
+// func addZ(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·addZ(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VMOVUPS (CX), Z0
+	VADDPS  (DX), Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	SUBQ    $+16, BX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func scaleZ(dst *float32, x *float32, n int, f float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleZ(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS f+24(FP), Z0
+	MOVQ         n+16(FP), DX
+
+loop:
+	VMULPS  (CX), Z0, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	SUBQ    $+16, DX
+	JNZ     loop
 	VZEROUPPER
 	RET

@@ -123,6 +123,31 @@ func columnSquaredDeviationY(lane *float32, x *float32, mean *float32, dy *float
 //go:noescape
 func columnProductY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
 
+// scaleGradColumnsY adds dy*slope(x/scale) to sixteen columns, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func scaleGradColumnsY(lane *float32, dy *float32, x *float32, scale *float32, rows int, stride int, lo float32, hi float32)
+
+// scaleGradY adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
+//
+//go:noescape
+func scaleGradY(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
+
+// sumSquaresY adds x*x to sixteen lanes.
+//
+//go:noescape
+func sumSquaresY(lane *float32, x *float32, n int)
+
+// addY computes dst = a + b.
+//
+//go:noescape
+func addY(dst *float32, a *float32, b *float32, n int)
+
+// scaleY computes dst = f*x.
+//
+//go:noescape
+func scaleY(dst *float32, x *float32, n int, f float32)
+
 // requantZ computes dst = rint(clamp(float32(acc+bias)*m, lo, hi)) + zero.
 //
 //go:noescape
@@ -241,3 +266,28 @@ func columnSquaredDeviationZ(lane *float32, x *float32, mean *float32, dy *float
 //
 //go:noescape
 func columnProductZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+
+// scaleGradColumnsZ adds dy*slope(x/scale) to sixteen columns, row by row; rows are stride bytes apart.
+//
+//go:noescape
+func scaleGradColumnsZ(lane *float32, dy *float32, x *float32, scale *float32, rows int, stride int, lo float32, hi float32)
+
+// scaleGradZ adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
+//
+//go:noescape
+func scaleGradZ(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
+
+// sumSquaresZ adds x*x to sixteen lanes.
+//
+//go:noescape
+func sumSquaresZ(lane *float32, x *float32, n int)
+
+// addZ computes dst = a + b.
+//
+//go:noescape
+func addZ(dst *float32, a *float32, b *float32, n int)
+
+// scaleZ computes dst = f*x.
+//
+//go:noescape
+func scaleZ(dst *float32, x *float32, n int, f float32)

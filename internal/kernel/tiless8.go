@@ -78,11 +78,13 @@ func (t *isa) packPanels(p *PackedS8, w []int8) {
 	}
 }
 
+// fourOnes is never written.
+var fourOnes = [4]uint8{1, 1, 1, 1}
+
 // columnSums is the product of a row of ones with b, read from one group of
 // four ones again and again.
 func (t *tilesS8) columnSums(sums []int32, b *PackedS8) {
-	ones := [4]uint8{1, 1, 1, 1}
-	t.block(&productS8{a: ones[:], k: (b.K + 3) / 4, k2: 1, c: sums, ldc: b.N}, b, 1)
+	t.block(&productS8{a: fourOnes[:], k: (b.K + 3) / 4, k2: 1, c: sums, ldc: b.N}, b, 1)
 }
 
 // packQuads packs up to four rows of w, n apart, as the four bytes of each

@@ -38,6 +38,16 @@ func TestElementwiseSameBitsInAllTiers(t *testing.T) {
 			if err := errors.Join(qtest.SameBits("relu gradient", got.Data, want), got.Check()); err != nil {
 				t.Fatalf("n=%d: %v", n, err)
 			}
+			gen.add(want, x, dy)
+			kern.add(got.Data, x, dy)
+			if err := errors.Join(qtest.SameBits("sum", got.Data, want), got.Check()); err != nil {
+				t.Fatalf("n=%d: %v", n, err)
+			}
+			gen.scale(want, x, -1.1)
+			kern.scale(got.Data, x, -1.1)
+			if err := errors.Join(qtest.SameBits("multiple", got.Data, want), got.Check()); err != nil {
+				t.Fatalf("n=%d: %v", n, err)
+			}
 			for _, channels := range []int{1, 3, 16, 20} {
 				m := n / channels * channels
 				gen.addBias(want[:m], x[:m], dyOr(dy, channels), channels)
@@ -211,8 +221,12 @@ func TestColumnSumsSameBitsInAllTiers(t *testing.T) {
 				for _, v := range [][]float32{x, dy, mean, inv} {
 					randomF32(rng, v, false)
 				}
-				a := &columnArgs{x: x, mean: mean, dy: dy, inv: inv}
-				for term := termSum; term <= termProduct; term++ {
+				scale := make([]float32, channels)
+				for c := range scale {
+					scale[c] = 0.01 + float32(rng.Float64())
+				}
+				a := &columnArgs{x: x, mean: mean, dy: dy, inv: inv, scale: scale, lo: -1, hi: 2}
+				for term := termSum; term <= termScaleGrad; term++ {
 					want := make([]float64, channels)
 					got := qtest.Guarded[float64](channels, 1)
 					gen.columnSums(want, term, a, channels)
@@ -256,6 +270,24 @@ func TestNormalizeSameBitsInAllTiers(t *testing.T) {
 				if err := errors.Join(qtest.SameBits("dx", got.Data, want), got.Check()); err != nil {
 					t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
 				}
+			}
+		}
+	})
+}
+
+func TestSumsSameBitsInAllTiers(t *testing.T) {
+	gen := generic()
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, n := range append(lengths, 4095, 4096, 4097, 10000) {
+			r := newRand(uint64(n))
+			x, dy := make([]float32, n), make([]float32, n)
+			awkward(uint64(n), x, 0.25, -8, 7)
+			randomF32(r, dy, false)
+			if got, want := kern.scaleGrad(dy, x, 0.25, -8, 7), gen.scaleGrad(dy, x, 0.25, -8, 7); got != want {
+				t.Errorf("scaleGrad n=%d: %v, want %v", n, got, want)
+			}
+			if got, want := kern.sumSquares(dy), gen.sumSquares(dy); got != want {
+				t.Errorf("sumSquares n=%d: %v, want %v", n, got, want)
 			}
 		}
 	})

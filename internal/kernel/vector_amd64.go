@@ -395,6 +395,14 @@ func (t *isa) columnVec(lane []float32, term columnTerm, a *columnArgs, r0, r1, 
 		c := c0 + done
 		at := r0*channels + c
 		var mean, dy, inv *float32
+		if term == termScaleGrad {
+			if t.tier == cpu.AVX512VNNI {
+				scaleGradColumnsZ(&lane[done], &a.dy[at], &a.x[at], &a.scale[c], r1-r0, 4*channels, a.lo, a.hi)
+			} else {
+				scaleGradColumnsY(&lane[done], &a.dy[at], &a.x[at], &a.scale[c], r1-r0, 4*channels, a.lo, a.hi)
+			}
+			continue
+		}
 		if term != termSum {
 			mean = &a.mean[c]
 		}
@@ -421,8 +429,61 @@ func (t *isa) columnVec(lane []float32, term columnTerm, a *columnArgs, r0, r1, 
 	return done
 }
 
+// scaleGradVec and sumSquaresVec add leading elements to lanes.
+func (t *isa) scaleGradVec(lane *[16]float32, dy, x []float32, scale, lo, hi float32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		scaleGradZ(&lane[0], &dy[0], &x[0], n, scale, lo, hi)
+	} else {
+		scaleGradY(&lane[0], &dy[0], &x[0], n, scale, lo, hi)
+	}
+	return n
+}
+
+func (t *isa) sumSquaresVec(lane *[16]float32, x []float32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		sumSquaresZ(&lane[0], &x[0], n)
+	} else {
+		sumSquaresY(&lane[0], &x[0], n)
+	}
+	return n
+}
+
+func (t *isa) addVec(dst, a, b []float32) int {
+	n := len(a) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		addZ(&dst[0], &a[0], &b[0], n)
+	} else {
+		addY(&dst[0], &a[0], &b[0], n)
+	}
+	return n
+}
+
+func (t *isa) scaleVec(dst, x []float32, f float32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		scaleZ(&dst[0], &x[0], n, f)
+	} else {
+		scaleY(&dst[0], &x[0], n, f)
+	}
+	return n
+}
+
 // poolVecF32 and poolVecU8 do the leading channels of one pooling window.
-func (t *isa) poolVecF32(y []float32, arg []uint8, x []float32, w *window) int {
+func (t *isa) poolVecF32(y []float32, arg []uint8, x []float32, w window) int {
 	n := len(y) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
@@ -440,7 +501,7 @@ func (t *isa) poolVecF32(y []float32, arg []uint8, x []float32, w *window) int {
 	return n
 }
 
-func (t *isa) poolVecU8(y, arg, x []uint8, w *window) int {
+func (t *isa) poolVecU8(y, arg, x []uint8, w window) int {
 	n := len(y) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {
 		return 0

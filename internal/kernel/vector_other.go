@@ -58,6 +58,16 @@ func (t *isa) minMaxVec([]float32, *float32, *float32) (int, bool) { return 0, f
 
 func (t *isa) columnVec([]float32, columnTerm, *columnArgs, int, int, int, int) int { return 0 }
 
-func (t *isa) poolVecF32([]float32, []uint8, []float32, *window) int { return 0 }
+func (t *isa) scaleGradVec(*[16]float32, []float32, []float32, float32, float32, float32) int {
+	return 0
+}
 
-func (t *isa) poolVecU8([]uint8, []uint8, []uint8, *window) int { return 0 }
+func (t *isa) sumSquaresVec(*[16]float32, []float32) int { return 0 }
+
+func (t *isa) addVec([]float32, []float32, []float32) int { return 0 }
+
+func (t *isa) scaleVec([]float32, []float32, float32) int { return 0 }
+
+func (t *isa) poolVecF32([]float32, []uint8, []float32, window) int { return 0 }
+
+func (t *isa) poolVecU8([]uint8, []uint8, []uint8, window) int { return 0 }

@@ -1,0 +1,53 @@
+package kernel
+
+import "testing"
+
+// Kernels of a training step allocate nothing once their scratch has grown.
+func TestKernelsDoNotAllocate(t *testing.T) {
+	const channels = 20
+	g := ConvGeom{H: 9, W: 9, Cin: channels, KH: 3, KW: 3, Cout: channels, StrideH: 1, StrideW: 1,
+		PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1}
+	first, depthwise := g, g
+	first.Cin = 1
+	depthwise.Groups = channels
+	pg := PoolGeom{H: 9, W: 9, C: channels, KH: 3, KW: 3, StrideH: 2, StrideW: 2}
+	n := g.inSize()
+	x, y, z, v := make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
+	w, q, s8, acc := make([]float32, g.weightSize()), make([]uint8, n), make([]int8, g.weightSize()), make([]int32, n)
+	arg, mask, m, bias := make([]uint8, n), make([]uint8, n), make([]float32, channels), make([]int32, channels)
+	sums := make([]float64, channels)
+	fill(m, 0.01)
+	eachTier(t, func(t *testing.T, kern *isa) {
+		var s Scratch
+		var p, p1, pd PackedS8
+		kern.packS8(&p1, s8[:first.weightSize()], first.Depth(), channels)
+		kern.packS8(&pd, s8[:depthwise.weightSize()], depthwise.Depth(), channels)
+		for name, f := range map[string]func(){
+			"pack":          func() { kern.packS8(&p, s8, g.Depth(), channels) },
+			"forward":       func() { kern.convForward(y, x, w, m, 1, g, &s) },
+			"dx":            func() { kern.convBackwardInput(x, y, w, 1, g, &s) },
+			"dw":            func() { kern.convBackwardWeight(w, x, y, 1, g, false, &s) },
+			"depthwise":     func() { kern.convForward(y, x, w, nil, 1, depthwise, &s) },
+			"u8 first":      func() { kern.convU8S8(acc, q, 3, &p1, 1, first, &s) },
+			"u8 depthwise":  func() { kern.convU8S8Requant(q, q, 3, &pd, bias, m, 0, 0, 255, 1, depthwise, &s) },
+			"requant train": func() { kern.requantTrain(q, mask, acc, bias, m, 0, 0, 255, true, channels) },
+			"fake-quant":    func() { kern.fakeQuant(y, mask, x, 0.1, 0, 0, 255) },
+			"quantize u8":   func() { kern.quantizeU8(q, nil, x, 0.1, 0, 0, 255) },
+			"quantize s8":   func() { kern.quantizeS8(s8[:n], nil, x, m, -127, 127) },
+			"max-pool":      func() { kern.maxPoolF32(y, arg, x, 1, pg) },
+			"max-pool u8":   func() { kern.maxPoolU8(q, arg, arg, 1, pg) },
+			"columns":       func() { kern.columnSums(sums, termSum, &columnArgs{x: x}, channels) },
+			"normalize":     func() { kern.normalize(y, x, m, m, m, m, channels) },
+			"normalize grad": func() {
+				kern.normalizeGrad(y, x, x, m, m, m, sums, sums, 10, channels)
+			},
+			"adam":    func() { kern.adam(x, y, z, v, nil, 3, AdamConfig{LR: 0.1, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8}) },
+			"min max": func() { kern.minMax(x) },
+		} {
+			f()
+			if a := testing.AllocsPerRun(5, f); a != 0 {
+				t.Errorf("%s: %v allocations per call", name, a)
+			}
+		}
+	})
+}
