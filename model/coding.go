@@ -114,9 +114,6 @@ func (a Affine) foldChannel(i int, scale, sx float32) (sign int8, s float32, bia
 	return sign, s, bias, ok
 }
 
-// maxRaises bounds the doublings of one scale: 2^126 covers the whole float32 range.
-const maxRaises = 126
-
 // CodeWeights computes the codes and the per-channel scales of the float32 master w (channels last). It is the one place
 // where a weight scale is decided, for training, evaluation and Freeze alike.
 //
@@ -157,8 +154,8 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 	}
 	for ch := range scale {
 		before := scale[ch]
-		for tries := 0; !fits(ch, scale[ch], sums[ch], in, affine); tries++ {
-			if tries == maxRaises || scale[ch] > math.MaxFloat32/2 {
+		for !fits(ch, scale[ch], sums[ch], in, affine) {
+			if scale[ch] > math.MaxFloat32/2 {
 				return raised, fmt.Errorf("channel %d: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights", ch)
 			}
 			scale[ch] *= 2
