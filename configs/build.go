@@ -20,6 +20,9 @@ func (c *Config) BuildModel(in model.Input) (*model.Model, error) {
 	for i := range c.Model {
 		c.Model[i].appendTo(m)
 	}
+	if err := c.checkWeights(in.Shape); err != nil {
+		return nil, err
+	}
 	shaped, err := model.Shapes(m)
 	if err != nil {
 		return nil, c.atLayer(err)

@@ -64,6 +64,9 @@ func (a *app) compare(ctx context.Context, name string, o *compareOptions, seeds
 		}
 		set = append(set, "compare.methods=["+strings.Join(list(o.methods), ", ")+"]")
 	}
+	if seedsGiven && o.seeds < 1 {
+		return usagef("--seeds is %d; it must be at least 1", o.seeds)
+	}
 	if seedsGiven {
 		set = append(set, fmt.Sprintf("compare.seeds=%d", o.seeds))
 	}

@@ -81,7 +81,7 @@ func TestWrongUsage(t *testing.T) {
 		{"train digits --workers many", "invalid argument \"many\" for \"--workers\" flag"},
 		{"compare digits --precisions fp32,int9", `--precisions: unknown precision "int9"`},
 		{"compare digits --methods pqt", `--methods: unknown method "pqt" (allowed: ptq, qat)`},
-		{"compare digits --seeds 0", `compare.seeds: is 0 (allowed: a whole number from 1 to 1000)`},
+		{"compare digits --seeds 0", "--seeds is 0; it must be at least 1"},
 		{"quantize somewhere", "narrow quantize needs --precision with less than 32 bits"},
 		{"quantize somewhere -p fp32", "narrow quantize needs --precision with less than 32 bits"},
 		{"quantize somewhere -p int8 -m best", "--method: "},
