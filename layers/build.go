@@ -73,6 +73,7 @@ type edgeKind uint8
 const (
 	onFloats edgeKind = iota + 1
 	onCodes
+	onAcc // inside a quantized layer whose batch norm, if any, is frozen for good
 )
 
 // edge is the tensor that a model's node makes.
@@ -214,7 +215,11 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) (edge, error) 
 		y, err = newNorm(b.st, b.m, n, y, gamma, beta, bias, weight)
 	}
 	if err == nil && n.Attr.Relu {
-		y, err = newRelu(b.st, n.Layer, y, onFloats, true)
+		kind := onFloats
+		if weight != nil && !(n.Attr.Norm && b.o.Train) {
+			kind = onAcc
+		}
+		y, err = newRelu(b.st, n.Layer, y, kind, true)
 	}
 	if err != nil {
 		return out, err

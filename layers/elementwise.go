@@ -40,6 +40,9 @@ func newRelu(st *qat.Step, name string, x *G.Node, kind edgeKind, needDX bool) (
 		k.codes = qat.NewActCodes(v.Params, shape)
 		return gx.Apply(k, "relu "+name, k.codes, x)
 	}
+	if kind == onAcc {
+		return gx.Apply(k, "relu "+name, gx.Output(x), x)
+	}
 	k.y = gx.NewTensor(shape...)
 	k.ys = k.y.Data().([]float32)
 	return gx.Apply(k, "relu "+name, k.y, x)
@@ -82,6 +85,9 @@ func (k *relu) shard(_, lo, hi int) {
 func (k *relu) Needs() []bool { return []bool{k.needDX} }
 
 func (k *relu) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	if k.y == nil && k.codes == nil { // accumulators: the quantizer that applies the limit masks the gradient, t > 0
+		return G.Nodes{grad}, nil
+	}
 	b := &reluGrad{f: k, dx: gx.NewTensor(in[0].Shape()...)}
 	b.each = b.shard
 	n, err := gx.Apply(b, "gradient(relu "+k.name+")", b.dx, out, grad)
@@ -97,7 +103,7 @@ type reluGrad struct {
 
 func (b *reluGrad) Run(in []G.Value) (G.Value, error) {
 	if _, ok := b.f.in.(*qat.Acc); ok {
-		return in[1], nil // the quantizer that applied the limit has masked the gradient: t > 0
+		return in[1], nil // batch norm is frozen: as above
 	}
 	var err error
 	if b.dy, err = gx.Floats(in[1]); err != nil {

@@ -66,11 +66,16 @@ func newNorm(st *qat.Step, m *model.Model, n *model.Node, v, gamma, beta, bias *
 		k.ones[i] = 1
 	}
 	k.parts, k.sums = make([]float64, 2*par.Shards*c), make([]float64, 2*c)
-	k.y = gx.NewTensor(shape...)
-	k.ys = k.y.Data().([]float32)
+	var out G.Value
 	if weight != nil {
-		k.folded = qat.NewAcc(shape)
-		k.own = k.folded.Raw
+		k.folded = qat.NewAccView(shape)
+		out = k.folded
+	}
+	if weight == nil || st.Train {
+		k.y = gx.NewTensor(shape...)
+		k.ys, out = k.y.Data().([]float32), k.y
+	}
+	if weight != nil && st.Train {
 		k.vs = make([]float32, shape.TotalSize())
 	}
 	k.eachMean, k.eachVar, k.eachNorm, k.eachFold, k.eachVals = k.meanShard, k.varShard, k.normShard, k.foldShard, k.valueShard
@@ -78,7 +83,7 @@ func newNorm(st *qat.Step, m *model.Model, n *model.Node, v, gamma, beta, bias *
 	if bias != nil {
 		args = append(args, bias)
 	}
-	return gx.Apply(k, "batchnorm "+n.Layer, k.y, args...)
+	return gx.Apply(k, "batchnorm "+n.Layer, out, args...)
 }
 
 func (k *norm) Run(in []G.Value) (G.Value, error) {
@@ -223,6 +228,9 @@ func (k *norm) runFolded() error {
 	if same {
 		out.Raw = k.acc.Raw
 		return nil
+	}
+	if k.own == nil {
+		k.own = make([]int32, len(k.acc.Raw))
 	}
 	out.Raw = k.own
 	return k.st.EachRow(k.eachFold)

@@ -94,8 +94,15 @@ type Acc struct {
 
 // NewAcc makes accumulators for a layer with the given output shape, batch first.
 func NewAcc(shape tensor.Shape) *Acc {
+	a := NewAccView(shape)
+	a.Raw = make([]int32, shape.TotalSize())
+	return a
+}
+
+// NewAccView makes accumulators whose Raw another value will lend: batch norm changes scale and offset alone.
+func NewAccView(shape tensor.Shape) *Acc {
 	c := shape[len(shape)-1]
-	return &Acc{Raw: make([]int32, shape.TotalSize()), Offset: make([]int32, c), Scale: make([]float32, c), shape: shape.Clone()}
+	return &Acc{Offset: make([]int32, c), Scale: make([]float32, c), shape: shape.Clone()}
 }
 
 // Channels is the extent of the last axis.
