@@ -68,7 +68,12 @@ func (f Format) String() string {
 }
 
 // MarshalText writes the format's name.
-func (f Format) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+func (f Format) MarshalText() ([]byte, error) {
+	if !f.Valid() {
+		return nil, fmt.Errorf("%s has no name", f)
+	}
+	return []byte(f.String()), nil
+}
 
 // UnmarshalText reads a format's name.
 func (f *Format) UnmarshalText(b []byte) (err error) {

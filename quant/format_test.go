@@ -1,6 +1,7 @@
 package quant_test
 
 import (
+	"encoding/json"
 	"math"
 	"strings"
 	"testing"
@@ -157,6 +158,44 @@ func TestEnumNames(t *testing.T) {
 	}
 	if got := quant.Scheme(9).String() + quant.Target(9).String(); got != "Scheme(9)Target(9)" {
 		t.Errorf("unknown values print as %q", got)
+	}
+}
+
+// TestSpecAsText: a Spec survives JSON, with the fields that a float format leaves unset.
+func TestSpecAsText(t *testing.T) {
+	specs := append(integerSpecs(), quant.Spec{}, quant.Spec{Format: quant.FP16}, quant.WeightSpec(quant.BF16))
+	for _, s := range specs {
+		for _, r := range []quant.Range{0, quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE} {
+			s.Range = r
+			text, err := json.Marshal(s)
+			if s.Format == 0 {
+				if err == nil {
+					t.Errorf("a spec without a format is written as %s", text)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var back quant.Spec
+			if err := json.Unmarshal(text, &back); err != nil || back != s {
+				t.Errorf("%s reads back as %+v, %v", text, back, err)
+			}
+		}
+	}
+	text, err := json.Marshal(quant.WeightSpec(quant.Int4))
+	if want := `{"Format":"int4","Scheme":"symmetric","Per":"channel","Range":"minmax","Rounding":"half-even","Signed":true,"Narrow":true}`; string(text) != want || err != nil {
+		t.Errorf("%s, %v\nwant %s", text, err, want)
+	}
+	for _, v := range []any{quant.Scheme(9), quant.Granularity(9), quant.Range(9), quant.Rounding(9), quant.Format(99)} {
+		if text, err := json.Marshal(v); err == nil {
+			t.Errorf("%v is written as %s", v, text)
+		}
+	}
+	for field, value := range map[string]string{"Format": "int9", "Scheme": "Scheme(0)", "Per": "group", "Range": "kl", "Rounding": "up"} {
+		if err := json.Unmarshal([]byte(`{"`+field+`":"`+value+`"}`), &quant.Spec{}); err == nil || !strings.Contains(err.Error(), `"`+value+`" (allowed: `) {
+			t.Errorf("%s %q: %v", field, value, err)
+		}
 	}
 }
 

@@ -95,12 +95,21 @@ func parseEnum[E ~uint8](kind string, names []string, s string) (E, error) {
 	return 0, fmt.Errorf("unknown %s %q (allowed: %s)", kind, s, strings.Join(allowed, ", "))
 }
 
-// The enums read and write as their names in JSON.
+// The enums read and write as their names in JSON, the unset value as the empty string.
 
-func (v Scheme) MarshalText() ([]byte, error)      { return []byte(v.String()), nil }
-func (v Granularity) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
-func (v Range) MarshalText() ([]byte, error)       { return []byte(v.String()), nil }
-func (v Rounding) MarshalText() ([]byte, error)    { return []byte(v.String()), nil }
+func (v Scheme) MarshalText() ([]byte, error) { return enumText("Scheme", schemeNames, uint8(v)) }
+func (v Granularity) MarshalText() ([]byte, error) {
+	return enumText("Granularity", granularityNames, uint8(v))
+}
+func (v Range) MarshalText() ([]byte, error)    { return enumText("Range", rangeNames, uint8(v)) }
+func (v Rounding) MarshalText() ([]byte, error) { return enumText("Rounding", roundingNames, uint8(v)) }
+
+func enumText(kind string, names []string, v uint8) ([]byte, error) {
+	if int(v) >= len(names) {
+		return nil, fmt.Errorf("%s has no name", enumName(kind, names, v))
+	}
+	return []byte(names[v]), nil
+}
 
 func (v *Scheme) UnmarshalText(b []byte) (err error) { *v, err = orZero(b, ParseScheme); return err }
 func (v *Granularity) UnmarshalText(b []byte) (err error) {
