@@ -9,7 +9,7 @@ import (
 	"github.com/narrow-ml/narrow/model"
 )
 
-// compareGradients checks up to 12 elements of every trainable of net, which has just run, against finite differences of
+// compareGradients checks up to 8 elements of every trainable of net, which has just run, against finite differences of
 // ref, and the loss too. A difference is measured against the tensor's largest gradient. factor says what a learned
 // scale's gradient is multiplied by.
 func compareGradients(t *testing.T, net *layers.Net, r layers.Result, ref *net64, tol float64, factor func(name string) float64) {
@@ -26,7 +26,7 @@ func compareGradients(t *testing.T, net *layers.Net, r layers.Result, ref *net64
 		if p.Role == layers.RoleScale {
 			f = factor(p.Name)
 		}
-		stride := max(1, len(p.Grad)/12)
+		stride := max(1, len(p.Grad)/8)
 		for i := 0; i < len(p.Grad); i += stride {
 			want := f * ref.gradient(p.Name, i, 1e-6)
 			if d := math.Abs(float64(p.Grad[i]) - want); d > tol*math.Max(largest, 1e-3) {
