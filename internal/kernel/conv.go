@@ -16,6 +16,17 @@ func ConvBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scratch) {
 	active.convBackwardInput(dx, dy, w, n, g, s)
 }
 
+// FlipWeights arranges w as the input gradient reads it; dst has w's size and
+// an order of its own. Callers that cut a batch into shards flip once for all
+// of them and call ConvBackwardInputFlipped, with the same bits as
+// ConvBackwardInput.
+func FlipWeights(dst, w []float32, g ConvGeom) { active.flipWeights(dst, w, g) }
+
+// ConvBackwardInputFlipped is ConvBackwardInput with weights from FlipWeights.
+func ConvBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvGeom, s *Scratch) {
+	active.convBackwardInputFlipped(dx, dy, flipped, n, g, s)
+}
+
 // ConvBackwardWeight computes the gradient of w from x and the gradient of y,
 // images in order; it adds to dw when accumulate is set. The sum over images
 // makes it a reduction: shard it with one dw per shard. The bias gradient is
@@ -50,31 +61,59 @@ func (t *isa) convForward(y, x, w, bias []float32, n int, g ConvGeom, s *Scratch
 }
 
 func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scratch) {
-	in, out, k := g.inSize(), g.outSize(), g.Depth()
-	pixels := g.OutH() * g.OutW()
-	dx, dy, w = dx[:n*in], dy[:n*out], w[:g.weightSize()]
+	w = w[:g.weightSize()]
 	if g.pointwise() && g.Groups == 1 {
-		t.gemm(dx, k, dy, g.Cout, false, w, g.Cout, true, n*pixels, k, g.Cout, false, s)
+		k := g.Depth()
+		pixels := g.OutH() * g.OutW()
+		t.gemm(dx[:n*g.inSize()], k, dy[:n*g.outSize()], g.Cout, false, w, g.Cout, true, n*pixels, k, g.Cout, false, s)
 		return
 	}
-	if f, ok := g.inputGeom(); ok && t.f32 != nil {
-		flip := grow(&s.flip, len(w))
-		t.flipWeights(flip, w, g)
+	flipped := grow(&s.flip, len(w))
+	t.flipWeights(flipped, w, g)
+	t.convBackwardInputFlipped(dx, dy, flipped, n, g, s)
+}
+
+// flipWeights swaps the channel axes of every tap: with the taps reversed for
+// geometries whose gradient is a convolution, in order where it is a product
+// and col2im. Grouped convolutions read w as it is.
+func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
+	w, dst = w[:g.weightSize()], dst[:g.weightSize()]
+	if g.Groups > 1 {
+		copy(dst, w)
+		return
+	}
+	if _, ok := t.inputGeom(g); !ok {
+		t.transpose(dst, g.Depth(), w, g.Cout, g.Depth(), g.Cout)
+		return
+	}
+	taps, size := g.KH*g.KW, g.Cin*g.Cout
+	for i := range taps {
+		t.transpose(dst[(taps-1-i)*size:][:size], g.Cin, w[i*size:][:size], g.Cout, g.Cin, g.Cout)
+	}
+}
+
+func (t *isa) convBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvGeom, s *Scratch) {
+	in, out, k := g.inSize(), g.outSize(), g.Depth()
+	pixels := g.OutH() * g.OutW()
+	dx, dy, flipped = dx[:n*in], dy[:n*out], flipped[:g.weightSize()]
+	if g.pointwise() && g.Groups == 1 {
+		t.gemm(dx, k, dy, g.Cout, false, flipped, k, false, n*pixels, k, g.Cout, false, s)
+		return
+	}
+	if f, ok := t.inputGeom(g); ok {
 		for i := range n {
-			t.f32.forward(dx[i*in:][:in], padImage(&s.cols, dy[i*out:][:out], 0, f), flip, g.Cin, f)
+			t.f32.forward(dx[i*in:][:in], padImage(&s.cols, dy[i*out:][:out], 0, f), flipped, g.Cin, f)
 		}
 		return
 	}
 	clear(dx)
 	if g.Groups > 1 {
-		t.groupBackwardInput(dx, dy, w, n, g)
+		t.groupBackwardInput(dx, dy, flipped, n, g)
 		return
 	}
-	flip := grow(&s.flip, len(w))
-	t.transpose(flip, k, w, g.Cout, k, g.Cout)
 	cols := grow(&s.cols, pixels*k)
 	for i := range n {
-		t.gemm(cols, k, dy[i*out:], g.Cout, false, flip, k, false, pixels, k, g.Cout, false, s)
+		t.gemm(cols, k, dy[i*out:], g.Cout, false, flipped, k, false, pixels, k, g.Cout, false, s)
 		col2im(dx[i*in:][:in], cols, k, g)
 	}
 }

@@ -90,6 +90,12 @@ func TestConvAgainstDefinition(t *testing.T) {
 			dx := qtest.Guarded[float32](len(x), i+1)
 			randomF32(r, dx.Data, false) // must be overwritten
 			kern.convBackwardInput(dx.Data, dy, w, n, g, &s)
+			flipped, again := make([]float32, len(w)), make([]float32, len(x))
+			kern.flipWeights(flipped, w, g)
+			kern.convBackwardInputFlipped(again, dy, flipped, n, g, &s)
+			if err := qtest.SameBits("dx of flipped weights", again, dx.Data); err != nil {
+				t.Errorf("%+v: %v", g, err)
+			}
 			dw := qtest.Guarded[float32](len(w), i+2)
 			randomF32(r, dw.Data, false)
 			kern.convBackwardWeight(dw.Data, x, dy, n, g, false, &s)

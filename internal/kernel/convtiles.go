@@ -87,25 +87,18 @@ func (t *tilesF32) backwardWeight(dw, img, dy []float32, g ConvGeom) {
 
 // inputGeom returns the convolution of dy that gives dx: the same kernel,
 // flipped, on dy padded to full overlap. It exists for stride 1 and padding
-// below the kernel's size.
-func (g ConvGeom) inputGeom() (flipped ConvGeom, ok bool) {
+// below the kernel's size, where the tier has tiles; a pointwise convolution is
+// a product already.
+func (t *isa) inputGeom(g ConvGeom) (flipped ConvGeom, ok bool) {
 	f := ConvGeom{
 		H: g.OutH(), W: g.OutW(), Cin: g.Cout, KH: g.KH, KW: g.KW, Cout: g.Cin,
 		StrideH: 1, StrideW: 1, Groups: 1,
 		PadTop: g.KH - 1 - g.PadTop, PadBottom: g.KH - 1 - g.PadBottom,
 		PadLeft: g.KW - 1 - g.PadLeft, PadRight: g.KW - 1 - g.PadRight,
 	}
-	ok = g.Groups == 1 && g.StrideH == 1 && g.StrideW == 1 && g.dilH() == 1 && g.dilW() == 1 &&
+	ok = t.f32 != nil && g.Groups == 1 && !g.pointwise() && g.StrideH == 1 && g.StrideW == 1 && g.dilH() == 1 && g.dilW() == 1 &&
 		min(f.PadTop, f.PadBottom, f.PadLeft, f.PadRight) >= 0 && f.direct()
 	return f, ok
-}
-
-// flipWeights writes w with its taps reversed and its channel axes swapped.
-func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
-	taps, size := g.KH*g.KW, g.Cin*g.Cout
-	for i := range taps {
-		t.transpose(dst[(taps-1-i)*size:][:size], g.Cin, w[i*size:][:size], g.Cout, g.Cin, g.Cout)
-	}
 }
 
 // forward computes one image of a direct convolution of codes; img is padded.
