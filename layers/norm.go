@@ -105,9 +105,8 @@ func (k *norm) Run(in []G.Value) (G.Value, error) {
 			return nil, err
 		}
 	} else if k.st.Train {
-		if err := k.values(); err != nil {
-			return nil, err
-		}
+		k.acc.Multipliers(k.mult)
+		k.v = k.vs
 	}
 	switch {
 	case k.st.NormTrains():
@@ -119,13 +118,7 @@ func (k *norm) Run(in []G.Value) (G.Value, error) {
 	}
 }
 
-// values turns accumulators into float32, for the statistics and the gradient.
-func (k *norm) values() error {
-	k.acc.Multipliers(k.mult)
-	k.v = k.vs
-	return k.st.EachRow(k.eachVals)
-}
-
+// valueShard turns accumulators into float32, for the statistics and the gradient.
 func (k *norm) valueShard(_, lo, hi int) {
 	k.acc.Values(k.vs[lo*k.row:hi*k.row], lo*k.row, k.mult)
 }
@@ -165,6 +158,9 @@ func (k *norm) running() [2][]float32 {
 }
 
 func (k *norm) meanShard(s, lo, hi int) {
+	if k.acc != nil {
+		k.valueShard(s, lo, hi)
+	}
 	kernel.SumColumns(k.parts[s*k.channels:(s+1)*k.channels], k.v[lo*k.row:hi*k.row], k.channels)
 }
 
@@ -208,8 +204,11 @@ func (k *norm) runFrozen() error {
 }
 
 func (k *norm) runFolded() error {
-	if k.st.Train {
+	if k.st.Train { // the gradient needs values and statistics
 		if err := k.freeze(); err != nil {
+			return err
+		}
+		if err := k.st.EachRow(k.eachVals); err != nil {
 			return err
 		}
 	}

@@ -164,6 +164,7 @@ func (k *product) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	if k.needDX {
 		b.dx = gx.NewTensor(in[0].Shape()...)
 		b.dxs = b.dx.Data().([]float32)
+		b.flipped = make([]float32, len(b.dws))
 	}
 	dw, err := gx.Apply(b, "gradient(weight of "+k.name+")", b.dw, args...)
 	if err != nil {
@@ -193,6 +194,7 @@ type productGrad struct {
 	dw, db, dx *tensor.Dense
 	dws, dxs   []float32
 	xs, ws     []float32 // values of a quantized layer's codes
+	flipped    []float32 // w in the order that dx reads it
 	parts      [par.Shards][]float32
 	biasParts  []float64
 	biasSum    []float64
@@ -216,6 +218,9 @@ func (b *productGrad) Run(in []G.Value) (G.Value, error) {
 		return nil, err
 	} else if b.w, err = gx.Floats(in[1]); err != nil {
 		return nil, err
+	}
+	if f.needDX {
+		kernel.FlipWeights(b.flipped, b.w, f.geom)
 	}
 	if err := f.st.EachRow(b.eachRow); err != nil {
 		return nil, err
@@ -251,7 +256,7 @@ func (b *productGrad) rowShard(s, lo, hi int) {
 		kernel.SumColumns(b.biasParts[s*c:(s+1)*c], dy, c)
 	}
 	if f.needDX {
-		kernel.ConvBackwardInput(b.dxs[lo*f.in:hi*f.in], dy, b.w, hi-lo, f.geom, f.st.Scratch(s))
+		kernel.ConvBackwardInputFlipped(b.dxs[lo*f.in:hi*f.in], dy, b.flipped, hi-lo, f.geom, f.st.Scratch(s))
 	}
 }
 
