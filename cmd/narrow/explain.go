@@ -257,6 +257,9 @@ func (a *app) writeExplanation(c *configs.Config, e *explanation) error {
 	if ruled {
 		fmt.Fprintln(a.stdout, "* a rule of the config decides, not the precision")
 	}
+	if asked, err := quant.ParsePrecision(e.Precision); err == nil && !asked.IsInteger() && c.Quant != nil && len(c.Quant.Rules) > 0 {
+		fmt.Fprintf(a.stdout, "the rules of the config are about integers: they do not apply at %s\n", e.Precision)
+	}
 	fmt.Fprintln(a.stdout, "\nweight bytes (codes and scales; biases are not counted)")
 	titles := []string{"layer"}
 	for _, cost := range e.Costs {

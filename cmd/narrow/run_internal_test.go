@@ -204,6 +204,9 @@ total  68,096  34,048  17,832   5,544
 	if out := good(t, "explain", "digits", "-p", "fp32"); strings.Contains(out, "scale of its input") || !strings.Contains(out, "float training only") {
 		t.Errorf("%s", out)
 	}
+	if out := good(t, "explain", "digits", "-p", "fp16", "--set", rule); !strings.Contains(out, "the rules of the config are about integers: they do not apply at fp16") || strings.Contains(out, "fp16*") {
+		t.Errorf("%s", out)
+	}
 	dot := good(t, "explain", "digits", "--dot", "-p", "int8", "--set", "train.epochs=1")
 	if !strings.HasPrefix(strings.TrimSpace(dot), "digraph") {
 		t.Errorf("dot: %.80s", dot)
@@ -272,6 +275,17 @@ func TestEndToEnd(t *testing.T) {
 	goodJSON(t, &file, "eval", filepath.Join(qat.Run, "model.narrow"), "--dataset", "digits")
 	if file.Correct != qat.Correct {
 		t.Errorf("the file scores %d, its run %d", file.Correct, qat.Correct)
+	}
+	for args, want := range map[string]string{
+		"eval " + filepath.Join(qat.Run, "model.narrow"):                                   "add --dataset NAME, or give its run folder",
+		"eval " + filepath.Join(qat.Run, "model.narrow") + " --engine graph":               "--engine graph needs a run folder",
+		"eval " + qat.Run + " --dataset mnist":                                             "was trained on digits; --dataset is for model files",
+		"eval " + qat.Run + " --split validation":                                          `--split "validation" is unknown (allowed: train, val, test)`,
+		"verify " + filepath.Join(qat.Run, "model.narrow") + " --dataset digts --rows all": `no data set is called "digts"`,
+	} {
+		if _, err, code := narrow(t, strings.Fields(args)...); code != exitUsage || !strings.Contains(err, want) {
+			t.Errorf("narrow %s: exit code %d, %s\nwant %s", args, code, err, want)
+		}
 	}
 	var val evalResult
 	goodJSON(t, &val, "eval", qat.Run, "--split", "val")
