@@ -84,7 +84,7 @@ func CompareFrozen(want, got *model.Model) []Difference {
 			out = append(out, Difference{Layer: w.Name, What: "operation", Want: w.Op.String() + " " + w.Name, Got: g.Op.String() + " " + g.Name})
 			continue
 		}
-		for _, role := range []string{model.Weight, model.Bias, model.Mul, model.Add} {
+		for _, role := range []string{model.Weight, model.Bias, model.NormMul, model.NormAdd} {
 			wp, gp := want.Params[w.Param(role)], got.Params[w.Param(role)]
 			if (wp == nil) != (gp == nil) {
 				out = append(out, Difference{Layer: w.Layer, What: role, Want: fmt.Sprint(wp != nil), Got: fmt.Sprint(gp != nil)})
@@ -146,8 +146,7 @@ func selfCheck(m *model.Model) []Difference {
 			continue
 		}
 		want := *n
-		sx, _ := m.Quant[n.In[0]].At(0)
-		want.Requant = model.NewRequant(n, sx, m.Quant[n.Param(model.Weight)].Scale, m.Quant[n.Name])
+		want.Requant = m.WantRequant(n)
 		out = append(out, compareRequant(&want, n)...)
 	}
 	return out

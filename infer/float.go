@@ -68,7 +68,7 @@ func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
 	}
 	switch {
 	case n.Attr.Norm:
-		l.mul, l.add = m.Params[n.Param(model.Mul)].Data, m.Params[n.Param(model.Add)].Data
+		l.mul, l.add = m.Params[n.Param(model.NormMul)].Data, m.Params[n.Param(model.NormAdd)].Data
 	case n.Attr.Bias:
 		l.add = m.Params[n.Param(model.Bias)].Data
 	}

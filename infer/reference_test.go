@@ -194,7 +194,7 @@ func refFloat(m *model.Model, n *model.Node, in model.Shape, x []float64) []floa
 					continue
 				}
 				if a.Norm {
-					sum = sum*float64(m.Params[n.Param(model.Mul)].Data[co]) + float64(m.Params[n.Param(model.Add)].Data[co])
+					sum = sum*float64(m.Params[n.Param(model.NormMul)].Data[co]) + float64(m.Params[n.Param(model.NormAdd)].Data[co])
 				} else if a.Bias {
 					sum += float64(m.Params[n.Param(model.Bias)].Data[co])
 				}

@@ -33,6 +33,9 @@ func Freeze(m *Model) (*Model, error) {
 			return nil, n.errorf("a frozen model has batch norm only inside conv and dense: run Fuse first")
 		}
 		if !n.Op.HasWeight() {
+			if err := out.freezePlain(n); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		w := m.Params[n.Param(Weight)]
@@ -99,27 +102,17 @@ func (m *Model) freezeInteger(n *Node, w *Param, affine Affine) error {
 	return nil
 }
 
-// NewRequant is the requantization of an integer layer with input scale sx, accumulator scales sx*s[c] and output
-// quantizer out; nil out means float32 logits. A fused ReLU is the lower limit.
-func NewRequant(n *Node, sx float32, s []float32, out *quant.Params) *quant.Requant {
-	r := &quant.Requant{M: make([]float32, len(s))}
-	if out == nil {
-		r.Float = true
-		for c := range s {
-			r.M[c] = quant.Mul32(sx, s[c])
-		}
-		return r
+// freezePlain gives an integer operation without weights its requantization.
+func (m *Model) freezePlain(n *Node) error {
+	out := m.Quant[n.Name]
+	if !n.Op.HasQuantizer() || out == nil || !out.Spec.Format.IsInteger() {
+		return nil
 	}
-	sy, z := out.At(0)
-	r.Zero = z
-	r.Lo, r.Hi = out.Spec.Grid()
-	if n.Attr.Relu {
-		r.Lo = z
+	n.Requant = m.plainRequant(n)
+	if err := n.Requant.Validate(n.Op.Inputs()); err != nil {
+		return n.errorf("%w", err)
 	}
-	for c := range s {
-		r.M[c] = quant.Multiplier(sx, s[c], sy)
-	}
-	return r
+	return nil
 }
 
 func (m *Model) freezeFloat(n *Node, masters map[string]*Param, q *quant.Params, affine Affine) error {
@@ -140,8 +133,8 @@ func (m *Model) freezeFloat(n *Node, masters map[string]*Param, q *quant.Params,
 	m.Params[n.Param(Weight)] = frozen
 	if n.Attr.Norm {
 		mul, add := affine.Float32()
-		m.Params[n.Param(Mul)] = &Param{Shape: Shape{n.Attr.Units}, Data: mul}
-		m.Params[n.Param(Add)] = &Param{Shape: Shape{n.Attr.Units}, Data: add}
+		m.Params[n.Param(NormMul)] = &Param{Shape: Shape{n.Attr.Units}, Data: mul}
+		m.Params[n.Param(NormAdd)] = &Param{Shape: Shape{n.Attr.Units}, Data: add}
 		n.Attr.Bias = false
 		return nil
 	}

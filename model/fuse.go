@@ -1,6 +1,6 @@
 package model
 
-// Fuse merges batch norm and ReLU into the conv or dense layer they follow. The merged node carries the name of the last
+// Fuse merges batch norm and ReLU into the conv or dense layer they follow, and ReLU into an addition. The merged node carries the name of the last
 // node of its group, so downstream names do not change. A tensor with other readers, or that is an output, is not merged
 // away. Fusing decides where quantizers go, not how a graph computes.
 func Fuse(m *Model) (*Model, error) {
@@ -14,16 +14,16 @@ func Fuse(m *Model) (*Model, error) {
 			continue
 		}
 		n := m.Nodes[i]
-		for n.Op.HasWeight() {
+		for n.Op.HasWeight() || n.Op == Add {
 			next := m.only(n.Name)
 			if next == nil {
 				break
 			}
 			switch {
-			case next.Op == BatchNorm && next.Layer == n.Layer && !n.Attr.Norm && !n.Attr.Relu:
+			case next.Op == BatchNorm && n.Op.HasWeight() && next.Layer == n.Layer && !n.Attr.Norm && !n.Attr.Relu:
 				n.Attr.Norm, n.Attr.Eps, n.Attr.Momentum = true, next.Attr.Eps, next.Attr.Momentum
 			case next.Op == ReLU && !n.Attr.Relu:
-				n.Attr.Relu = true
+				n.Attr.Relu, n.Attr.Cap = true, next.Attr.Cap
 			default:
 				next = nil
 			}

@@ -46,6 +46,7 @@ type nodeHeader struct {
 	Bias     bool           `json:"bias,omitempty"`
 	Norm     bool           `json:"norm,omitempty"`
 	Relu     bool           `json:"relu,omitempty"`
+	Cap      bits32         `json:"cap,omitzero"`
 	Eps      bits32         `json:"eps,omitzero"`
 	Momentum bits32         `json:"momentum,omitzero"`
 	Shape    []int          `json:"shape"`
@@ -261,7 +262,7 @@ func newNodeHeader(n *Node) nodeHeader {
 	h := nodeHeader{
 		Name: n.Name, Layer: n.Layer, Op: n.Op.String(), In: n.In,
 		Kernel: a.Kernel, Stride: a.Stride, Pad: a.Pad, Groups: a.Groups, Units: a.Units,
-		Bias: a.Bias, Norm: a.Norm, Relu: a.Relu, Eps: f32bits(a.Eps), Momentum: f32bits(a.Momentum), Shape: n.Shape,
+		Bias: a.Bias, Norm: a.Norm, Relu: a.Relu, Cap: f32bits(a.Cap), Eps: f32bits(a.Eps), Momentum: f32bits(a.Momentum), Shape: n.Shape,
 	}
 	if r := n.Requant; r != nil {
 		h.Requant = &requantHeader{Zero: r.Zero, Lo: r.Lo, Hi: r.Hi, Float: r.Float}
@@ -277,7 +278,7 @@ func (h *nodeHeader) node() (Node, error) {
 	}
 	n := Node{Name: h.Name, Layer: h.Layer, Op: op, In: h.In, Shape: h.Shape, Attr: Attr{
 		Kernel: h.Kernel, Stride: h.Stride, Pad: h.Pad, Groups: h.Groups, Units: h.Units,
-		Bias: h.Bias, Norm: h.Norm, Relu: h.Relu, Eps: h.Eps.float(), Momentum: h.Momentum.float(),
+		Bias: h.Bias, Norm: h.Norm, Relu: h.Relu, Cap: h.Cap.float(), Eps: h.Eps.float(), Momentum: h.Momentum.float(),
 	}}
 	if r := h.Requant; r != nil {
 		n.Requant = &quant.Requant{Zero: r.Zero, Lo: r.Lo, Hi: r.Hi, Float: r.Float}

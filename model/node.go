@@ -11,15 +11,17 @@ type Op uint8
 
 // The operations. Their exact arithmetic is in docs/arithmetic.md.
 const (
-	Conv      Op = iota + 1 // 2-D convolution
-	Dense                   // matrix product
-	BatchNorm               // per-channel normalisation; a node of its own until Fuse
-	ReLU                    // max(x, 0); fused into Conv or Dense where it follows them
-	MaxPool                 // maximum over windows
-	Flatten                 // to one axis, in memory order (h, w, c)
+	Conv          Op = iota + 1 // 2-D convolution
+	Dense                       // matrix product
+	BatchNorm                   // per-channel normalisation; a node of its own until Fuse
+	ReLU                        // max(x, 0), or min(max(x, 0), Cap); fused into Conv, Dense or Add where it follows them
+	MaxPool                     // maximum over windows
+	Flatten                     // to one axis, in memory order (h, w, c)
+	Add                         // sum of two tensors of one shape: the end of a residual block
+	GlobalAvgPool               // mean over height and width: one value per channel
 )
 
-var opNames = [...]string{Conv: "conv", Dense: "dense", BatchNorm: "batchnorm", ReLU: "relu", MaxPool: "maxpool", Flatten: "flatten"}
+var opNames = [...]string{Conv: "conv", Dense: "dense", BatchNorm: "batchnorm", ReLU: "relu", MaxPool: "maxpool", Flatten: "flatten", Add: "add", GlobalAvgPool: "gap"}
 
 func (o Op) String() string {
 	if int(o) < len(opNames) && opNames[o] != "" {
@@ -41,6 +43,18 @@ func ParseOp(s string) (Op, error) {
 // HasWeight reports whether the operation multiplies by a weight: conv and dense.
 func (o Op) HasWeight() bool { return o == Conv || o == Dense }
 
+// HasQuantizer reports whether the output of the operation, in a quantized model, has a quantizer of its own: conv,
+// dense, add and global average pooling. The integers of all other operations are those of their input.
+func (o Op) HasQuantizer() bool { return o.HasWeight() || o == Add || o == GlobalAvgPool }
+
+// Inputs is the number of tensors that the operation reads.
+func (o Op) Inputs() int {
+	if o == Add {
+		return 2
+	}
+	return 1
+}
+
 // SharesScale reports whether the output has the scale and zero point of the input and no quantizer of its own: shape
 // operations, max-pool, and a ReLU that is not fused (max(q, z) on codes).
 func (o Op) SharesScale() bool { return o == MaxPool || o == Flatten || o == ReLU }
@@ -55,7 +69,8 @@ type Attr struct {
 	Bias   bool   // conv, dense: has a bias
 
 	Norm     bool    // conv, dense after Fuse: followed by batch norm
-	Relu     bool    // conv, dense after Fuse: followed by ReLU
+	Relu     bool    // conv, dense, add after Fuse: followed by ReLU
+	Cap      float32 // ReLU, or Relu: upper limit, 6 for ReLU6; 0 means none
 	Eps      float32 // batch norm, or Norm: added to the variance
 	Momentum float32 // batch norm, or Norm: weight of the new batch in the running statistics
 }
@@ -69,7 +84,7 @@ type Node struct {
 	In      []string
 	Attr    Attr
 	Shape   Shape          // of the output, set by Shapes
-	Requant *quant.Requant // Frozen integer conv and dense only
+	Requant *quant.Requant // Frozen: of integer operations with a quantizer of their own
 	Origin  string         // file:line of the layer, for messages
 }
 
@@ -84,8 +99,9 @@ const (
 	Beta   = "beta"
 	Mean   = "mean" // running statistics, not trained
 	Var    = "var"
-	Mul    = "mul" // Frozen float models: the batch norm as y = mul*v + add
-	Add    = "add"
+	// Frozen float models: the batch norm as y = mul*v + add.
+	NormMul = "mul"
+	NormAdd = "add"
 )
 
 // Trained reports whether an optimizer updates the parameters of this role.

@@ -182,11 +182,11 @@ func TestPlaceRefuses(t *testing.T) {
 		want      string
 	}{
 		{"int8", []model.Rule{{Layer: "conv*", Weight: &w4, Origin: "net.yaml:20"}},
-			`net.yaml:20: rule for layer "conv*": matches no layer that has weights (layers: c1, c2, fc1, fc2), or an earlier rule matches first`},
+			`net.yaml:20: rule for layer "conv*": matches no layer that is quantized by itself (layers: c1, c2, fc1, fc2), or an earlier rule matches first`},
 		{"int8", []model.Rule{{Layer: "*", Weight: &w4}, {Layer: "c1", Weight: &w4, Origin: "net.yaml:21"}},
-			`net.yaml:21: rule for layer "c1": matches no layer that has weights (layers: c1, c2, fc1, fc2), or an earlier rule matches first`},
+			`net.yaml:21: rule for layer "c1": matches no layer that is quantized by itself (layers: c1, c2, fc1, fc2), or an earlier rule matches first`},
 		{"int8", []model.Rule{{Layer: "p1", Act: &a4}},
-			`rule for layer "p1": matches no layer that has weights (layers: c1, c2, fc1, fc2), or an earlier rule matches first`},
+			`rule for layer "p1": matches no layer that is quantized by itself (layers: c1, c2, fc1, fc2), or an earlier rule matches first`},
 		{"int8", []model.Rule{{Layer: "[", Weight: &w4, Origin: "net.yaml:22"}},
 			`net.yaml:22: rule for layer "[": layer pattern: syntax error in pattern`},
 		{"int8", []model.Rule{{Layer: "fc2", Weight: &w4, Act: &a4, Origin: "net.yaml:23"}},

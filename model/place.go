@@ -17,7 +17,8 @@ type QuantConfig struct {
 }
 
 // Rule overrides the defaults for the layers whose name matches a glob pattern (path.Match). A nil Spec keeps the
-// default. Act is the spec of the layer's output.
+// default. Act is the spec of the output of a layer: of conv, dense, add and global average pooling. Weight means
+// nothing to the last two.
 type Rule struct {
 	Layer       string
 	Weight, Act *quant.Spec
@@ -30,9 +31,10 @@ func DefaultQuant(p quant.Precision) QuantConfig {
 }
 
 // Place assigns a Spec to every tensor that will be quantized: one quantizer for each model input, each weight, and each
-// group of conv or dense with its batch norm and ReLU. Tensors of operations that share their input's scale get theirs
-// in [Share]; the logits stay float32. A rule that matches no layer, or whose Act meets nothing but logits, is an error
-// naming its line. m must be fused and not frozen.
+// group of conv or dense with its batch norm and ReLU, of an addition with its ReLU, and each global average. Tensors of
+// operations that share their input's scale get theirs in [Share]; the logits stay float32. A rule that matches no layer,
+// or whose settings meet nothing (a weight where there is none, an act that meets only logits), is an error naming its
+// line. m must be fused and not frozen.
 func Place(m *Model, q QuantConfig) (*Model, error) {
 	if m.Stage == Frozen {
 		return nil, fmt.Errorf("model %q is frozen; its masters are gone, so start from the float model", m.Name)
@@ -51,10 +53,10 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 		}
 		out.Quant[in.Name] = p
 	}
-	used, usedAct := make([]bool, len(q.Rules)), make([]bool, len(q.Rules))
+	var used, usedWeight, usedAct = make([]bool, len(q.Rules)), make([]bool, len(q.Rules)), make([]bool, len(q.Rules))
 	for i := range out.Nodes {
 		n := &out.Nodes[i]
-		if !n.Op.HasWeight() {
+		if !n.Op.HasQuantizer() {
 			continue
 		}
 		w, a := q.Weight, q.Act
@@ -67,6 +69,7 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 				continue
 			}
 			used[r] = true
+			usedWeight[r] = usedWeight[r] || n.Op.HasWeight()
 			usedAct[r] = usedAct[r] || !out.IsOutput(n.Name)
 			if rule.Weight != nil {
 				w = *rule.Weight
@@ -79,14 +82,19 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 		if w.Format.IsInteger() != integer || a.Format.IsInteger() != integer {
 			return nil, n.errorf("formats %s and %s mix integers with floats under precision %s; keep every layer on integers (a wider one, such as int8, for a sensitive layer) or use fp16 for the whole model", w.Format, a.Format, q.Precision)
 		}
-		out.Quant[n.Param(Weight)] = &quant.Params{Spec: w}
+		if n.Op.HasWeight() {
+			out.Quant[n.Param(Weight)] = &quant.Params{Spec: w}
+		}
 		if !out.IsOutput(n.Name) {
 			out.Quant[n.Name] = &quant.Params{Spec: a}
 		}
 	}
 	for r, rule := range q.Rules {
 		if !used[r] {
-			return nil, ruleError(rule, fmt.Errorf("matches no layer that has weights (layers: %s), or an earlier rule matches first", strings.Join(out.weightLayers(), ", ")))
+			return nil, ruleError(rule, fmt.Errorf("matches no layer that is quantized by itself (layers: %s), or an earlier rule matches first", strings.Join(out.quantLayers(), ", ")))
+		}
+		if rule.Weight != nil && !usedWeight[r] {
+			return nil, ruleError(rule, fmt.Errorf("its weight applies to nothing: none of these layers has weights"))
 		}
 		if rule.Act != nil && !usedAct[r] {
 			return nil, ruleError(rule, fmt.Errorf("its act applies to nothing: the output of the last layer is float32 logits"))
@@ -110,10 +118,11 @@ func ruleError(r Rule, err error) error {
 	return fmt.Errorf("%srule for layer %q: %w", where, r.Layer, err)
 }
 
-func (m *Model) weightLayers() []string {
+// quantLayers are the layers that a rule can say something about.
+func (m *Model) quantLayers() []string {
 	var names []string
 	for i := range m.Nodes {
-		if m.Nodes[i].Op.HasWeight() {
+		if m.Nodes[i].Op.HasQuantizer() {
 			names = append(names, m.Nodes[i].Layer)
 		}
 	}
@@ -163,13 +172,17 @@ func Check(m *Model) error {
 	}
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
-		if !n.Op.HasWeight() && !n.Op.SharesScale() {
-			return n.errorf("has no quantized arithmetic")
+		var err error
+		switch {
+		case n.Op.HasWeight():
+			err = n.checkSpecs(m)
+		case n.Op.HasQuantizer():
+			err = n.checkPlain(m)
+		case !n.Op.SharesScale():
+			err = n.errorf("has no quantized arithmetic")
 		}
-		if n.Op.HasWeight() {
-			if err := n.checkSpecs(m); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -198,10 +211,38 @@ func (n *Node) checkSpecs(m *Model) error {
 	default:
 		return n.errorf("weight range %q follows batches, and weights have none; use minmax, lsq or mse", w.Spec.Range)
 	}
-	if a := m.Quant[n.Name]; a != nil {
-		if a.Spec.Signed || a.Spec.Per != quant.PerTensor || a.Spec.Format.Bits() > 8 {
-			return n.errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", a.Spec)
+	if m.Quant[n.Name] == nil && n.Attr.Cap > 0 {
+		return n.errorf("the logits are float32 and have no upper limit: remove relu6 from the last layer")
+	}
+	return n.checkOutput(m)
+}
+
+// checkPlain checks an operation without weights that has a quantizer of its own.
+func (n *Node) checkPlain(m *Model) error {
+	a := m.Quant[n.Name]
+	if a == nil || m.IsOutput(n.Name) {
+		return n.errorf("a quantized model must end in a dense or conv layer, whose float32 logits are the output")
+	}
+	for _, name := range n.In {
+		in := m.Quant[name]
+		if in == nil {
+			return n.errorf("its input %q has no quantizer", name)
 		}
+		if in.Spec.Format.IsInteger() != a.Spec.Format.IsInteger() {
+			return n.errorf("its input %q is %s and its output %s; both must be integers, or neither", name, in.Spec.Format, a.Spec.Format)
+		}
+	}
+	return n.checkOutput(m)
+}
+
+// checkOutput checks the quantizer of the node's output.
+func (n *Node) checkOutput(m *Model) error {
+	a := m.Quant[n.Name]
+	if a == nil || !a.Spec.Format.IsInteger() {
+		return nil
+	}
+	if a.Spec.Signed || a.Spec.Per != quant.PerTensor || a.Spec.Format.Bits() > 8 {
+		return n.errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", a.Spec)
 	}
 	return nil
 }

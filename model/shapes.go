@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -33,12 +34,9 @@ func Shapes(m *Model) (*Model, error) {
 		if n.Name == "" || shapes[n.Name] != nil {
 			return nil, n.errorf("tensor name %q is empty or used twice", n.Name)
 		}
-		if len(n.In) != 1 {
-			return nil, n.errorf("needs 1 input, has %d", len(n.In))
-		}
-		in, ok := shapes[n.In[0]]
-		if !ok {
-			return nil, n.errorf("reads %q, which no earlier layer makes", n.In[0])
+		in, err := n.inShape(shapes)
+		if err != nil {
+			return nil, err
 		}
 		shape, err := n.outShape(in)
 		if err != nil {
@@ -65,8 +63,38 @@ func Shapes(m *Model) (*Model, error) {
 	return out, nil
 }
 
+// inShape is the shape of what a node reads; the two inputs of an addition must agree.
+func (n *Node) inShape(made map[string]Shape) (Shape, error) {
+	if want := n.Op.Inputs(); len(n.In) != want {
+		plural := "s"
+		if want == 1 {
+			plural = ""
+		}
+		return nil, n.errorf("needs %d input%s, has %d", want, plural, len(n.In))
+	}
+	for _, name := range n.In {
+		if made[name] == nil {
+			return nil, n.errorf("reads %q, which no earlier layer makes", name)
+		}
+	}
+	in := made[n.In[0]]
+	if n.Op != Add {
+		return in, nil
+	}
+	if n.In[0] == n.In[1] {
+		return nil, n.errorf("adds %q to itself; name two different tensors", n.In[0])
+	}
+	if other := made[n.In[1]]; !slices.Equal(in, other) {
+		return nil, n.errorf("%q has shape %v and %q has %v; a sum needs equal shapes: bring one branch to the other's with a 1x1 conv and its stride", n.In[0], []int(in), n.In[1], []int(other))
+	}
+	return in, nil
+}
+
 func (n *Node) outShape(in Shape) (Shape, error) {
 	a := n.Attr
+	if !(a.Cap >= 0) || !finite(a.Cap) {
+		return nil, n.errorf("cap %v must be finite and positive, or 0 for none", a.Cap)
+	}
 	switch n.Op {
 	case Dense:
 		if len(in) != 1 {
@@ -101,8 +129,16 @@ func (n *Node) outShape(in Shape) (Shape, error) {
 			return nil, n.errorf("eps %v must be positive and momentum %v in (0, 1]", a.Eps, a.Momentum)
 		}
 		return slices.Clone(in), nil
-	case ReLU:
+	case ReLU, Add:
 		return slices.Clone(in), nil
+	case GlobalAvgPool:
+		if len(in) != 3 {
+			return nil, n.errorf("input has shape %v; it needs height, width and channels", in)
+		}
+		if in[0] > maxMeanCells/in[1] {
+			return nil, n.errorf("the mean of %dx%d cells could leave 32 bits; at most %d are supported", in[0], in[1], maxMeanCells)
+		}
+		return Shape{in[2]}, nil
 	case Flatten:
 		return Shape{in.Size()}, nil
 	}
@@ -111,6 +147,9 @@ func (n *Node) outShape(in Shape) (Shape, error) {
 
 // maxPoolCells bounds a pooling window: training remembers the place of each maximum in one byte.
 const maxPoolCells = 254
+
+// maxMeanCells bounds global average pooling: the sum of so many differences of two bytes fits an int32.
+const maxMeanCells = math.MaxInt32 / 255
 
 // window is the number of positions of a window along one axis: floor((extent+pad-kernel)/stride) + 1.
 func (n *Node) window(axis, extent, before, after int) (int, error) {
@@ -133,7 +172,7 @@ func (n *Node) window(axis, extent, before, after int) (int, error) {
 // shaped reports a node that [Shapes] has not seen; the later passes rely on what it checks.
 func (m *Model) shaped() error {
 	for i := range m.Nodes {
-		if n := &m.Nodes[i]; n.Shape == nil || len(n.In) != 1 {
+		if n := &m.Nodes[i]; n.Shape == nil || len(n.In) != n.Op.Inputs() {
 			return n.errorf("has no shape yet: run Shapes first")
 		}
 	}

@@ -221,7 +221,7 @@ func TestOps(t *testing.T) {
 			t.Errorf("ParseOp(%q) is accepted", name)
 		}
 	}
-	for _, role := range []string{model.Weight, model.Bias, model.Gamma, model.Beta, model.Mean, model.Var, model.Mul, model.Add} {
+	for _, role := range []string{model.Weight, model.Bias, model.Gamma, model.Beta, model.Mean, model.Var, model.NormMul, model.NormAdd} {
 		if want := role == "weight" || role == "bias" || role == "gamma" || role == "beta"; model.Trained(role) != want {
 			t.Errorf("Trained(%q) = %v", role, !want)
 		}

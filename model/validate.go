@@ -119,14 +119,11 @@ func (v *validator) node(n *Node) error {
 	if v.shapes[n.Name] != nil {
 		return n.errorf("tensor name %q is used twice", n.Name)
 	}
-	if len(n.In) != 1 {
-		return n.errorf("needs 1 input, has %d", len(n.In))
-	}
-	in, ok := v.shapes[n.In[0]]
-	if !ok {
-		return n.errorf("reads %q, which no earlier layer makes", n.In[0])
-	}
 	if err := n.checkAttr(); err != nil {
+		return err
+	}
+	in, err := n.inShape(v.shapes)
+	if err != nil {
 		return err
 	}
 	shape, err := n.outShape(in)
@@ -143,6 +140,9 @@ func (v *validator) node(n *Node) error {
 		}
 	}
 	if !n.Op.HasWeight() {
+		if n.Op.HasQuantizer() {
+			return v.plain(n)
+		}
 		return v.sharing(n)
 	}
 	if v.layers[n.Layer] {
@@ -158,7 +158,7 @@ func (v *validator) sharing(n *Node) error {
 		return n.errorf("has no meaning in a frozen model; batch norm must be fused into the layer before it")
 	}
 	if n.Requant != nil {
-		return n.errorf("has a requantization, which only conv and dense have")
+		return n.errorf("has a requantization, and its output has the quantizer of its input")
 	}
 	in, out := v.m.Quant[n.In[0]], v.m.Quant[n.Name]
 	if !sameQuant(in, out) {
@@ -168,6 +168,27 @@ func (v *validator) sharing(n *Node) error {
 		return n.errorf("an integer model must end in a dense or conv layer, whose float32 logits are the output")
 	}
 	return nil
+}
+
+// plain checks an operation without weights that has a quantizer of its own.
+func (v *validator) plain(n *Node) error {
+	out := v.m.Quant[n.Name]
+	integer := out != nil && out.Spec.Format.IsInteger()
+	for _, name := range n.In {
+		if in := v.m.Quant[name]; (in != nil && in.Spec.Format.IsInteger()) != integer {
+			return n.errorf("its input %q and its output must both be on integer codes, or neither", name)
+		}
+	}
+	if !integer {
+		if n.Requant != nil {
+			return n.errorf("a float operation has no requantization")
+		}
+		return nil
+	}
+	if v.m.IsOutput(n.Name) {
+		return n.errorf("an integer model must end in a dense or conv layer, whose float32 logits are the output")
+	}
+	return n.checkRequant(v.m, n.Op.Inputs())
 }
 
 func (v *validator) tail() error {
@@ -199,8 +220,11 @@ func (n *Node) checkAttr() error {
 	if !finite(a.Eps) || !finite(a.Momentum) {
 		return n.errorf("eps %v and momentum %v must be finite", a.Eps, a.Momentum)
 	}
-	if !n.Op.HasWeight() && (a.Bias || a.Norm || a.Relu) {
-		return n.errorf("bias, norm and relu are attributes of conv and dense")
+	if !n.Op.HasWeight() && (a.Bias || a.Norm || (a.Relu && n.Op != Add)) {
+		return n.errorf("bias and norm are attributes of conv and dense, relu of these and add")
+	}
+	if a.Cap != 0 && !a.Relu && n.Op != ReLU {
+		return n.errorf("cap %v is the limit of a ReLU, and there is none", a.Cap)
 	}
 	return nil
 }

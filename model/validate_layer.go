@@ -60,14 +60,14 @@ func (v *validator) float(n *Node, w *Param, q *quant.Params) error {
 		return n.errorf("a float layer has no requantization")
 	}
 	if n.Attr.Norm && n.Attr.Bias {
-		return n.errorf("with batch norm the bias is part of %q", n.Param(Add))
+		return n.errorf("with batch norm the bias is part of %q", n.Param(NormAdd))
 	}
 	var roles []string
 	if n.Attr.Bias {
 		roles = []string{Bias}
 	}
 	if n.Attr.Norm {
-		roles = []string{Mul, Add}
+		roles = []string{NormMul, NormAdd}
 	}
 	for _, role := range roles {
 		if err := v.row(n, role); err != nil {
@@ -121,7 +121,10 @@ func (v *validator) integer(n *Node, w *Param, q *quant.Params) error {
 	if err := checkAccumulators(w.Codes, b.Int32, q, in); err != nil {
 		return n.errorf("%w", err)
 	}
-	return n.checkRequant(in.Scale[0], q.Scale, out)
+	if out == nil && n.Attr.Cap != 0 {
+		return n.errorf("float32 logits have no upper limit, and cap is %v", n.Attr.Cap)
+	}
+	return n.checkRequant(v.m, c)
 }
 
 // checkAccumulators checks that the codes are on their grid and that no input can drive an accumulator out of an int32.
@@ -147,14 +150,14 @@ func checkAccumulators(codes []int8, bias []int32, q, in *quant.Params) error {
 }
 
 // checkRequant checks that the multipliers and limits are the ones that follow from the scales.
-func (n *Node) checkRequant(sx float32, scale []float32, out *quant.Params) error {
+func (n *Node) checkRequant(m *Model, multipliers int) error {
 	if n.Requant == nil {
 		return n.errorf("an integer layer needs its requantization")
 	}
-	if err := n.Requant.Validate(len(scale)); err != nil {
+	if err := n.Requant.Validate(multipliers); err != nil {
 		return n.errorf("%w", err)
 	}
-	got, want := n.Requant, NewRequant(n, sx, scale, out)
+	got, want := n.Requant, m.WantRequant(n)
 	if got.Float != want.Float || got.Zero != want.Zero || got.Lo != want.Lo || got.Hi != want.Hi {
 		return n.errorf("requantization to [%d, %d] with zero point %d (float %t); its quantizers give [%d, %d], %d (float %t)", got.Lo, got.Hi, got.Zero, got.Float, want.Lo, want.Hi, want.Zero, want.Float)
 	}

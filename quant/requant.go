@@ -12,7 +12,7 @@ import (
 //
 // float32(acc) rounds half to even above 2^24; the clamp comes before the rounding; nothing is fused.
 type Requant struct {
-	M            []float32 // one per output channel, finite and positive
+	M            []float32 // finite and positive: one per output channel; of an addition one per input; of a mean one
 	Zero, Lo, Hi int32
 	Float        bool
 }
@@ -47,10 +47,10 @@ func (r *Requant) Round(t float32) int32 {
 // Value is the float32 output of channel c when Float is set.
 func (r *Requant) Value(acc int32, c int) float32 { return Mul32(float32(acc), r.M[c]) }
 
-// Validate checks that r serves the given number of channels.
-func (r *Requant) Validate(channels int) error {
-	if len(r.M) != channels {
-		return fmt.Errorf("requantization has %d multipliers for %d channels", len(r.M), channels)
+// Validate checks that r has the given number of multipliers and that its limits make sense.
+func (r *Requant) Validate(multipliers int) error {
+	if len(r.M) != multipliers {
+		return fmt.Errorf("requantization has %d multipliers, not %d", len(r.M), multipliers)
 	}
 	for c, m := range r.M {
 		if !(m > 0) || math.IsInf(float64(m), 0) {

@@ -170,7 +170,7 @@ func TestRequantValidate(t *testing.T) {
 	}{
 		{quant.Requant{M: []float32{1, 2}, Zero: 3, Lo: 3, Hi: 255}, ""},
 		{quant.Requant{M: []float32{1, 2}, Float: true}, ""},
-		{quant.Requant{M: []float32{1}, Hi: 255}, "requantization has 1 multipliers for 2 channels"},
+		{quant.Requant{M: []float32{1}, Hi: 255}, "requantization has 1 multipliers, not 2"},
 		{quant.Requant{M: []float32{1, 0}, Hi: 255}, "multiplier[1] is 0; it must be finite and positive"},
 		{quant.Requant{M: []float32{nan, 1}, Hi: 255}, "multiplier[0] is NaN; it must be finite and positive"},
 		{quant.Requant{M: []float32{1, inf}, Float: true}, "multiplier[1] is +Inf; it must be finite and positive"},

@@ -155,7 +155,7 @@ func (b *builder) floatLayer(n *model.Node) error {
 		if n.Op == model.Conv {
 			dims = append(dims, 1, 1)
 		}
-		for _, step := range []struct{ role, op string }{{model.Mul, "Mul"}, {model.Add, "Add"}} {
+		for _, step := range []struct{ role, op string }{{model.NormMul, "Mul"}, {model.NormAdd, "Add"}} {
 			factor, err := b.floats(n.Param(step.role), dims, b.m.Params[n.Param(step.role)].Data)
 			if err != nil {
 				return err

@@ -203,7 +203,7 @@ func floatReference(t *testing.T, m *model.Model, x []uint8, n int) map[string][
 				}
 				for k := range y {
 					if node.Attr.Norm {
-						y[k] = y[k]*float64(m.Params[node.Param(model.Mul)].Data[k%units]) + float64(m.Params[node.Param(model.Add)].Data[k%units])
+						y[k] = y[k]*float64(m.Params[node.Param(model.NormMul)].Data[k%units]) + float64(m.Params[node.Param(model.NormAdd)].Data[k%units])
 					} else if b := m.Params[node.Param(model.Bias)]; b != nil {
 						y[k] += float64(b.Data[k%units])
 					}
