@@ -13,9 +13,9 @@
 //
 // In the networks that package layers builds, a quantizing node gives codes and the layers between compute on integers:
 //
-//	master -> [Weight] -> codes ┐
-//	                            ├-> accumulators -> batch norm -> ReLU -> [Act] -> codes -> ...
-//	bytes  -> [Input]  -> codes ┘
+//	master -> QuantizeWeight -> codes ┐
+//	                                  ├-> accumulators -> batch norm -> ReLU -> QuantizeAct -> codes -> ...
+//	bytes  -> QuantizeInput  -> codes ┘
 //
 // The edges carry [Codes] and [Acc], which are Gorgonia values with float32 gradients. Their arithmetic is that of
 // docs/arithmetic.md and of package model, whose functions are called here at every step, so a trained network and the

@@ -246,8 +246,6 @@ func (k *fakeQuant) Run(in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(k.used.Scale, k.q.p.Scale)
-	copy(k.used.Zero, k.q.p.Zero)
 	if k.inner == 1 { // channels are the last axis, as everywhere else
 		err = quant.FakeQuantize(y, x, k.used, k.pass)
 	} else {
@@ -262,29 +260,33 @@ func (k *fakeQuant) Run(in []G.Value) (G.Value, error) {
 	return k.out, err
 }
 
-// prepare makes the scales of this run. observed says that the observer has seen this batch already, since it was the
+// prepare sets the scales of this run. observed says that the observer has seen this batch already, since it was the
 // first one.
 func (k *fakeQuant) prepare() (observed bool, err error) {
 	q := k.q
-	if k.eval {
+	switch {
+	case q.weight && q.spec.Range == quant.MinMax:
+		if err := k.weightRange(); err != nil || k.eval {
+			return false, err
+		}
+		q.p = k.used.Clone()
+		return false, nil
+	case k.eval:
 		if len(q.p.Scale) == 0 || q.p.Scale[0] == 0 {
 			return false, errors.New("the quantizer has no range yet: run the training graph first")
 		}
-		return false, nil
-	}
-	switch {
-	case q.weight && q.spec.Range == quant.MinMax:
-		return false, k.weightRange()
 	case q.spec.Range == quant.LSQ && q.p.Scale[0] == 0:
-		return false, k.firstScale()
+		err = k.firstScale()
 	case q.spec.Range == quant.LSQ:
 		for c, s := range q.p.Scale { // a solver may have stepped over zero
 			q.p.Scale[c] = max(s, quant.MinScale)
 		}
 	case q.observer != nil && !q.observer.Seen():
-		return true, k.observe()
+		observed, err = true, k.observe()
 	}
-	return false, nil
+	copy(k.used.Scale, q.p.Scale)
+	copy(k.used.Zero, q.p.Zero)
+	return observed, err
 }
 
 func (k *fakeQuant) observe() error {
@@ -316,12 +318,8 @@ func (k *fakeQuant) channelsLast() []float32 {
 	return out
 }
 
-// weightRange is the absmax of each channel, as it is now.
+// weightRange sets the scales of this run by the range of each channel, as it is now.
 func (k *fakeQuant) weightRange() error {
-	q := k.q
-	if q.p.Scale == nil {
-		q.p.Scale, q.p.Zero = make([]float32, k.channels), make([]int32, k.channels)
-	}
 	lo, hi := make([]float32, k.channels), make([]float32, k.channels)
 	err := k.each(func(c, from, to int) error {
 		for i, v := range k.x[from:to] {
@@ -336,7 +334,7 @@ func (k *fakeQuant) weightRange() error {
 		return nil
 	})
 	for c := range lo {
-		q.p.Scale[c], q.p.Zero[c] = q.spec.Choose(lo[c], hi[c])
+		k.used.Scale[c], k.used.Zero[c] = k.q.spec.Choose(lo[c], hi[c])
 	}
 	return err
 }
@@ -347,6 +345,7 @@ func (k *fakeQuant) firstScale() error {
 	if err := k.weightRange(); err != nil {
 		return err
 	}
+	copy(q.p.Zero, k.used.Zero)
 	_, top := q.spec.Grid()
 	sums := make([]float64, k.channels)
 	err := k.each(func(c, from, to int) error {

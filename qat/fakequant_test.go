@@ -278,6 +278,47 @@ func TestFakeQuantDelayedRange(t *testing.T) {
 	check(5.1, w, m, "frozen again")
 }
 
+// A weight has no delay: an evaluation graph quantizes the weight that the last update left, by its own range.
+func TestFakeQuantEvaluatesCurrentWeight(t *testing.T) {
+	w := []float32{1, -7, 0.4, 3.5}
+	cfg := qat.Config{Spec: quant.WeightSpec(quant.Int4), Axis: 1, Weight: true}
+	train, eval := G.NewGraph(), G.NewGraph()
+	tn, err := gx.Leaf(train, "w", gx.Wrap(w, 2, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	en, err := gx.Leaf(eval, "w", gx.Wrap(w, 2, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, q, err := qat.FakeQuant(tn, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, _, err := qat.FakeQuant(en, qat.Config{Axis: 1, Eval: q})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := gx.Watch(y)
+	for _, g := range []*G.ExprGraph{train, eval} {
+		m, err := gx.NewMachine(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Run(); err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+		copy(w, []float32{2, 14, 14, 6}) // the update between training and evaluation
+	}
+	if v, err := seen.Values(); err != nil || !slices.Equal(v, []float32{2, 14, 14, 6}) {
+		t.Errorf("evaluation gives %v (%v)", v, err)
+	}
+	if s := q.Params().Scale; !slices.Equal(s, []float32{float32(1) / 7, 1}) {
+		t.Errorf("evaluation changed the training quantizer's scales to %v", s)
+	}
+}
+
 func TestFakeQuantHalf(t *testing.T) {
 	x := []float32{1, 1.0001, -3.14159}
 	for _, f := range []quant.Format{quant.FP16, quant.BF16} {

@@ -2,6 +2,7 @@ package qat
 
 import (
 	"fmt"
+	"strings"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -56,13 +57,15 @@ func (k *inputValues) shard(_, lo, hi int) {
 	}
 }
 
+// prefix begins the names of quantizing nodes.
+const prefix = "fakequant "
+
 // label is the name of a quantizing node, in errors and drawings.
 func label(what, name string, spec quant.Spec) string {
-	return fmt.Sprintf("fakequant %s %s [%s]", what, name, spec)
+	return fmt.Sprintf("%s%s %s [%s]", prefix, what, name, spec)
 }
 
 // IsQuantizer reports whether a node was made by this package to quantize: what drawings of the graph highlight.
 func IsQuantizer(n *G.Node) bool {
-	name := gx.Name(n)
-	return len(name) > 9 && name[:9] == "fakequant" && n.Op() != nil
+	return n.Op() != nil && strings.HasPrefix(gx.Name(n), prefix)
 }
