@@ -26,7 +26,8 @@ type Job struct {
 
 	Dir             string // run folder for checkpoints and metrics; "" = none
 	Resume          bool   // continue from the phase's checkpoint in Dir, if there is one
-	CheckpointEvery int    // steps between checkpoints; 0 = by the clock and at the end of the phase
+	CheckpointEvery int    // steps between checkpoints; 0 = by the clock; always at the end of an epoch
+	Journal         int64  // length of metrics.jsonl before this phase: what earlier phases wrote
 
 	Progress io.Writer    // bar or lines; nil = silent
 	Log      *slog.Logger // nil = silent
@@ -39,6 +40,7 @@ type Report struct {
 	Val     float64 // validation accuracy of the final model, percent; 0 without a validation split
 	Epoch   float64 // the epoch the model is from: the last, or the best with early stop
 	Seconds float64 // spent by this call
+	Journal int64   // length of metrics.jsonl after this phase
 }
 
 // checkpointInterval is how often a phase without CheckpointEvery is saved. When does not change what is trained.
@@ -59,7 +61,7 @@ func Fit(ctx context.Context, j Job) (Report, error) {
 	if err := f.run(ctx); err != nil {
 		return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
 	}
-	r := Report{Steps: f.pos.Step, Loss: f.pos.Last.Loss, Epoch: f.pos.Last.Epoch, Seconds: time.Since(began).Seconds()}
+	r := Report{Steps: f.pos.Step, Loss: f.pos.Last.Loss, Epoch: f.pos.Last.Epoch, Seconds: time.Since(began).Seconds(), Journal: f.pos.Metrics}
 	if f.pos.Last.Val != nil {
 		r.Val = *f.pos.Last.Val
 	}
@@ -128,9 +130,11 @@ func newFit(j Job) (*fit, error) {
 	return f, nil
 }
 
-// open finds where the phase starts: at the beginning, or where a checkpoint left it.
+// open finds where the phase starts: at the beginning, or where a checkpoint left it. Lines of metrics.jsonl that were
+// written after that point will come again and are cut off; a phase that is done leaves the file alone, since the lines
+// of later phases follow its own.
 func (f *fit) open() error {
-	var keep int64
+	keep := f.Job.Journal
 	if f.Resume {
 		pos, tensors, ok, err := f.file.load(f.pos.Digest)
 		if err != nil {
@@ -144,17 +148,12 @@ func (f *fit) open() error {
 			f.Log.Info("resumed", "phase", f.Phase.Name, "step", pos.Step, "of", pos.Total)
 		}
 	}
-	if f.pos.Step == 0 && f.Phase.Order > 0 { // a later phase of a run: keep the lines of the one before
-		j := journal{dir: f.Dir}
-		if size, err := j.size(); err == nil {
-			keep = size
-		}
+	if f.pos.done() {
+		return nil
 	}
+	f.pos.Metrics = keep
 	var err error
 	f.journal, err = openJournal(f.Dir, keep)
-	if err == nil && f.pos.Step == 0 {
-		f.pos.Metrics = keep
-	}
 	return err
 }
 

@@ -117,7 +117,8 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 		Model: m, Data: d, Phase: FloatPhase(c), Seed: c.Seed, Pool: pool, Dir: o.Dir, Resume: o.Resume,
 		CheckpointEvery: o.CheckpointEvery, Progress: o.Progress, Log: o.Log,
 	}
-	if _, err := Fit(ctx, job); err != nil {
+	float, err := Fit(ctx, job)
+	if err != nil {
 		return Info{}, err
 	}
 	info := Info{Precision: p.String(), Method: "none"}
@@ -129,7 +130,7 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 		if job.Model, err = ptq.ForTraining(r.Model, q); err != nil {
 			return Info{}, err
 		}
-		job.Phase = QATPhase(c)
+		job.Phase, job.Journal = QATPhase(c), float.Journal
 		if _, err := Fit(ctx, job); err != nil {
 			return Info{}, err
 		}

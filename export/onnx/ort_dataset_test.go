@@ -68,6 +68,13 @@ func onDataSet(t *testing.T, m *model.Model, set *datasets.Set) {
 			t.Fatal(err)
 		}
 		codes := engineCodes(t, engine, x, n)
+		for i := range m.Nodes { // the file flattens channels first
+			if node := &m.Nodes[i]; node.Op == model.Flatten {
+				flat := codes[node.In[0]]
+				flat.Shape = []int{n, node.Shape[0]}
+				codes[node.Name] = flat
+			}
+		}
 		models, feeds := []*onnxpb.Model{file}, []eval.Tensor{onnx.InputTensor(in, x, n)}
 		var names []string
 		for i := range m.Nodes {
