@@ -27,8 +27,29 @@ func newQuant() *Quant {
 		Target:      quant.ONNX,
 		Weight:      TensorQuant{w.Format, w.Scheme, w.Per, w.Range},
 		Act:         TensorQuant{a.Format, a.Scheme, a.Per, a.Range},
-		Calibration: Calibration{Examples: 1024, Method: "minmax", Percentile: 99.99},
+		Calibration: newCalibration(),
 	}
+}
+
+func newCalibration() Calibration {
+	return Calibration{Examples: 1024, Method: "auto", Percentile: 99.99}
+}
+
+// settle falls back to minmax where there is no validation split for auto to choose on.
+func (c *Calibration) settle(valFraction float64) {
+	if valFraction == 0 {
+		c.Method = "minmax"
+	}
+}
+
+// Calibration is the quant.calibration section, or its defaults in a config without a quant section.
+func (c *Config) Calibration() Calibration {
+	if c.Quant != nil {
+		return c.Quant.Calibration
+	}
+	out := newCalibration()
+	out.settle(c.Dataset.ValFraction)
+	return out
 }
 
 func newQAT() *QAT {
@@ -245,6 +266,9 @@ func (d *decoder) qat(c *Config) {
 
 func (d *decoder) quant(c *Config) {
 	q := c.Quant
+	if !d.given("quant.calibration.method") {
+		q.Calibration.settle(c.Dataset.ValFraction)
+	}
 	d.unused("quant.weight", (&tensorSection{&q.Weight, weightRole, false}).fields())
 	d.unused("quant.act", (&tensorSection{&q.Act, actRole, false}).fields())
 	d.unused("quant.calibration", (&calibrationSection{&q.Calibration, q.usesPercentile()}).fields())
