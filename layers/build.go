@@ -144,6 +144,9 @@ func (b *builder) layer(n *model.Node) error {
 	if !ok {
 		return fmt.Errorf("reads %q, which no earlier layer makes", n.In[0])
 	}
+	if n.Attr.Cap > 0 {
+		return fmt.Errorf("the graph has no ReLU with an upper limit (cap %v) yet: use relu", n.Attr.Cap)
+	}
 	in, _ := b.m.ShapeOf(n.In[0])
 	out := x
 	var err error
