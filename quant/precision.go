@@ -15,10 +15,10 @@ type Precision struct {
 // Full is the unquantized network.
 var Full = Precision{Weight: FP32, Act: FP32}
 
-// String is the shortest name: "int8" rather than "w8a8", "int4" rather than "w4a4".
+// String is "int8" rather than "w8a8", and "w4a4" for narrower ones: there the two widths are what one compares.
 func (p Precision) String() string {
 	switch {
-	case p.Weight == p.Act:
+	case p.Weight == p.Act && p.Weight.Bits() >= 8:
 		return p.Weight.String()
 	case p.Weight.IsInteger() && p.Act.IsInteger():
 		return fmt.Sprintf("w%da%d", p.Weight.Bits(), p.Act.Bits())

@@ -290,7 +290,7 @@ func TestMethods(t *testing.T) {
 		t.Errorf("ptq alone: %s", got)
 	}
 	only = compare(t, study.Options{Config: tiny(t, "compare.methods=[qat]", "compare.seeds=1", "compare.precisions=[int4]"), Data: d})
-	if got := names(only); got != "fp32 none, fp32 fp32+, int4 qat" {
+	if got := names(only); got != "fp32 none, fp32 fp32+, w4a4 qat" {
 		t.Errorf("qat alone: %s", got)
 	}
 	if only.Rows[2].PairedDeltaPTQ != nil {

@@ -198,9 +198,6 @@ func (r *runner) calibrate(ctx context.Context, c cell) (*ptq.Result, error) {
 		return nil, err
 	}
 	o.Seed = c.seed
-	if r.Data.Val != nil && r.Data.Val.Len() > 0 {
-		o.Method = ptq.Auto
-	}
 	q, err := ptq.Quantize(ctx, m, r.plan.quants[c.precision], r.Data.Train, r.Data.Val, o)
 	if err != nil {
 		return nil, err

@@ -83,15 +83,11 @@ func Calibrated(ctx context.Context, c *configs.Config, m *model.Model, p quant.
 	return r, q, err
 }
 
-// CalibrationOptions are the settings of a config's quant.calibration section.
+// CalibrationOptions are the calibration settings of a config.
 func CalibrationOptions(c *configs.Config, workers int) (ptq.Options, error) {
-	o := ptq.Options{Seed: c.Seed, Workers: workers}
-	if c.Quant == nil {
-		return o, nil
-	}
-	method, err := ptq.ParseMethod(c.Quant.Calibration.Method)
-	o.Examples, o.Method, o.Percentile = c.Quant.Calibration.Examples, method, c.Quant.Calibration.Percentile
-	return o, err
+	s := c.Calibration()
+	method, err := ptq.ParseMethod(s.Method)
+	return ptq.Options{Examples: s.Examples, Method: method, Percentile: s.Percentile, Seed: c.Seed, Workers: workers}, err
 }
 
 // Run trains a config and leaves a run folder: float32 training, then, if a precision asks for it, calibration and
