@@ -17,6 +17,7 @@ type trainOptions struct {
 	precision, out string
 	resume         bool
 	workers        int
+	checkpoint     int
 	json           bool
 }
 
@@ -46,6 +47,7 @@ func (a *app) trainCommand() *cobra.Command {
 	c.Flags().StringVarP(&o.out, "out", "o", "", "run `folder` (default runs/NAME, or runs/NAME-PRECISION)")
 	c.Flags().BoolVar(&o.resume, "resume", false, "go on with the run in the folder")
 	c.Flags().IntVar(&o.workers, "workers", 0, "goroutines, 0 = one per CPU; the result does not depend on it")
+	c.Flags().IntVar(&o.checkpoint, "checkpoint-every", 0, "`steps` between checkpoints, besides those after every epoch; 0 = every 20 seconds")
 	c.Flags().BoolVar(&o.json, "json", false, "print one JSON document")
 	return c
 }
@@ -63,6 +65,9 @@ func (a *app) train(ctx context.Context, name string, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.checkpoint < 0 {
+		return usagef("--checkpoint-every is %d (allowed: 0 or more steps)", o.checkpoint)
+	}
 	if o.out == "" {
 		o.out = filepath.Join("runs", c.Name)
 		if p != nil {
@@ -74,7 +79,7 @@ func (a *app) train(ctx context.Context, name string, o *trainOptions) error {
 		return err
 	}
 	info, err := train.Run(ctx, c, d, train.RunOptions{
-		Dir: o.out, Resume: o.resume, Precision: p, Workers: n, Progress: a.progress(), Log: a.log,
+		Dir: o.out, Resume: o.resume, Precision: p, Workers: n, CheckpointEvery: o.checkpoint, Progress: a.progress(), Log: a.log,
 	})
 	if errors.Is(err, context.Canceled) {
 		fmt.Fprintf(a.stderr, "narrow: progress is saved in %s; the same command with --resume --out %s goes on\n", o.out, o.out)
