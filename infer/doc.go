@@ -20,10 +20,12 @@
 //	q_y = int32(rint(clamp(float32(acc)*M[c], lo-z_y, hi-z_y))) + z_y
 //	y   = float32(acc)*M[c], max(y, 0) with ReLU     the last layer
 //
-// Max-pool takes the largest code, a ReLU of its own is max(q, z), flatten is the same memory under another shape. Codes
-// and logits of an integer model are the same on every CPU, for every number of workers and every cut into batches.
+// An addition gives rq(float32((qa-za)*Ma) + float32((qb-zb)*Mb)), a global average rq(float32(sum (q-z))*M), with rq the
+// clamp and rounding above. ReLU and ReLU6 are the limits lo and hi. Max-pool takes the largest code, a ReLU of its own
+// limits codes, flatten is the same memory under another shape. Codes and logits of an integer model are the same on every CPU, for every number of workers and every cut into batches.
 //
-// Float layers compute v = sum x*w in float32, then v + bias, or float32(mul*v) + add for batch norm, then ReLU. In fp16
+// Float layers compute v = sum x*w in float32, then v + bias, or float32(mul*v) + add for batch norm, then ReLU; a mean
+// adds the cells in row order and divides once. In fp16
 // and bf16 models the input and every stored result are rounded to 16 bits. Results are the same for every number of
 // workers and every cut, within one instruction tier.
 //

@@ -48,14 +48,13 @@ type floatLayer struct {
 	geom     kernel.ConvGeom
 	weight   []float32
 	mul, add []float32 // y = float32(mul*v) + add; mul may be nil, and add too
-	relu     bool
-	store    quant.Format
+	after    activation
 }
 
 func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
 	l := &floatLayer{
 		in: in, out: out, name: fmt.Sprintf("%s %q", n.Op, n.Layer), dense: n.Op == model.Dense,
-		geom: convGeom(n, in), relu: n.Attr.Relu, store: storeFormat(out),
+		geom: convGeom(n, in), after: activationOf(n),
 	}
 	w := m.Params[n.Param(model.Weight)]
 	l.weight = w.Data
@@ -86,28 +85,15 @@ func (l *floatLayer) run(w *worker, n int) error {
 		scaleColumns(y, l.mul)
 	}
 	switch {
-	case l.add != nil && l.relu:
+	case l.add != nil && l.after == activation{relu: true}:
 		kernel.AddBiasReLU(y, y, l.add, l.geom.Cout)
 	case l.add != nil:
 		kernel.AddBias(y, y, l.add, l.geom.Cout)
-	case l.relu:
-		kernel.ReLU(y, y)
+		l.after.apply(y)
+	default:
+		l.after.apply(y)
 	}
-	if l.store == quant.FP32 {
-		return nil
-	}
-	return l.round(y, w.first)
-}
-
-// round rounds what the layer stores; first is the index of the first example in y, for the message.
-func (l *floatLayer) round(y []float32, first int) error {
-	err := round16(y, l.store)
-	if err == nil {
-		return nil
-	}
-	at := indexOf(err)
-	example, err := first+at/l.out.size, atIndex(err, at%l.out.size)
-	return fmt.Errorf("%s: example %d: %w", l.name, example, err)
+	return l.out.store(l.name, y, w.first)
 }
 
 func (l *floatLayer) kernel() string {
@@ -115,10 +101,7 @@ func (l *floatLayer) kernel() string {
 	if l.dense {
 		name = "float32 matrix product"
 	}
-	if l.store != quant.FP32 {
-		return name + ", stored in " + l.store.String()
-	}
-	return name
+	return name + stored(l.out)
 }
 
 // scaleColumns writes y = mul*y along the last axis.

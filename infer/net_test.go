@@ -11,7 +11,8 @@ import (
 )
 
 // randomNet is a float network of 2 to 5 layers with odd shapes, strides, asymmetric padding, groups, batch norm with
-// negative and zero gamma, ReLU or not, pools and a ReLU of its own. It ends in a dense or conv layer.
+// negative and zero gamma, ReLU, ReLU6-like limits or neither, residual blocks, pools, a global average and a ReLU of its
+// own. It ends in a dense or conv layer.
 func randomNet(t testing.TB, rnd *rand.Rand) *model.Model {
 	t.Helper()
 	pick := func(lo, hi int) int { return lo + rnd.IntN(hi-lo+1) }
@@ -38,7 +39,24 @@ func randomNet(t testing.TB, rnd *rand.Rand) *model.Model {
 			m.Append(model.Node{Name: name + ".norm", Layer: name, Op: model.BatchNorm, Attr: model.Attr{Eps: 1e-3, Momentum: 0.1}})
 		}
 		if rnd.IntN(3) > 0 {
-			m.Append(model.Node{Name: name, Layer: name, Op: model.ReLU})
+			m.Append(model.Node{Name: name, Layer: name, Op: model.ReLU, Attr: model.Attr{Cap: randomCap(rnd)}})
+		}
+	}
+	residual := func(name string) {
+		from := m.Nodes[len(m.Nodes)-1].Name
+		branch := func(suffix string, kernel, groups int) string {
+			pad := (kernel - 1) / 2
+			m.Append(model.Node{Name: name + suffix, Layer: name + suffix, Op: model.Conv, In: []string{from}, Attr: model.Attr{
+				Kernel: [2]int{kernel, kernel}, Stride: [2]int{1, 1}, Pad: [4]int{pad, pad, pad, pad}, Groups: groups, Units: shape[2], Bias: rnd.IntN(2) == 0}})
+			return name + suffix
+		}
+		a, b := branch(".a", 3, 1+rnd.IntN(2)*(shape[2]-1)), from
+		if rnd.IntN(2) == 0 {
+			b = branch(".b", 1, 1)
+		}
+		m.Append(model.Node{Name: name + ".sum", Layer: name, Op: model.Add, In: []string{a, b}})
+		if rnd.IntN(3) > 0 {
+			m.Append(model.Node{Name: name, Layer: name, Op: model.ReLU, Attr: model.Attr{Cap: randomCap(rnd)}})
 		}
 	}
 	shape = append(model.Shape(nil), in...)
@@ -53,19 +71,34 @@ func randomNet(t testing.TB, rnd *rand.Rand) *model.Model {
 			}
 			m.Append(model.Node{Name: name + ".pool", Layer: name + ".pool", Op: model.MaxPool, Attr: a})
 			if rnd.IntN(2) == 0 {
-				m.Append(model.Node{Name: name + ".act", Layer: name + ".act", Op: model.ReLU})
+				m.Append(model.Node{Name: name + ".act", Layer: name + ".act", Op: model.ReLU, Attr: model.Attr{Cap: randomCap(rnd)}})
 			}
+		}
+		if rnd.IntN(2) == 0 {
+			residual(fmt.Sprintf("r%d", i+1))
 		}
 	}
 	if rnd.IntN(4) == 0 {
 		conv("head")
 	} else {
-		m.Append(model.Node{Name: "flat", Layer: "flat", Op: model.Flatten})
+		op := model.Flatten
+		if rnd.IntN(2) == 0 {
+			op = model.GlobalAvgPool
+		}
+		m.Append(model.Node{Name: "flat", Layer: "flat", Op: op})
 		m.Append(model.Node{Name: "fc.product", Layer: "fc", Op: model.Dense, Attr: model.Attr{Units: pick(2, 20)}})
 		after("fc")
 		m.Append(model.Node{Name: "out", Layer: "out", Op: model.Dense, Attr: model.Attr{Units: pick(1, 10), Bias: true, Relu: rnd.IntN(4) == 0}})
 	}
 	return filled(t, m, rnd)
+}
+
+// randomCap is no upper limit, or one that some values reach.
+func randomCap(rnd *rand.Rand) float32 {
+	if rnd.IntN(2) == 0 {
+		return 0
+	}
+	return 0.2 + 2*rnd.Float32()
 }
 
 // filled shapes and fuses m and gives it random parameters; every fourth gamma is 0 and half are negative.
@@ -145,7 +178,7 @@ func quantized(t testing.TB, m *model.Model, precision string, x []uint8, rnd *r
 		t.Fatal(err)
 	}
 	for _, name := range q.QuantNames() {
-		if a := q.Quant[name]; !a.Spec.Signed && !a.Ready() && m.Node(name) != nil && m.Node(name).Op.HasWeight() {
+		if a := q.Quant[name]; !a.Spec.Signed && !a.Ready() && m.Node(name) != nil && m.Node(name).Op.HasQuantizer() {
 			cut := 0.4 + 0.8*rnd.Float32()
 			s, z := a.Spec.Choose(lo[name]*cut, hi[name]*cut)
 			a.Scale, a.Zero = []float32{s}, []int32{z}

@@ -76,7 +76,9 @@ type compiler struct {
 func newProgram(m *model.Model) (*program, error) {
 	c := &compiler{m: m, p: &program{}, tensors: map[string]*tensor{}, last: map[string]int{}}
 	for i := range m.Nodes {
-		c.last[c.root(m.Nodes[i].In[0])] = i + 1 // step 0 is the input
+		for _, name := range m.Nodes[i].In {
+			c.last[c.root(name)] = i + 1 // step 0 is the input
+		}
 	}
 	in := &m.Inputs[0]
 	t := c.tensor(0, in.Name, in.Shape)
@@ -151,7 +153,11 @@ func (c *compiler) op(n *model.Node, in, out *tensor) (op, error) {
 		}
 		return &maxPool{in: in, out: out, geom: g}, g.Check()
 	case model.ReLU:
-		return &relu{in: in, out: out}, nil
+		return newReLU(n, in, out), nil
+	case model.Add:
+		return newAddition(n, in, c.tensors[n.In[1]], out), nil
+	case model.GlobalAvgPool:
+		return newGlobalAvg(n, in, out), nil
 	case model.Flatten:
 		return nil, nil
 	}

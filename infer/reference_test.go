@@ -49,15 +49,58 @@ func reference(t *testing.T, m *model.Model, x []uint8) map[string]refTensor {
 			out[n.Name] = refTensor{codes: refPool(n, shape, src.codes)}
 		case model.ReLU:
 			y := make([]int64, len(src.codes))
+			top := int64(255)
+			if c := n.Attr.Cap; c > 0 {
+				top = int64(min(float64(top), float64(z)+math.RoundToEven(float64(c/m.Quant[n.Name].Scale[0]))))
+			}
 			for i, q := range src.codes {
-				y[i] = max(q, z)
+				y[i] = min(max(q, z), top)
 			}
 			out[n.Name] = refTensor{codes: y}
+		case model.Add:
+			out[n.Name] = refTensor{codes: refAdd(m, n, src.codes, out[n.In[1]].codes)}
+		case model.GlobalAvgPool:
+			sums, cells := make([]int64, shape[2]), shape[0]*shape[1]
+			for i, q := range src.codes {
+				sums[i%shape[2]] += q - z
+			}
+			out[n.Name] = refTensor{codes: refLimit(m, n, func(i int, sy float32) float32 {
+				divisor := float32(cells) * sy
+				mult := m.Quant[n.In[0]].Scale[0] / divisor
+				return float32(sums[i]) * mult
+			})}
 		case model.Flatten:
 			out[n.Name] = refTensor{codes: src.codes}
 		}
 	}
 	return out
+}
+
+func refAdd(m *model.Model, n *model.Node, a, b []int64) []int64 {
+	return refLimit(m, n, func(i int, sy float32) float32 {
+		qa, qb := m.Quant[n.In[0]], m.Quant[n.In[1]]
+		ma, mb := qa.Scale[0]/sy, qb.Scale[0]/sy
+		x := float32(a[i]-int64(qa.Zero[0])) * ma
+		y := float32(b[i]-int64(qb.Zero[0])) * mb
+		return x + y
+	})
+}
+
+// refLimit rounds values in units of the output scale, with the limits that follow from the ReLU.
+func refLimit(m *model.Model, n *model.Node, at func(i int, sy float32) float32) []int64 {
+	q := m.Quant[n.Name]
+	z, bottom, top := float64(q.Zero[0]), 0.0, float64(int(1)<<q.Spec.Format.Bits()-1)
+	if n.Attr.Relu {
+		bottom = z
+	}
+	if n.Attr.Cap > 0 {
+		top = min(top, z+math.RoundToEven(float64(n.Attr.Cap/q.Scale[0])))
+	}
+	y := make([]int64, n.Shape.Size())
+	for i := range y {
+		y[i] = int64(min(max(math.RoundToEven(float64(at(i, q.Scale[0])))+z, bottom), top))
+	}
+	return y
 }
 
 func refConv(m *model.Model, n *model.Node, in model.Shape, x []int64, z int64) []int64 {
@@ -142,22 +185,42 @@ func reference64(m *model.Model, x []uint8) map[string][]float64 {
 	out[in.Name] = v
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
-		shape, _ := m.ShapeOf(n.In[0])
-		out[n.Name] = refFloat(m, n, shape, out[n.In[0]])
+		out[n.Name] = refFloat(m, n, out)
 	}
 	return out
 }
 
 // refFloat is one float operation in float64.
-func refFloat(m *model.Model, n *model.Node, in model.Shape, x []float64) []float64 {
-	a := n.Attr
+func refFloat(m *model.Model, n *model.Node, made map[string][]float64) []float64 {
+	a, x := n.Attr, made[n.In[0]]
+	in, _ := m.ShapeOf(n.In[0])
+	after := func(v float64) float64 {
+		if a.Relu || n.Op == model.ReLU {
+			v = max(v, 0)
+		}
+		if a.Cap > 0 {
+			v = min(v, float64(a.Cap))
+		}
+		return v
+	}
 	var y []float64
 	switch n.Op {
 	case model.Flatten:
 		return x
 	case model.ReLU:
 		for _, v := range x {
-			y = append(y, max(v, 0))
+			y = append(y, after(v))
+		}
+		return y
+	case model.Add:
+		for i, v := range made[n.In[1]] {
+			y = append(y, after(x[i]+v))
+		}
+		return y
+	case model.GlobalAvgPool:
+		y = make([]float64, in[2])
+		for i, v := range x {
+			y[i%in[2]] += v / float64(in[0]*in[1])
 		}
 		return y
 	case model.Dense:
@@ -198,10 +261,7 @@ func refFloat(m *model.Model, n *model.Node, in model.Shape, x []float64) []floa
 				} else if a.Bias {
 					sum += float64(m.Params[n.Param(model.Bias)].Data[co])
 				}
-				if a.Relu {
-					sum = max(sum, 0)
-				}
-				y = append(y, sum)
+				y = append(y, after(sum))
 			}
 		}
 	}

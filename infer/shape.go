@@ -1,6 +1,11 @@
 package infer
 
-import "github.com/narrow-ml/narrow/internal/kernel"
+import (
+	"fmt"
+
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/model"
+)
 
 // maxPool takes maxima over windows, of codes or of values; both keep the scale and any rounding of their input.
 type maxPool struct {
@@ -19,22 +24,40 @@ func (p *maxPool) run(w *worker, n int) error {
 
 func (p *maxPool) kernel() string { return kind(p.in) + " max-pool" }
 
-// relu is a ReLU that no layer before it took in: max(q, z) on codes, whose scale it shares.
-type relu struct{ in, out *tensor }
+// relu is a ReLU that no layer before it took in: limits on codes, whose scale it shares.
+type relu struct {
+	in, out *tensor
+	name    string
+	after   activation
+	lo, hi  uint8 // limits of codes
+}
+
+func newReLU(n *model.Node, in, out *tensor) op {
+	r := &relu{in: in, out: out, name: fmt.Sprintf("%s %q", n.Op, n.Layer), after: activationOf(n)}
+	if in.coded() {
+		_, lo, hi := n.Limits(in.params)
+		r.lo, r.hi = uint8(lo), uint8(hi)
+	}
+	return r
+}
 
 func (r *relu) run(w *worker, n int) error {
 	if !r.in.coded() {
-		kernel.ReLU(w.values(r.out, n), w.values(r.in, n))
-		return nil
+		y := w.values(r.out, n)
+		copy(y, w.values(r.in, n))
+		r.after.apply(y)
+		return r.out.store(r.name, y, w.first) // a limit may lie between two 16-bit values
 	}
-	z, y := uint8(r.in.params.Zero[0]), w.codes(r.out, n)
-	for i, q := range w.codes(r.in, n) {
-		y[i] = max(q, z)
-	}
+	kernel.ClampU8(w.codes(r.out, n), w.codes(r.in, n), r.lo, r.hi)
 	return nil
 }
 
-func (r *relu) kernel() string { return kind(r.in) + " maximum with zero" }
+func (r *relu) kernel() string {
+	if r.after.cap > 0 {
+		return kind(r.in) + fmt.Sprintf(" limited to [0, %v]", r.after.cap)
+	}
+	return kind(r.in) + " maximum with zero"
+}
 
 func kind(t *tensor) string {
 	if t.coded() {

@@ -10,7 +10,7 @@ type Term struct {
 }
 
 // at is the value of element i, with one rounding.
-func (t *Term) at(i int) float32 { return float32(int32(t.Q[i])-t.Zero) * t.M }
+func (t *Term) at(i int) float32 { return float32(float32(int32(t.Q[i])-t.Zero) * t.M) }
 
 // slice is the elements [lo, hi).
 func (t Term) slice(lo, hi int) Term { return Term{t.Q[lo:hi], t.Zero, t.M} }

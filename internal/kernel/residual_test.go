@@ -29,7 +29,7 @@ func TestAddRequant(t *testing.T) {
 		{0, 0, 0, 0, 255, 1, 1, false},
 		{3, 200, 128, 0, 255, 0.5, 0.5, false}, // half of all sums are ties
 		{0, 17, 5, 5, 255, 0.731, 1.3, true},
-		{0, 0, 0, 0, 92, 0.4, 0.25, true},    // ReLU6
+		{0, 0, 0, 0, 92, 0.4, 0.25, true},     // ReLU6
 		{255, 0, 9, 0, 15, 0.03, 0.05, false}, // four bits
 		{0, 0, 0, 0, 255, 1e-6, 1e6, false},
 	} {
