@@ -137,20 +137,16 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 	}
 	lo, hi := p.Spec.Grid()
 	sums := make([]int64, c)
-	for i, v := range w {
-		switch {
-		case v != v:
-			return 0, &quant.NaNError{Index: i}
-		case !finite(v):
-			return 0, fmt.Errorf("value[%d] is %v; a weight must be finite", i, v)
+	for from := 0; from < len(w); from += c { // row by row: i%c would cost more than the coding itself
+		out := codes[from : from+c]
+		for ch, v := range w[from : from+c] {
+			if !finite(v) { // also true for NaN
+				return 0, weightError(from+ch, v)
+			}
+			q := quant.One(v, scale[ch], 0, lo, hi)
+			out[ch] = int8(q)
+			sums[ch] += int64(max(q, -q))
 		}
-		ch := i % c
-		q := quant.One(v, scale[ch], 0, lo, hi)
-		codes[i] = int8(q)
-		if q < 0 {
-			q = -q
-		}
-		sums[ch] += int64(q)
 	}
 	for ch := range scale {
 		before := scale[ch]
@@ -229,12 +225,17 @@ func weightScales(scale []float32, w []float32, p *quant.Params) error {
 		return nil
 	}
 	clear(scale) // holds absmax first
-	for i, v := range w {
-		if v < 0 {
-			v = -v
-		}
-		if v > scale[i%c] { // NaN and infinities are found when they are coded
-			scale[i%c] = v
+	for from := 0; from < len(w); from += c {
+		for ch, v := range w[from : from+c] {
+			if v < 0 {
+				v = -v
+			}
+			if !(v <= scale[ch]) { // also true for NaN
+				if v != v {
+					return &quant.NaNError{Index: from + ch}
+				}
+				scale[ch] = v
+			}
 		}
 	}
 	if p.Spec.Per == quant.PerTensor {
@@ -250,4 +251,11 @@ func weightScales(scale []float32, w []float32, p *quant.Params) error {
 		scale[ch], _ = p.Spec.Choose(0, scale[ch])
 	}
 	return nil
+}
+
+func weightError(i int, v float32) error {
+	if v != v {
+		return &quant.NaNError{Index: i}
+	}
+	return fmt.Errorf("value[%d] is %v; a weight must be finite", i, v)
 }
