@@ -18,12 +18,12 @@ import (
 
 // prediction is one answer of predict.
 type prediction struct {
-	Input  string    `json:"input"`
-	Label  string    `json:"label"`
-	Class  int       `json:"class"`
-	Margin float32   `json:"margin"` // logit of the label minus the next best
-	Second string    `json:"second"`
-	Logits []float32 `json:"logits"`
+	Input      string    `json:"input"`
+	Label      string    `json:"label"`
+	Class      int       `json:"class"`
+	Confidence float32   `json:"confidence"` // probability of the label
+	Second     string    `json:"second"`
+	Logits     []float32 `json:"logits"`
 }
 
 func (a *app) predictCommand() *cobra.Command {
@@ -63,15 +63,19 @@ func (a *app) predict(name string, inputs []string, asJSON bool) error {
 			if err := e.Run(logits, x, 1); err != nil {
 				return fmt.Errorf("%s: %w", label, err)
 			}
-			out = append(out, newPrediction(label, logits, in.Labels))
+			p := newPrediction(label, logits, in.Labels)
+			probabilities := make([]float32, len(logits))
+			e.Softmax(probabilities, logits)
+			p.Confidence = probabilities[p.Class]
+			out = append(out, p)
 		}
 	}
 	if asJSON {
 		return a.writeJSON(out)
 	}
-	t := newTable("input", "label", ">margin", "second")
+	t := newTable("input", "label", ">confidence", "second")
 	for _, p := range out {
-		t.add(p.Input, p.Label, fmt.Sprintf("%.3f", p.Margin), p.Second)
+		t.add(p.Input, p.Label, fmt.Sprintf("%.1f %%", 100*p.Confidence), p.Second)
 	}
 	return t.write(a.stdout)
 }
@@ -94,9 +98,6 @@ func newPrediction(input string, logits []float32, labels []string) prediction {
 		}
 	}
 	p.Label, p.Second = name(p.Class), name(second)
-	if second >= 0 {
-		p.Margin = logits[p.Class] - logits[second]
-	}
 	return p
 }
 

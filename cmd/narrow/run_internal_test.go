@@ -377,7 +377,7 @@ func checkPredict(t *testing.T, r runResult) {
 	}
 	right := 0
 	for i, p := range got[1:] {
-		if p.Margin < 0 || p.Label != d.Classes[p.Class] {
+		if p.Confidence < 0 || p.Label != d.Classes[p.Class] {
 			t.Errorf("row %d: %+v", i+1, p)
 		}
 		if p.Class == int(d.Test.Labels[i]) {
