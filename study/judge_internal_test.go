@@ -121,7 +121,7 @@ func TestVerdict(t *testing.T) {
 		not  []string
 	}{
 		{"settled", full(t), []string{
-			"Memory: fp32 weights take 32.0 kB (file 40.0 kB); fp16 2.0 times less (file 1.7), int8 4.0 times less (file 2.5), w2a4 16.0 times less (file 4.0).",
+			"Memory: fp32 weights take 32.0 kB (file 40.0 kB); fp16 saves 50.0 % (file 40.0 %), int8 saves 75.0 % (file 60.0 %), w2a4 saves 93.8 % (file 75.0 %).",
 			"PTQ keeps the accuracy of fp32 within its error bars at fp16 (0.00 points [0.00, 0.00]), int8 (−0.03 points [−0.13, +0.08]).",
 			"PTQ hurts at w2a4 (−9.05 points [−9.52, −8.58]).",
 			"Training fp32 for the extra epochs of QAT without quantizers (fp32+) changes it by +0.06 points [−0.16, +0.28]: no real difference.",

@@ -56,7 +56,7 @@ func (res *Result) judgeMemory() []string {
 	var list []string
 	for _, p := range res.precisions() {
 		r := res.quantized(p)
-		list = append(list, fmt.Sprintf("%s %.1f times less (file %.1f)", p, ratio(base.WeightBytes, r.WeightBytes), ratio(base.FileBytes, r.FileBytes)))
+		list = append(list, fmt.Sprintf("%s saves %.1f %% (file %.1f %%)", p, saved(base.WeightBytes, r.WeightBytes), saved(base.FileBytes, r.FileBytes)))
 	}
 	if len(list) == 0 {
 		return nil
@@ -64,7 +64,8 @@ func (res *Result) judgeMemory() []string {
 	return []string{fmt.Sprintf("Memory: fp32 weights take %s (file %s); %s.", byteSize(base.WeightBytes), byteSize(base.FileBytes), strings.Join(list, ", "))}
 }
 
-func ratio(a, b int) float64 { return float64(a) / float64(b) }
+// saved is by how many percent b is smaller than a.
+func saved(a, b int) float64 { return 100 * (1 - float64(b)/float64(a)) }
 
 // judgePTQ says at which precisions calibration alone loses accuracy.
 func (res *Result) judgePTQ() []string {
