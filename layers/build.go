@@ -137,16 +137,15 @@ func (b *builder) input() error {
 
 // layer is the one map from the operations of a model to those of the graph.
 func (b *builder) layer(n *model.Node) error {
-	if len(n.In) != 1 || n.Shape == nil {
-		return errors.New("has no shape or not one input: run model.Shapes first")
+	if len(n.In) != n.Op.Inputs() || n.Shape == nil {
+		return fmt.Errorf("has no shape or not %d inputs: run model.Shapes first", n.Op.Inputs())
 	}
-	x, ok := b.edges[n.In[0]]
-	if !ok {
-		return fmt.Errorf("reads %q, which no earlier layer makes", n.In[0])
+	for _, name := range n.In {
+		if _, ok := b.edges[name]; !ok {
+			return fmt.Errorf("reads %q, which no earlier layer makes", name)
+		}
 	}
-	if n.Attr.Cap > 0 {
-		return fmt.Errorf("the graph has no ReLU with an upper limit (cap %v) yet: use relu", n.Attr.Cap)
-	}
+	x := b.edges[n.In[0]]
 	in, _ := b.m.ShapeOf(n.In[0])
 	out := x
 	var err error
@@ -154,7 +153,12 @@ func (b *builder) layer(n *model.Node) error {
 	case model.Conv, model.Dense:
 		out, err = b.weighted(n, in, x)
 	case model.ReLU:
-		out.node, err = newRelu(b.st, n.Layer, x.node, x.kind, x.grad)
+		out.node, err = newRelu(b.st, n, x.node, x.kind, x.grad)
+		if q := b.m.Quant[n.Name]; err == nil && n.Attr.Cap > 0 && q != nil && q.Spec.Format.Rounds16() {
+			out.node, err = qat.Round(b.st, n.Name, out.node, q.Spec.Format, false, x.grad) // the limit itself may need it
+		}
+	case model.Add, model.GlobalAvgPool:
+		out, err = b.plain(n, in, x)
 	case model.MaxPool:
 		out.node, err = newPool(b.st, n, in, x.node, x.kind, x.grad)
 	case model.Flatten:
@@ -162,7 +166,7 @@ func (b *builder) layer(n *model.Node) error {
 	case model.BatchNorm:
 		err = errors.New("is not fused into the layer before it: run model.Fuse first")
 	default:
-		err = errors.New("has no graph op (there are: conv, dense, relu, maxpool, flatten)")
+		err = errors.New("has no graph op (there are: conv, dense, add, gap, relu, maxpool, flatten)")
 	}
 	b.edges[n.Name] = out
 	return err
@@ -222,25 +226,62 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) (edge, error) 
 		if weight != nil && !(n.Attr.Norm && b.o.Train) {
 			kind = onAcc
 		}
-		y, err = newRelu(b.st, n.Layer, y, kind, true)
+		y, err = newRelu(b.st, n, y, kind, true)
 	}
 	if err != nil {
 		return out, err
 	}
-	q := b.m.Quant[n.Name]
-	switch {
-	case q == nil && weight != nil:
+	if b.m.Quant[n.Name] == nil && weight != nil {
 		if n.Attr.Relu {
 			return out, errors.New("a quantized model must end in a layer without activation: its logits are float32(acc)*M")
 		}
 		out.node, err = newHead(b.st, n.Layer, y)
+		return out, err
+	}
+	return b.store(n, y, true)
+}
+
+// plain adds an addition or a global average with what was fused into it.
+func (b *builder) plain(n *model.Node, in model.Shape, x edge) (edge, error) {
+	grad, kind := x.grad, onFloats
+	var y *G.Node
+	var err error
+	if n.Op == model.Add {
+		other := b.edges[n.In[1]]
+		if x.kind != other.kind {
+			return edge{}, fmt.Errorf("inputs %q and %q are not both integers", n.In[0], n.In[1])
+		}
+		grad = x.grad || other.grad
+		y, err = newAddition(b.st, n, x, other)
+	} else {
+		y, err = newGlobalAvg(b.st, n, in, x)
+	}
+	if x.kind == onCodes {
+		kind = onAcc
+		if b.m.Quant[n.Name] == nil {
+			return edge{}, errors.New("a quantized model must end in a dense or conv layer: only their outputs may be float32")
+		}
+	}
+	if err == nil && n.Attr.Relu {
+		y, err = newRelu(b.st, n, y, kind, grad)
+	}
+	if err != nil {
+		return edge{}, err
+	}
+	return b.store(n, y, grad)
+}
+
+// store adds the quantizer of a layer's output; grad says whether something trained lies before it.
+func (b *builder) store(n *model.Node, y *G.Node, grad bool) (out edge, err error) {
+	out = edge{node: y, kind: onFloats, grad: grad}
+	switch q := b.m.Quant[n.Name]; {
 	case q == nil:
-		out.node = y
 	case q.Spec.Format.IsInteger():
 		out.kind = onCodes
-		out.node, err = b.activation(n.Name, q, y)
+		out.grad = grad || q.Spec.Range == quant.LSQ
+		out.node, err = b.activation(n.Name, q, y, grad)
 	default:
-		out.node, err = qat.Round(b.st, n.Name, y, q.Spec.Format, false, true)
+		out.node, err = qat.Round(b.st, n.Name, y, q.Spec.Format, false, grad)
 	}
 	return out, err
 }
@@ -276,7 +317,7 @@ func (b *builder) scale(tensor string, q *quant.Params) (*G.Node, error) {
 	return b.leaf(tensor+".scale", RoleScale, q.Scale, model.Shape{len(q.Scale)})
 }
 
-func (b *builder) activation(name string, q *quant.Params, x *G.Node) (*G.Node, error) {
+func (b *builder) activation(name string, q *quant.Params, x *G.Node, grad bool) (*G.Node, error) {
 	if !q.Ready() {
 		return nil, fmt.Errorf("activation %q has no range: calibrate the model before training it (post-training quantization does)", name)
 	}
@@ -284,7 +325,7 @@ func (b *builder) activation(name string, q *quant.Params, x *G.Node) (*G.Node, 
 	if err != nil {
 		return nil, err
 	}
-	node, a, err := qat.QuantizeAct(b.st, name, q, x, scale, true)
+	node, a, err := qat.QuantizeAct(b.st, name, q, x, scale, grad)
 	if err == nil {
 		b.acts[name] = &act{a, q}
 	}

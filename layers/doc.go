@@ -7,7 +7,7 @@
 //	          master -> quantizer of the weight
 //
 // The same ops serve both kinds of model. On float edges they compute in float32; on [qat.Codes] they compute on the
-// integers: codes in, accumulators ([qat.Acc]) between the parts of a layer, codes out. An evaluation graph gives the
+// integers: codes in, accumulators ([qat.Acc], or [qat.Sum] behind an addition) between the parts of a layer, codes out. An evaluation graph gives the
 // integers that model.Freeze and the engine give, and so does the forward of a training graph once batch norm is frozen.
 // Gradients are float32, taken at the values that the integers stand for.
 //

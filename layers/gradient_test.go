@@ -3,6 +3,7 @@ package layers_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/narrow-ml/narrow/layers"
@@ -37,14 +38,21 @@ func compareGradients(t *testing.T, net *layers.Net, r layers.Result, ref *net64
 	}
 }
 
+// residualKinds are the networks of residual_test.go.
+var residualKinds = []string{"resnet", "mobilenet", "input"}
+
 // Every op of a float network, through the whole network: forward, backward, batch statistics or frozen ones, losses.
 func TestFloatGradients(t *testing.T) {
 	const n = 6
 	x, labels := blobs(n, 96, 21)
 	losses := []layers.Loss{{Kind: layers.CrossEntropy}, {Kind: layers.CrossEntropy, Smoothing: 0.1}, {Kind: layers.MSE}, {Kind: layers.SmoothL1}, {Kind: layers.BCE}}
-	for kind, m := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t), "odd": odd(convNet(t))} {
+	for kind, m := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t), "odd": odd(convNet(t)),
+		"resnet": resNet(t), "mobilenet": mobileNet(t), "input": inputNet(t)} {
 		for _, frozen := range []bool{false, true} {
-			for _, loss := range losses {
+			for i, loss := range losses {
+				if i > 0 && slices.Contains(residualKinds, kind) {
+					continue // the loss does not depend on what is before it
+				}
 				t.Run(fmt.Sprintf("%s/frozen=%t/%s%v", kind, frozen, loss.Kind, loss.Smoothing), func(t *testing.T) {
 					m := m.Clone()
 					ref := newNet64(m, frozen, loss, x, labels)
@@ -63,14 +71,17 @@ func TestQuantizedGradients(t *testing.T) {
 	const n = 6
 	x, labels := blobs(n, 96, 22)
 	loss := layers.Loss{Kind: layers.CrossEntropy}
-	for kind, float := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t)} {
+	for kind, float := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t), "resnet": resNet(t), "mobilenet": mobileNet(t), "input": inputNet(t)} {
 		for _, name := range []string{"int8", "w4a4"} {
 			for method, change := range map[string]func(*model.QuantConfig){"default": nil, "lsq": learned} {
+				if slices.Contains(residualKinds, kind) && (name == "int8") != (method == "lsq") {
+					continue // two of the four: the reference is slow
+				}
 				for _, frozen := range []bool{false, true} {
 					t.Run(fmt.Sprintf("%s/%s/%s/frozen=%t", kind, name, method, frozen), func(t *testing.T) {
 						m := quantized(t, float.Clone(), precision(t, name), change)
-						for tensor, q := range m.Quant { // narrow the ranges, so that much is clamped
-							if tensor != "x" && q.Ready() && !q.Spec.Signed {
+						for _, q := range m.Quant { // narrow the ranges, so that much is clamped
+							if q != m.Quant["x"] && q.Ready() && !q.Spec.Signed {
 								q.Scale[0] *= 0.75
 							}
 						}

@@ -110,7 +110,8 @@ func TestGraphsEqualFrozen(t *testing.T) {
 	const n = 9
 	x, labels := blobs(n, 96, 3)
 	for _, name := range precisions {
-		for kind, m := range map[string]*model.Model{"norm": convNet(t), "odd norm": odd(convNet(t)), "no norm": denseNet(t), "relu after pool": poolNet(t)} {
+		for kind, m := range map[string]*model.Model{"norm": convNet(t), "odd norm": odd(convNet(t)), "no norm": denseNet(t), "relu after pool": poolNet(t),
+			"resnet": resNet(t), "odd resnet": odd(resNet(t)), "mobilenet": mobileNet(t), "odd mobilenet": odd(mobileNet(t)), "input": inputNet(t)} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				q := quantized(t, m, precision(t, name), nil)
 				eval := build(t, q, layers.Options{Batch: n})
@@ -146,7 +147,7 @@ func perTensor(c *model.QuantConfig) { c.Weight.Per, c.Act.Range = quant.PerTens
 func TestQuantizedTrainingLearns(t *testing.T) {
 	methods := map[string]func(*model.QuantConfig){"default": nil, "lsq": learned, "per tensor, ema": perTensor}
 	x, labels := blobs(100, 96, 999)
-	for _, float := range []*model.Model{convNet(t), denseNet(t), poolNet(t)} {
+	for _, float := range []*model.Model{convNet(t), denseNet(t), poolNet(t), resNet(t)} {
 		adam(t, build(t, float, layers.Options{Batch: 32, Train: true}), 32, 60, 96, 0.01)
 		for _, name := range precisions {
 			for method, change := range methods {

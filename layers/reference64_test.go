@@ -26,12 +26,13 @@ type net64 struct {
 	fixed   map[string][]float64 // scales that are not learned
 	first   map[string][]int     // which element of a pooling window was the first maximum
 	active  map[string][]bool    // which elements a ReLU let pass
+	level   map[string][]float64 // what it gives for the others
 }
 
 func newNet64(m *model.Model, frozen bool, loss layers.Loss, x []uint8, labels []int32) *net64 {
 	n := &net64{
 		m: m, frozen: frozen, loss: loss, labels: labels, params: map[string][]float64{},
-		residue: map[string][]float64{}, outside: map[string][]float64{}, fixed: map[string][]float64{}, first: map[string][]int{}, active: map[string][]bool{},
+		residue: map[string][]float64{}, outside: map[string][]float64{}, fixed: map[string][]float64{}, first: map[string][]int{}, active: map[string][]bool{}, level: map[string][]float64{},
 	}
 	in := m.Inputs[0]
 	row := in.Shape.Size()
@@ -135,7 +136,17 @@ func (n *net64) cost() float64 {
 			case model.Flatten:
 				out[e] = x
 			case model.ReLU:
-				out[e] = n.relu(node.Name+string(rune('0'+e)), x)
+				out[e] = n.relu(node, node.Name+string(rune('0'+e)), x, n.m.Quant[node.Name] != nil)
+			case model.Add:
+				out[e] = make([]float64, len(x))
+				for i, v := range tensors[node.In[1]][e] {
+					out[e][i] = x[i] + v
+				}
+			case model.GlobalAvgPool:
+				out[e] = make([]float64, shape[2])
+				for i, v := range x {
+					out[e][i%shape[2]] += v / float64(shape[0]*shape[1])
+				}
 			case model.MaxPool:
 				out[e] = n.pool(node, shape, x, node.Name+string(rune('0'+e)))
 			default:
@@ -144,9 +155,12 @@ func (n *net64) cost() float64 {
 		}
 		if node.Op.HasWeight() {
 			n.affine(node, out)
+		}
+		if node.Op.HasQuantizer() {
 			for e := range out {
 				if node.Attr.Relu {
-					out[e] = n.relu(node.Name+string(rune('0'+e)), out[e])
+					onCodes := n.m.Quant[node.Name] != nil && (!node.Attr.Norm || n.frozen)
+					out[e] = n.relu(node, node.Name+string(rune('0'+e)), out[e], onCodes)
 				}
 				if q := n.m.Quant[node.Name]; q != nil {
 					out[e] = n.quantize(node.Name, node.Name+string(rune('0'+e)), out[e], q, widen(q.Scale))
@@ -200,14 +214,30 @@ func (n *net64) biasResidue(node *model.Node, bias func(c int) (b, f float64)) [
 }
 
 // relu keeps what it let pass at the first call: accumulators of few bits are often exactly 0, where it has a kink.
-func (n *net64) relu(key string, x []float64) []float64 {
+// An upper limit on codes acts where it changes the code; of a ReLU of its own the limit is a code too.
+func (n *net64) relu(node *model.Node, key string, x []float64, onCodes bool) []float64 {
+	limit := float64(node.Attr.Cap)
 	if n.active[key] == nil {
-		for _, v := range x {
-			n.active[key] = append(n.active[key], v > 1e-9)
+		n.level[key] = make([]float64, len(x))
+		for i, v := range x {
+			over := limit > 0 && v >= limit
+			if onCodes && limit > 0 {
+				s := float64(n.m.Quant[node.Name].Scale[0])
+				most := math.RoundToEven(float64(node.Attr.Cap / n.m.Quant[node.Name].Scale[0]))
+				over = math.RoundToEven(v/s) > most
+				if node.Op == model.ReLU {
+					limit = s * most
+				}
+			}
+			if over {
+				n.level[key][i] = limit
+			}
+			n.active[key] = append(n.active[key], v > 1e-9 && !over)
 		}
 	}
 	y := make([]float64, len(x))
 	for i, v := range x {
+		y[i] = n.level[key][i]
 		if n.active[key][i] {
 			y[i] = v
 		}

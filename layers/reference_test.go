@@ -1,6 +1,7 @@
 package layers_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/narrow-ml/narrow/model"
@@ -27,8 +28,31 @@ func reference(t testing.TB, m *model.Model, x []uint8) (codes map[string][]int6
 			codes[n.Name] = from
 		case model.ReLU:
 			out := make([]int64, len(from))
+			top := int64(255)
+			if c := n.Attr.Cap; c > 0 {
+				top = int64(min(255, float64(zero)+math.RoundToEven(float64(c/m.Quant[n.Name].Scale[0]))))
+			}
 			for k, q := range from {
-				out[k] = max(q, int64(zero))
+				out[k] = min(max(q, int64(zero)), top)
+			}
+			codes[n.Name] = out
+		case model.Add:
+			other := codes[n.In[1]]
+			_, otherZero := m.Quant[n.In[1]].At(0)
+			out := make([]int64, len(from))
+			for k, q := range from {
+				a := float32(q-int64(zero)) * n.Requant.M[0]
+				b := float32(other[k]-int64(otherZero)) * n.Requant.M[1]
+				out[k] = int64(n.Requant.Round(a + b))
+			}
+			codes[n.Name] = out
+		case model.GlobalAvgPool:
+			out := make([]int64, shape[2])
+			for k, q := range from {
+				out[k%shape[2]] += q - int64(zero)
+			}
+			for c, sum := range out {
+				out[c] = int64(n.Requant.Code(int32(sum), 0))
 			}
 			codes[n.Name] = out
 		case model.MaxPool:

@@ -2,6 +2,7 @@ package qat
 
 import (
 	"fmt"
+	"math"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -9,11 +10,10 @@ import (
 	"github.com/narrow-ml/narrow/internal/gx"
 	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/internal/par"
-	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
 )
 
-// Act quantizes one activation: accumulators are requantized, float values are divided by the scale and rounded. It
+// Act quantizes one activation: accumulators and sums are requantized, float values are divided by the scale and rounded. It
 // keeps the straight-through mask of the step and follows the range of what it saw.
 type Act struct {
 	st       *Step
@@ -22,13 +22,12 @@ type Act struct {
 	observer *quant.Observer // nil for a learned or fixed range
 	out      *Codes
 	row      int // elements of an example
-	channels int
 	maskRow  int // bytes of an example's mask: examples start at a byte, so shards may too
 	mask     []uint8
 	learn    bool
 	needDX   bool
 
-	acc  *Acc      // the step's input: accumulators
+	wait pending   // the step's input: accumulators or a sum
 	x    []float32 // or values
 	rq   *quant.Requant
 	seen [par.Shards]extremes
@@ -62,7 +61,7 @@ func QuantizeAct(st *Step, name string, p *quant.Params, x, scale *G.Node, needD
 	shape := x.Shape()
 	a := &Act{
 		st: st, name: name, p: p, out: NewActCodes(p, shape), learn: scale != nil, needDX: needDX,
-		row: shape.TotalSize() / shape[0], channels: shape[len(shape)-1],
+		row: shape.TotalSize() / shape[0],
 	}
 	a.each, a.eachBack = a.shard, a.backShard
 	a.maskRow = kernel.MaskLen(a.row)
@@ -90,12 +89,10 @@ func (a *Act) Observer() *quant.Observer { return a.observer }
 
 // Run quantizes the rows in use.
 func (a *Act) Run(in []G.Value) (G.Value, error) {
-	a.acc, a.x = nil, nil
+	a.wait, a.x = nil, nil
 	switch v := in[0].(type) {
-	case *Acc:
-		a.acc = v
-		// The limits of a fused ReLU are the requantization's: only Attr.Relu of the node matters to NewRequant.
-		a.rq = model.NewRequant(&model.Node{Attr: model.Attr{Relu: v.Relu}}, v.InScale, v.Scale, a.p)
+	case pending:
+		a.wait, a.rq = v, v.requant(a.p)
 	default:
 		x, err := gx.Floats(v)
 		if err != nil {
@@ -122,15 +119,13 @@ func (a *Act) shard(s, from, to int) {
 		a.quantize(s, from, to)
 		return
 	}
-	r := a.rq
 	if !a.st.Train {
-		kernel.RequantRows(a.out.U8[from*e:to*e], a.acc.Raw[from*e:to*e], a.acc.Offset, r.M, r.Zero, r.Lo, r.Hi, a.channels)
+		a.wait.round(a.out.U8[from*e:to*e], a.rq, from*e, to*e)
 		return
 	}
 	for i := from; i < to; i++ {
-		st := kernel.RequantTrain(a.out.U8[i*e:(i+1)*e], a.mask[i*m:(i+1)*m], a.acc.Raw[i*e:(i+1)*e], a.acc.Offset,
-			r.M, r.Zero, r.Lo, r.Hi, a.acc.Relu, a.channels)
-		if a.acc.Relu {
+		st := a.wait.train(a.out.U8[i*e:(i+1)*e], a.mask[i*m:(i+1)*m], a.rq, i*e, (i+1)*e)
+		if a.wait.limit().Relu {
 			st.Min, st.Max = max(st.Min, 0), max(st.Max, 0)
 		}
 		a.see(s, i == from, st.Min, st.Max)
@@ -174,8 +169,11 @@ func (a *Act) Update() error {
 	for s := 1; s < par.Count(a.st.Rows); s++ {
 		lo, hi = min(lo, a.seen[s].min), max(hi, a.seen[s].max)
 	}
-	if a.acc != nil { // requantization saw values in units of the scale
+	if a.wait != nil { // requantization saw values in units of the scale, before the upper limit
 		lo, hi = quant.Mul32(lo, a.p.Scale[0]), quant.Mul32(hi, a.p.Scale[0])
+		if c := a.wait.limit().Cap; c > 0 {
+			lo, hi = min(lo, c), min(hi, c)
+		}
 	}
 	if err := a.observer.ObserveRange(lo, hi); err != nil {
 		return fmt.Errorf("activation %q: %w", a.name, err)
@@ -248,7 +246,7 @@ func (a *Act) backShard(s, from, to int) {
 	lo, hi := a.p.Spec.Grid()
 	scale, z := a.p.At(0)
 	a.parts[s] = 0
-	if a.acc == nil {
+	if a.wait == nil {
 		a.parts[s] = kernel.ScaleGrad(a.dy[from*e:to*e], a.x[from*e:to*e], scale, lo-z, hi-z)
 		return
 	}
@@ -256,7 +254,26 @@ func (a *Act) backShard(s, from, to int) {
 		a.t[s] = make([]float32, e)
 	}
 	for i := from; i < to; i++ {
-		a.acc.Values(a.t[s], i*e, a.rq.M)
+		a.wait.scaled(a.t[s], a.rq, i*e)
+		a.limit(a.t[s], scale)
 		a.parts[s] += kernel.ScaleGrad(a.dy[i*e:(i+1)*e], a.t[s], 1, lo-z, hi-z)
+	}
+}
+
+// limit applies the ReLU to values in units of the scale. An upper limit acts where it changed the code, as in the
+// straight-through mask: such an element stands for cap/s, which is not the grid's doing and pulls at no scale.
+func (a *Act) limit(t []float32, scale float32) {
+	l := a.wait.limit()
+	if l.Relu {
+		kernel.ReLU(t, t)
+	}
+	if l.Cap == 0 {
+		return
+	}
+	top, most := l.Cap/scale, float64(a.rq.Hi-a.rq.Zero)
+	for i, v := range t {
+		if v > top && math.RoundToEven(float64(v)) > most {
+			t[i] = top
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
 )
 
@@ -79,17 +80,38 @@ func (c *Codes) Format(s fmt.State, _ rune) {
 
 // Acc are the accumulators of an integer layer on an edge of the graph. Element i of channel c is
 //
-//	a = Raw[i] + Offset[c], or max(a, 0) if Relu is set        and stands for float32(a) * (InScale*Scale[c])
+//	a = Raw[i] + Offset[c]        and stands for float32(a) * (InScale*Scale[c])
 //
-// The offset holds the input's zero point times the column sums of the weights and, once batch norm is frozen or absent,
-// the bias. To Gorgonia the value is a float32 tensor.
+// or, if Cells is not 0, for the mean float32(a) * (InScale/Cells); a ReLU limits the values. The offset holds the input's
+// zero point times the column sums of the weights and, once batch norm is frozen or absent, the bias. To Gorgonia the
+// value is a float32 tensor.
 type Acc struct {
 	Raw     []int32
 	Offset  []int32
 	InScale float32
 	Scale   []float32
-	Relu    bool
-	shape   tensor.Shape
+	Cells   int // of global average pooling: how many codes each sum has
+	Limit
+	shape tensor.Shape
+}
+
+// Limit is the ReLU behind a layer: none, max(x, 0), or min(max(x, 0), Cap) if Cap is not 0.
+type Limit struct {
+	Relu bool
+	Cap  float32
+}
+
+// attr is the limit as model.Node has it.
+func (l Limit) attr() *model.Node { return &model.Node{Attr: model.Attr{Relu: l.Relu, Cap: l.Cap}} }
+
+// apply limits values in place.
+func (l Limit) apply(x []float32) {
+	switch {
+	case l.Cap > 0:
+		kernel.ReLUCap(x, x, l.Cap)
+	case l.Relu:
+		kernel.ReLU(x, x)
+	}
 }
 
 // NewAcc makes accumulators for a layer with the given output shape, batch first.
@@ -112,6 +134,9 @@ func (a *Acc) Channels() int { return len(a.Offset) }
 func (a *Acc) Multipliers(dst []float32) {
 	for c, s := range a.Scale {
 		dst[c] = quant.Mul32(a.InScale, s)
+		if a.Cells > 0 {
+			dst[c] = a.InScale / float32(a.Cells)
+		}
 	}
 }
 
@@ -119,9 +144,7 @@ func (a *Acc) Multipliers(dst []float32) {
 // that Multipliers gave.
 func (a *Acc) Values(dst []float32, from int, mult []float32) {
 	kernel.ScaleRows(dst, a.Raw[from:from+len(dst)], a.Offset, mult, a.Channels())
-	if a.Relu {
-		kernel.ReLU(dst, dst)
-	}
+	a.apply(dst)
 }
 
 // Dequantize writes the values of the first len(dst) elements.

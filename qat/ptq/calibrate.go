@@ -124,7 +124,7 @@ func (c *calibration) observe(ctx context.Context, float *model.Model) error {
 	c.seen = map[string]*histogram{}
 	for i := range c.model.Nodes {
 		n := &c.model.Nodes[i]
-		if q := c.model.Quant[n.Name]; q != nil && n.Op.HasWeight() && q.Spec.Format.IsInteger() {
+		if q := c.model.Quant[n.Name]; q != nil && n.Op.HasQuantizer() && q.Spec.Format.IsInteger() {
 			c.seen[n.Name] = newHistogram()
 		}
 	}
@@ -172,11 +172,10 @@ func (c *calibration) fill(ctx context.Context, m Method) (*model.Model, error) 
 	out.Params = c.model.Params
 	for i := range out.Nodes {
 		n := &out.Nodes[i]
-		if !n.Op.HasWeight() {
-			continue
-		}
-		if err := fillWeight(out.Quant[n.Param(model.Weight)], out.Params[n.Param(model.Weight)], m, c.opts.Percentile); err != nil {
-			return nil, c.errorf("%s %q: weight: %w", n.Op, n.Layer, err)
+		if n.Op.HasWeight() {
+			if err := fillWeight(out.Quant[n.Param(model.Weight)], out.Params[n.Param(model.Weight)], m, c.opts.Percentile); err != nil {
+				return nil, c.errorf("%s %q: weight: %w", n.Op, n.Layer, err)
+			}
 		}
 		h := c.seen[n.Name]
 		if h == nil {

@@ -1,0 +1,194 @@
+package layers
+
+import (
+	"fmt"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/qat"
+)
+
+// addition is a + b of values; of codes it is a [qat.Sum], which the quantizer behind it adds up.
+type addition struct {
+	st    *qat.Step
+	name  string
+	row   int
+	needs [2]bool
+
+	sum  *qat.Sum
+	a, b []float32
+	y    *tensor.Dense
+	ys   []float32
+	each func(shard, lo, hi int)
+}
+
+func newAddition(st *qat.Step, n *model.Node, a, b edge) (*G.Node, error) {
+	shape := a.node.Shape()
+	k := &addition{st: st, name: n.Layer, row: shape.TotalSize() / shape[0], needs: [2]bool{a.grad, b.grad}}
+	if a.kind == onCodes {
+		x, ok := gx.Output(a.node).(*qat.Codes)
+		y, both := gx.Output(b.node).(*qat.Codes)
+		if !ok || !both {
+			return nil, fmt.Errorf("needs codes, has %T and %T", gx.Output(a.node), gx.Output(b.node))
+		}
+		k.sum = &qat.Sum{A: x, B: y}
+		return gx.Apply(k, "add "+n.Layer, k.sum, a.node, b.node)
+	}
+	k.y = gx.NewTensor(shape...)
+	k.ys = k.y.Data().([]float32)
+	k.each = func(_, lo, hi int) {
+		from, to := lo*k.row, hi*k.row
+		kernel.Add(k.ys[from:to], k.a[from:to], k.b[from:to])
+	}
+	return gx.Apply(k, "add "+n.Layer, k.y, a.node, b.node)
+}
+
+func (k *addition) Run(in []G.Value) (G.Value, error) {
+	if k.sum != nil {
+		k.sum.A, k.sum.B = in[0].(*qat.Codes), in[1].(*qat.Codes)
+		return k.sum, nil
+	}
+	var err error
+	if k.a, err = gx.Floats(in[0]); err != nil {
+		return nil, err
+	}
+	if k.b, err = gx.Floats(in[1]); err != nil {
+		return nil, err
+	}
+	return k.y, k.st.EachRow(k.each)
+}
+
+func (k *addition) Needs() []bool { return k.needs[:] }
+
+// Backward hands the gradient to each side in memory of its own: Gorgonia may add the gradients of a tensor with several
+// readers into one of them.
+func (k *addition) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	grads := make(G.Nodes, 2)
+	for i, need := range k.needs {
+		if !need {
+			continue
+		}
+		b := &copyGrad{st: k.st, row: k.row, dx: gx.NewTensor(in[i].Shape()...)}
+		b.dxs = b.dx.Data().([]float32)
+		b.each = b.shard
+		n, err := gx.Apply(b, fmt.Sprintf("gradient(side %d of add %s)", i, k.name), b.dx, grad)
+		if err != nil {
+			return nil, err
+		}
+		grads[i] = n
+	}
+	return grads, nil
+}
+
+type copyGrad struct {
+	st      *qat.Step
+	row     int
+	dx      *tensor.Dense
+	dxs, dy []float32
+	each    func(shard, lo, hi int)
+}
+
+func (b *copyGrad) Run(in []G.Value) (G.Value, error) {
+	var err error
+	if b.dy, err = gx.Floats(in[0]); err != nil {
+		return nil, err
+	}
+	return b.dx, b.st.EachRow(b.each)
+}
+
+func (b *copyGrad) shard(_, lo, hi int) { copy(b.dxs[lo*b.row:hi*b.row], b.dy[lo*b.row:hi*b.row]) }
+
+// globalAvg is the mean of each channel over height and width; of codes it is their sums, exactly.
+type globalAvg struct {
+	st              *qat.Step
+	name            string
+	cells, channels int
+	needDX          bool
+
+	codes *qat.Codes
+	acc   *qat.Acc
+	x, ys []float32
+	y     *tensor.Dense
+	each  func(shard, lo, hi int)
+}
+
+func newGlobalAvg(st *qat.Step, n *model.Node, in model.Shape, x edge) (*G.Node, error) {
+	k := &globalAvg{st: st, name: n.Layer, cells: in[0] * in[1], channels: in[2], needDX: x.grad}
+	k.each = k.shard
+	shape := tensor.Shape{x.node.Shape()[0], k.channels}
+	if x.kind == onCodes {
+		k.acc = qat.NewAcc(shape)
+		k.acc.Cells = k.cells
+		for c := range k.acc.Scale {
+			k.acc.Scale[c] = 1
+		}
+		return gx.Apply(k, "gap "+n.Layer, k.acc, x.node)
+	}
+	k.y = gx.NewTensor(shape...)
+	k.ys = k.y.Data().([]float32)
+	return gx.Apply(k, "gap "+n.Layer, k.y, x.node)
+}
+
+func (k *globalAvg) Run(in []G.Value) (G.Value, error) {
+	if k.acc != nil {
+		codes, ok := in[0].(*qat.Codes)
+		if !ok {
+			return nil, fmt.Errorf("needs codes, has %T", in[0])
+		}
+		k.codes = codes
+		k.acc.InScale, _ = codes.Params.At(0)
+		return k.acc, k.st.EachRow(k.each)
+	}
+	var err error
+	if k.x, err = gx.Floats(in[0]); err != nil {
+		return nil, err
+	}
+	return k.y, k.st.EachRow(k.each)
+}
+
+func (k *globalAvg) shard(_, lo, hi int) {
+	c, row := k.channels, k.cells*k.channels
+	if k.acc != nil {
+		_, z := k.codes.Params.At(0)
+		kernel.MeanSums(k.acc.Raw[lo*c:hi*c], k.codes.U8[lo*row:hi*row], z, hi-lo, k.cells, c)
+		return
+	}
+	kernel.GlobalAvg(k.ys[lo*c:hi*c], k.x[lo*row:hi*row], hi-lo, k.cells, c)
+}
+
+func (k *globalAvg) Needs() []bool { return []bool{k.needDX} }
+
+func (k *globalAvg) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	if !k.needDX {
+		return G.Nodes{nil}, nil
+	}
+	b := &globalAvgGrad{f: k, dx: gx.NewTensor(in[0].Shape()...)}
+	b.dxs = b.dx.Data().([]float32)
+	b.each = b.shard
+	n, err := gx.Apply(b, "gradient(gap "+k.name+")", b.dx, grad)
+	return G.Nodes{n}, err
+}
+
+type globalAvgGrad struct {
+	f       *globalAvg
+	dx      *tensor.Dense
+	dxs, dy []float32
+	each    func(shard, lo, hi int)
+}
+
+func (b *globalAvgGrad) Run(in []G.Value) (G.Value, error) {
+	var err error
+	if b.dy, err = gx.Floats(in[0]); err != nil {
+		return nil, err
+	}
+	return b.dx, b.f.st.EachRow(b.each)
+}
+
+func (b *globalAvgGrad) shard(_, lo, hi int) {
+	c, row := b.f.channels, b.f.cells*b.f.channels
+	kernel.GlobalAvgGrad(b.dxs[lo*row:hi*row], b.dy[lo*c:hi*c], hi-lo, b.f.cells, c)
+}
