@@ -25,9 +25,9 @@
 //
 // Weights need no examples. With method mse, or with a Spec that says mse, each channel (or the tensor) gets the scale of
 // the same grid search on its own weights, and the Spec's range method becomes mse so that model.CodeWeights uses it. With
-// a Spec that says percentile, |w| is clipped. LSQ weights start from the mse scale rather than from the paper's
-// 2*mean|w|/sqrt(Qp) (arXiv:1902.08153): it needs no assumption about the distribution, and it is the better quantizer
-// before the first step, so QAT starts where PTQ ended. Everything else is absmax of the master, as in training.
+// a Spec that says percentile, |w| is clipped. LSQ weights start from what the method would give a weight that is not
+// learned, the mse scale or absmax, rather than from the paper's 2*mean|w|/sqrt(Qp) (arXiv:1902.08153): QAT starts where PTQ
+// ended. Everything else is absmax of the master, as in training.
 //
 // # 16-bit floats
 //

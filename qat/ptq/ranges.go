@@ -87,9 +87,12 @@ func fillWeight(q *quant.Params, w *model.Param, m Method, p float64) error {
 		for i := g; i < len(w.Data); i += groups {
 			values = append(values, w.Data[i])
 		}
-		if kind == quant.Percentile {
+		switch {
+		case kind == quant.Percentile:
 			q.Scale[g], _ = spec.Choose(0, clippedMagnitude(values, p))
-		} else {
+		case kind == quant.LSQ && m != MSE: // absmax, as the method would give a weight that is not learned
+			q.Scale[g], _ = spec.Choose(0, clippedMagnitude(values, 100))
+		default:
 			q.Scale[g] = leastSquaresWeights(values, spec)
 		}
 	}
