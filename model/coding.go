@@ -114,6 +114,22 @@ func (a Affine) foldChannel(i int, scale, sx float32) (sign int8, s float32, bia
 	return sign, s, bias, ok
 }
 
+// Loops are the two passes over a weight that [CodeWeights] makes. They let a package with vector instructions lend them;
+// both must compute exactly what the plain Go loops of this package do. The zero value is those loops.
+type Loops struct {
+	// AbsMax writes the greatest magnitude in each channel, infinities included, and returns the index of the first NaN,
+	// or -1.
+	AbsMax func(dst, w []float32, channels int) (nan int)
+	// Quantize writes clamp(rint(w/scale), lo, hi), one scale per channel, and, unless mask is nil, one bit per element
+	// that the clamp did not change (bit i&7 of byte i>>3).
+	Quantize func(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int)
+}
+
+// CodeWeights is [Loops.CodeWeights] with plain Go loops and without a mask.
+func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params, affine *Affine) (raised int, err error) {
+	return Loops{}.CodeWeights(codes, nil, scale, w, p, in, affine)
+}
+
 // CodeWeights computes the codes and the per-channel scales of the float32 master w (channels last). It is the one place
 // where a weight scale is decided, for training, evaluation and Freeze alike.
 //
@@ -123,8 +139,9 @@ func (a Affine) foldChannel(i int, scale, sx float32) (sign int8, s float32, bia
 //	|q_b| + sum|q_w| * max(z_x - lo_x, hi_x - z_x) <= 2^31 - 1
 //
 // so that no accumulator can overflow and the bias fits. in is the layer's input quantizer. While batch norm trains there
-// is no bias in the accumulator: pass a nil affine. The number of channels whose scale was raised is returned.
-func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params, affine *Affine) (raised int, err error) {
+// is no bias in the accumulator: pass a nil affine. A mask that is not nil gets a bit for each weight inside the grid. The
+// number of channels whose scale was raised is returned.
+func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []float32, p, in *quant.Params, affine *Affine) (raised int, err error) {
 	c := len(scale)
 	if c == 0 || len(w)%c != 0 || len(codes) != len(w) {
 		return 0, fmt.Errorf("%d weights, %d codes and %d channels do not fit", len(w), len(codes), c)
@@ -132,44 +149,41 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 	if err := checkCoding(p, in, affine, c); err != nil {
 		return 0, err
 	}
-	if err := weightScales(scale, w, p); err != nil {
+	if l.AbsMax == nil {
+		l = plainLoops()
+	}
+	if err := l.weightScales(scale, w, p); err != nil {
 		return 0, err
 	}
 	lo, hi := p.Spec.Grid()
-	sums := make([]int64, c)
-	for from := 0; from < len(w); from += c { // row by row: i%c would cost more than the coding itself
-		out := codes[from : from+c]
-		for ch, v := range w[from : from+c] {
-			if !finite(v) { // also true for NaN
-				return 0, weightError(from+ch, v)
-			}
-			q := quant.One(v, scale[ch], 0, lo, hi)
-			out[ch] = int8(q)
-			sums[ch] += int64(max(q, -q))
-		}
-	}
+	most := int64(len(w)/c) * int64(max(hi, -lo)) // no channel's sum of |q_w| is larger
 	for ch := range scale {
+		if fits(ch, scale[ch], most, in, affine) {
+			continue
+		}
 		before := scale[ch]
-		for !fits(ch, scale[ch], sums[ch], in, affine) {
+		for !fits(ch, scale[ch], channelSum(w, ch, c, scale[ch], lo, hi), in, affine) {
 			if scale[ch] > math.MaxFloat32/2 {
 				return raised, fmt.Errorf("channel %d: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights", ch)
 			}
 			scale[ch] *= 2
-			sums[ch] = 0
-			for i := ch; i < len(w); i += c {
-				q := quant.One(w[i], scale[ch], 0, lo, hi)
-				codes[i] = int8(q)
-				if q < 0 {
-					q = -q
-				}
-				sums[ch] += int64(q)
-			}
 		}
 		if scale[ch] != before {
 			raised++
 		}
 	}
+	l.Quantize(codes, mask, w, scale, lo, hi) // weightScales has found no NaN
 	return raised, nil
+}
+
+// channelSum is the sum of |q_w| over a channel.
+func channelSum(w []float32, ch, channels int, scale float32, lo, hi int32) int64 {
+	var sum int64
+	for i := ch; i < len(w); i += channels {
+		q := quant.One(w[i], scale, 0, lo, hi)
+		sum += int64(max(q, -q))
+	}
+	return sum
 }
 
 // checkCoding reports arguments of [CodeWeights] that it cannot work with.
@@ -209,9 +223,19 @@ func fits(ch int, scale float32, sum int64, in *quant.Params, affine *Affine) bo
 	return bound <= math.MaxInt32
 }
 
-// weightScales fills scale, one per channel, before any raise.
-func weightScales(scale []float32, w []float32, p *quant.Params) error {
+// weightScales fills scale, one per channel, before any raise. Weights must be finite whatever the method.
+func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params) error {
 	c := len(scale)
+	if nan := l.AbsMax(scale, w, c); nan >= 0 {
+		return weightError(w)
+	}
+	top := scale[0]
+	for _, v := range scale {
+		top = max(top, v)
+	}
+	if !finite(top) {
+		return weightError(w)
+	}
 	if p.Spec.Range != quant.MinMax {
 		if len(p.Scale) != 1 && len(p.Scale) != c {
 			return fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, c, len(p.Scale))
@@ -224,38 +248,24 @@ func weightScales(scale []float32, w []float32, p *quant.Params) error {
 		}
 		return nil
 	}
-	clear(scale) // holds absmax first
-	for from := 0; from < len(w); from += c {
-		for ch, v := range w[from : from+c] {
-			if v < 0 {
-				v = -v
-			}
-			if !(v <= scale[ch]) { // also true for NaN
-				if v != v {
-					return &quant.NaNError{Index: from + ch}
-				}
-				scale[ch] = v
-			}
+	for ch, v := range scale {
+		if p.Spec.Per == quant.PerTensor {
+			v = top
 		}
-	}
-	if p.Spec.Per == quant.PerTensor {
-		m := scale[0]
-		for _, v := range scale {
-			m = max(m, v)
-		}
-		for ch := range scale {
-			scale[ch] = m
-		}
-	}
-	for ch := range scale {
-		scale[ch], _ = p.Spec.Choose(0, scale[ch])
+		scale[ch], _ = p.Spec.Choose(0, v)
 	}
 	return nil
 }
 
-func weightError(i int, v float32) error {
-	if v != v {
-		return &quant.NaNError{Index: i}
+// weightError names the first weight that is not finite.
+func weightError(w []float32) error {
+	for i, v := range w {
+		switch {
+		case v != v:
+			return &quant.NaNError{Index: i}
+		case !finite(v):
+			return fmt.Errorf("value[%d] is %v; a weight must be finite", i, v)
+		}
 	}
-	return fmt.Errorf("value[%d] is %v; a weight must be finite", i, v)
+	return nil
 }

@@ -26,7 +26,7 @@ type Weight struct {
 	folded *model.Folded
 	raised int
 
-	mask  []uint8
+	mask  []uint8   // of the straight-through estimator; nil where it passes everything or nothing is trained
 	ds    []float32 // gradient of the learned scales
 	parts []float64
 	dw    *tensor.Dense
@@ -80,7 +80,7 @@ func (w *Weight) Run([]G.Value) (G.Value, error) {
 		affine = &a
 	}
 	var err error
-	if w.raised, err = model.CodeWeights(w.out.S8, q.Scale, w.master, w.p, w.in, affine); err != nil {
+	if w.raised, err = vectorLoops().CodeWeights(w.out.S8, w.mask, q.Scale, w.master, w.p, w.in, affine); err != nil {
 		return nil, err
 	}
 	w.folded = nil
@@ -94,6 +94,11 @@ func (w *Weight) Run([]G.Value) (G.Value, error) {
 	c := w.node.Attr.Units
 	w.packed.Repack(w.out.S8, len(w.master)/c, c)
 	return w.out, nil
+}
+
+// vectorLoops lends model.CodeWeights this machine's vectors.
+func vectorLoops() model.Loops {
+	return model.Loops{AbsMax: kernel.AbsMaxChannels, Quantize: kernel.QuantizeS8}
 }
 
 // Needs says that master and learned scale get gradients.
@@ -133,9 +138,7 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	}
 	lo, hi := w.p.Spec.Grid()
 	scale := w.out.Params.Scale
-	dw := w.dw.Data().([]float32)
-	kernel.FakeQuantChannels(dw, w.mask, w.master, scale, lo, hi) // for the mask alone
-	kernel.MaskGrad(dw, dy, w.mask)
+	kernel.MaskGrad(w.dw.Data().([]float32), dy, w.mask)
 	if w.p.Spec.Range != quant.LSQ {
 		return w.dw, nil
 	}

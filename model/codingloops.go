@@ -1,0 +1,61 @@
+package model
+
+import "math"
+
+// plainLoops are the passes of CodeWeights in plain Go: their definition.
+func plainLoops() Loops { return Loops{AbsMax: absMax, Quantize: quantizeWeights} }
+
+// absMax compares magnitudes as integers, which orders them, infinities and NaN last, without a branch.
+func absMax(dst, w []float32, channels int) (nan int) {
+	const inf = 0x7f800000
+	top := make([]uint32, channels)
+	for from := 0; from < len(w); from += channels {
+		for c, v := range w[from : from+channels] {
+			top[c] = max(top[c], math.Float32bits(v)&^(1<<31))
+		}
+	}
+	nan = -1
+	for c, v := range top {
+		dst[c] = math.Float32frombits(v)
+		if v > inf {
+			nan = 0
+		}
+	}
+	if nan < 0 {
+		return nan
+	}
+	for i, v := range w {
+		if v != v {
+			return i
+		}
+	}
+	return nan
+}
+
+// quantizeWeights rounds as quant.One does: where |t| < 2^22, adding and subtracting 1.5*2^23 is rounding half to even,
+// and what lies further away is clamped before.
+func quantizeWeights(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int) {
+	const magic float32 = 3 << 22
+	flo, fhi := float32(lo), float32(hi)
+	clear(mask)
+	c := len(scale)
+	for from := 0; from < len(w); from += c {
+		out := codes[from : from+c]
+		for ch, v := range w[from : from+c] {
+			t := v / scale[ch]
+			if t < flo-1 {
+				t = flo - 1
+			}
+			if t > fhi+1 {
+				t = fhi + 1
+			}
+			q := int32(t + magic - magic)
+			out[ch] = int8(min(max(q, lo), hi))
+			if mask != nil && q >= lo && q <= hi {
+				i := from + ch
+				mask[i>>3] |= 1 << (i & 7)
+			}
+		}
+	}
+	return -1
+}
