@@ -83,7 +83,7 @@ RUN is a folder that train or quantize wrote. FILE is a model.narrow.`,
 	root.SetFlagErrorFunc(badFlag)
 	root.AddCommand(
 		a.trainCommand(), a.evalCommand(), a.predictCommand(), a.quantizeCommand(), a.compareCommand(),
-		a.exportCommand(), a.verifyCommand(), a.explainCommand(), a.dataCommand(), a.versionCommand(),
+		a.exportCommand(), a.verifyCommand(), a.benchCommand(), a.explainCommand(), a.dataCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -115,7 +115,6 @@ func (a *app) progress() io.Writer {
 // laterCommands are commands this version knows of and refuses.
 func laterCommands() map[string]string {
 	return map[string]string{
-		"bench":       "narrow compare measures latency and throughput of every precision",
 		"sensitivity": "compare a few quant.rules instead, for example --set 'quant.rules=[{layer: fc1, weight: {format: int8}}]'",
 		"search":      "compare a few precisions and quant.rules instead",
 		"import":      "models are described in YAML and trained here",

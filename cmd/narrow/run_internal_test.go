@@ -62,7 +62,6 @@ func TestWrongUsage(t *testing.T) {
 		{"", "narrow: a command is needed"},
 		{"exlpain digits", `unknown command "exlpain"; did you mean "explain"?`},
 		{"frobnicate", `unknown command "frobnicate" (allowed: `},
-		{"bench digits", `the command "bench" is not supported by this version; narrow compare measures`},
 		{"search digits", `the command "search" is not supported by this version`},
 		{"explain", "narrow explain needs a CONFIG; narrow help explain shows how"},
 		{"explain a b", `narrow explain takes a CONFIG and nothing else; "b" is too much`},
