@@ -54,32 +54,42 @@ func (b *builder) integerLayer(n *model.Node) error {
 		b.real[n.Name] = b.add("Relu", n.Name, []string{b.product(n, b.fresh(n.Name+"_acc"), x, weight, bias)})
 		return nil
 	}
-	acc := b.product(n, b.fresh(n.Name+"_acc"), x, weight, bias)
-	q := b.m.Quant[n.Name]
+	b.codes[n.Name] = n.Name
+	return b.requantized(n, b.product(n, b.fresh(n.Name+"_acc"), x, weight, bias), n.Name)
+}
+
+// requantized rounds the reals acc of a node to the codes out: QuantizeLinear, and a Clip where uint8 saturation does not
+// give the limits.
+func (b *builder) requantized(n *model.Node, acc, out string) error {
+	q, r := b.m.Quant[n.Name], n.Requant
 	if _, z := q.At(0); z != r.Zero {
 		return fmt.Errorf("zero point %d of the layer is not %d of its output", r.Zero, z)
 	}
-	b.codes[n.Name] = n.Name
 	if r.Lo == 0 && r.Hi == 255 { // what uint8 saturation does
-		_, err = b.quantize(acc, n.Name, q)
+		_, err := b.quantize(acc, out, q)
 		return err
 	}
 	wide, err := b.quantize(acc, b.fresh(n.Name+"_wide"), q)
 	if err != nil {
 		return err
 	}
-	limits := []string{wide}
+	return b.clipped(n, wide, out, r.Lo, r.Hi)
+}
+
+// clipped limits codes.
+func (b *builder) clipped(n *model.Node, in, out string, lo, hi int32) error {
+	limits := []string{in}
 	for _, l := range []struct {
 		name string
 		v    int32
-	}{{"_lo", r.Lo}, {"_hi", r.Hi}} {
+	}{{"_lo", lo}, {"_hi", hi}} {
 		t, err := onnxpb.IntTensor(b.fresh(n.Name+l.name), onnxpb.Uint8, nil, []int32{l.v})
 		if err != nil {
 			return err
 		}
 		limits = append(limits, b.initializer(t))
 	}
-	b.add("Clip", n.Name, limits)
+	b.add("Clip", out, limits)
 	return nil
 }
 
@@ -147,38 +157,22 @@ func (b *builder) floatLayer(n *model.Node) error {
 			return err
 		}
 	}
-	// Every operator but the last gets a helper's name; the last makes the model's tensor.
-	var chain []func(out, in string) string
+	var chain []step
 	chain = append(chain, func(out, _ string) string { return b.product(n, out, x, weight, bias) })
 	if n.Attr.Norm {
 		dims := []int64{int64(n.Attr.Units)}
 		if n.Op == model.Conv {
 			dims = append(dims, 1, 1)
 		}
-		for _, step := range []struct{ role, op string }{{model.NormMul, "Mul"}, {model.NormAdd, "Add"}} {
-			factor, err := b.floats(n.Param(step.role), dims, b.m.Params[n.Param(step.role)].Data)
+		for _, part := range []struct{ role, op string }{{model.NormMul, "Mul"}, {model.NormAdd, "Add"}} {
+			factor, err := b.floats(n.Param(part.role), dims, b.m.Params[n.Param(part.role)].Data)
 			if err != nil {
 				return err
 			}
-			chain = append(chain, func(out, in string) string { return b.add(step.op, out, []string{in, factor}) })
+			chain = append(chain, func(out, in string) string { return b.add(part.op, out, []string{in, factor}) })
 		}
 	}
-	if n.Attr.Relu {
-		chain = append(chain, func(out, in string) string { return b.add("Relu", out, []string{in}) })
-	}
-	if q := b.m.Quant[n.Name]; q != nil && q.Spec.Format.Rounds16() {
-		chain = append(chain, func(out, in string) string { return b.rounded(in, out, q.Spec.Format) })
-	}
-	at := ""
-	for i, step := range chain {
-		out := n.Name
-		if i < len(chain)-1 {
-			out = b.fresh(n.Name + "_acc")
-		}
-		at = step(out, at)
-	}
-	b.real[n.Name] = at
-	return nil
+	return b.chain(n, n.Name, "", chain)
 }
 
 // weightReals stores float32 weights, or 16-bit ones behind a Cast.

@@ -75,20 +75,25 @@ func onDataSet(t *testing.T, m *model.Model, set *datasets.Set) {
 				codes[node.Name] = flat
 			}
 		}
-		models, feeds := []*onnxpb.Model{file}, []eval.Tensor{onnx.InputTensor(in, x, n)}
+		models, feeds := []*onnxpb.Model{file}, [][]eval.Tensor{{onnx.InputTensor(in, x, n)}}
 		var names []string
 		for i := range m.Nodes {
-			from, to := m.Nodes[i].In[0], m.Nodes[i].Name
-			if to == last || m.Nodes[i].Op == model.Flatten || len(m.Nodes[i].In) != 1 {
+			to := m.Nodes[i].Name
+			if to == last || m.Nodes[i].Op == model.Flatten {
 				continue
 			}
-			feed := codes[from]
-			if from == in.Name {
-				from = in.Name + "_codes"
+			var from []string
+			var feed []eval.Tensor
+			for _, name := range m.Nodes[i].In {
+				feed = append(feed, codes[name])
+				if name == in.Name {
+					name += "_codes"
+				}
+				from = append(from, name)
 			}
-			models, feeds, names = append(models, cut(file, from, to, feed, codes[to])), append(feeds, feed), append(names, to)
+			models, feeds, names = append(models, cutMany(file, from, to, feed, codes[to])), append(feeds, feed), append(names, to)
 		}
-		out, _ := runORT(t, models, feeds)
+		out, _ := runORTMany(t, models, feeds)
 		for i := range n {
 			label := int(set.Labels[lo+i])
 			if infer.ArgMax(logits[i*classes:(i+1)*classes]) == label {

@@ -37,6 +37,16 @@ type ortJob struct {
 // runORT runs each model on its input in ONNX Runtime, and returns the outputs and the fused graphs.
 func runORT(t *testing.T, models []*onnxpb.Model, inputs []eval.Tensor) (out []map[string]eval.Tensor, fused []*onnxpb.Model) {
 	t.Helper()
+	lists := make([][]eval.Tensor, len(inputs))
+	for i, in := range inputs {
+		lists[i] = []eval.Tensor{in}
+	}
+	return runORTMany(t, models, lists)
+}
+
+// runORTMany is runORT for models with several inputs.
+func runORTMany(t *testing.T, models []*onnxpb.Model, inputs [][]eval.Tensor) (out []map[string]eval.Tensor, fused []*onnxpb.Model) {
+	t.Helper()
 	home := os.Getenv("NARROW_ORT")
 	if home == "" {
 		t.Skip("NARROW_ORT is not set: no ONNX Runtime (see testdata/clients/README.md)")
@@ -47,16 +57,19 @@ func runORT(t *testing.T, models []*onnxpb.Model, inputs []eval.Tensor) (out []m
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		in := m.Graph.Inputs[0]
-		job := ortJob{Model: filepath.Join(dir, "m.onnx"), Optimized: filepath.Join(dir, "fused.onnx"), Dir: dir,
-			Inputs: []ortTensor{{Name: in.Name, Type: "uint8", Dims: inputs[i].Shape, File: filepath.Join(dir, "x.bin")}}}
-		if inputs[i].IsReal() {
-			job.Inputs[0].Type = "float32"
+		job := ortJob{Model: filepath.Join(dir, "m.onnx"), Optimized: filepath.Join(dir, "fused.onnx"), Dir: dir}
+		for k, in := range m.Graph.Inputs {
+			x := inputs[i][k]
+			feed := ortTensor{Name: in.Name, Type: "uint8", Dims: x.Shape, File: filepath.Join(dir, fmt.Sprintf("x%d.bin", k))}
+			if x.IsReal() {
+				feed.Type = "float32"
+			}
+			if err := os.WriteFile(feed.File, rawBytes(x), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			job.Inputs = append(job.Inputs, feed)
 		}
 		if err := os.WriteFile(job.Model, onnxpb.Marshal(m), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(job.Inputs[0].File, rawBytes(inputs[i]), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		jobs = append(jobs, job)
@@ -128,11 +141,16 @@ func fromBytes(o ortTensor, raw []byte) eval.Tensor {
 
 // cut makes a model of the nodes that lead from one tensor of codes to another tensor.
 func cut(m *onnxpb.Model, from string, to string, in, out eval.Tensor) *onnxpb.Model {
+	return cutMany(m, []string{from}, to, []eval.Tensor{in}, out)
+}
+
+// cutMany is cut for nodes that lead from several tensors.
+func cutMany(m *onnxpb.Model, from []string, to string, in []eval.Tensor, out eval.Tensor) *onnxpb.Model {
 	need := map[string]bool{to: true}
 	var nodes []*onnxpb.Node
 	for i := len(m.Graph.Nodes) - 1; i >= 0; i-- {
 		n := m.Graph.Nodes[i]
-		if !need[n.Outputs[0]] || n.Outputs[0] == from {
+		if !need[n.Outputs[0]] || slices.Contains(from, n.Outputs[0]) {
 			continue
 		}
 		nodes = append(nodes, n)
@@ -147,14 +165,17 @@ func cut(m *onnxpb.Model, from string, to string, in, out eval.Tensor) *onnxpb.M
 			g.Initializers = append(g.Initializers, t)
 		}
 	}
-	info := func(name string, t eval.Tensor) []*onnxpb.ValueInfo {
+	info := func(name string, t eval.Tensor) *onnxpb.ValueInfo {
 		shape := &onnxpb.Shape{Dims: []onnxpb.Dim{onnxpb.SymbolicDim("N")}}
 		for _, d := range t.Shape[1:] {
 			shape.Dims = append(shape.Dims, onnxpb.FixedDim(int64(d)))
 		}
-		return []*onnxpb.ValueInfo{{Name: name, Type: onnxpb.TensorType(t.Type, shape)}}
+		return &onnxpb.ValueInfo{Name: name, Type: onnxpb.TensorType(t.Type, shape)}
 	}
-	g.Inputs, g.Outputs = info(from, in), info(to, out)
+	for i, name := range from {
+		g.Inputs = append(g.Inputs, info(name, in[i]))
+	}
+	g.Outputs = []*onnxpb.ValueInfo{info(to, out)}
 	return &onnxpb.Model{IRVersion: m.IRVersion, Opsets: m.Opsets, Graph: g}
 }
 

@@ -149,10 +149,11 @@ func (b *builder) node(n *model.Node) error {
 	case model.MaxPool:
 		return b.moved(n, q, "MaxPool", windowAttrs(n)...)
 	case model.ReLU:
-		if flattened {
-			b.images[n.Name] = image
-		}
-		return b.moved(n, q, "Relu")
+		return b.ownReLU(n)
+	case model.Add:
+		return b.addition(n)
+	case model.GlobalAvgPool:
+		return b.globalAvg(n)
 	case model.Flatten:
 		in, _ := b.m.ShapeOf(n.In[0])
 		if isImage(in) && b.m.IsOutput(n.Name) {
