@@ -63,9 +63,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "bench: %v\n", err)
 		return 2
 	}
-	report, err := bench(ctx, o, stderr)
+	err = writable(o.json) // not after an hour of measuring
 	if err == nil {
-		err = write(report, o, stdout)
+		var report *Report
+		if report, err = bench(ctx, o, stderr); err == nil {
+			err = write(report, o, stdout)
+		}
 	}
 	switch {
 	case err == nil:
@@ -76,6 +79,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "bench: %v\n", err)
 	return 1
+}
+
+// writable reports whether a file can be written; what is in it stays. "" is no file.
+func writable(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
+	if err != nil {
+		return fmt.Errorf("--json: %w", err)
+	}
+	return f.Close()
 }
 
 func parseFlags(args []string, stderr io.Writer) (options, error) {

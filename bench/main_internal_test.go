@@ -34,6 +34,15 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// A result that cannot be written is refused before anything is measured.
+func TestUnwritableResult(t *testing.T) {
+	var out bytes.Buffer
+	code := run(t.Context(), []string{"--json", filepath.Join(t.TempDir(), "no", "such", "folder.json")}, &out, &out)
+	if code != 1 || !strings.Contains(out.String(), "--json: ") || strings.Contains(out.String(), "preparing") {
+		t.Errorf("exit code %d: %s", code, out.String())
+	}
+}
+
 func TestChooseNets(t *testing.T) {
 	got, err := chooseNets([]string{"cnn", "mlp"}, []string{"mlp=my.yaml"})
 	if err != nil || len(got) != 2 || got[0].Config != "fashion-cnn" || got[1].Config != "my.yaml" {
