@@ -1,7 +1,10 @@
 package layers_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/narrow-ml/narrow/internal/rng"
 	"github.com/narrow-ml/narrow/layers"
@@ -9,9 +12,9 @@ import (
 	"github.com/narrow-ml/narrow/quant"
 )
 
-// fashion is the network of the fashion-cnn preset: two convolutions of 32 and 64 filters with batch norm, two dense
+// fashionCNN is the network of the fashion-cnn preset: two convolutions of 32 and 64 filters with batch norm, two dense
 // layers.
-func fashion(b *testing.B) *model.Model {
+func fashionCNN(b *testing.B) *model.Model {
 	b.Helper()
 	m := model.New("fashion", model.Input{Name: "x", Shape: model.Shape{28, 28, 1}, Scale: 1.0 / 255})
 	norm := model.Attr{Eps: 1e-5, Momentum: 0.1}
@@ -30,10 +33,65 @@ func fashion(b *testing.B) *model.Model {
 	return fused(b, m)
 }
 
-// BenchmarkStep is one training step of 64 examples, without the optimizer, on one worker.
-func BenchmarkStep(b *testing.B) {
-	const batch = 64
-	x, labels := make([]uint8, batch*784), make([]int32, batch)
+// mnistMLP is the network of the mnist-mlp preset.
+func mnistMLP(b *testing.B) *model.Model {
+	b.Helper()
+	m := model.New("mnist", model.Input{Name: "x", Shape: model.Shape{784}, Scale: 1.0 / 255})
+	for i, units := range []int{256, 256, 10} {
+		name := fmt.Sprintf("fc%d", i+1)
+		dense := model.Node{Name: name + "/dense", Layer: name, Op: model.Dense, Attr: model.Attr{Units: units, Bias: true}}
+		if units == 10 {
+			dense.Name = name
+		}
+		m.Append(dense)
+		if units != 10 {
+			m.Append(model.Node{Name: name, Layer: name, Op: model.ReLU})
+		}
+	}
+	return fused(b, m)
+}
+
+const benchBatch = 64
+
+// stepVariants are the kinds of training step that benchmarks compare; the first is what the others are divided by.
+var stepVariants = []struct {
+	name   string
+	freeze bool
+	change func(*model.QuantConfig) // nil for float32
+}{
+	{"fp32", false, nil},
+	{"int8", false, func(*model.QuantConfig) {}},
+	{"int8-frozen", true, func(*model.QuantConfig) {}},
+	{"int8-lsq", false, learned},
+}
+
+// stepNet is a training graph of m, quantized unless change is nil, on one worker.
+func stepNet(b *testing.B, m *model.Model, freeze bool, change func(*model.QuantConfig)) *layers.Net {
+	b.Helper()
+	if change != nil {
+		config := model.DefaultQuant(quant.Precision{Weight: quant.Int8, Act: quant.Int8})
+		change(&config)
+		q, err := model.Place(m, config)
+		if err == nil {
+			q, err = model.Share(q)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, p := range q.Quant {
+			if !p.Spec.Signed && !p.Ready() {
+				p.Scale, p.Zero = []float32{0.02}, []int32{0}
+			}
+		}
+		m = q
+	}
+	net := build(b, m, layers.Options{Batch: benchBatch, Train: true})
+	net.SetPhase(layers.Phase{FreezeNorm: freeze})
+	return net
+}
+
+func benchData() (x []uint8, labels []int32) {
+	x, labels = make([]uint8, benchBatch*784), make([]int32, benchBatch)
 	s := rng.New(1, rng.Test)
 	for i := range x {
 		x[i] = uint8(s.IntN(256))
@@ -41,37 +99,56 @@ func BenchmarkStep(b *testing.B) {
 	for i := range labels {
 		labels[i] = int32(s.IntN(10))
 	}
-	for _, row := range []struct {
-		name   string
-		freeze bool
-		change func(*model.QuantConfig)
-	}{{"fp32", false, nil}, {"int8", false, func(*model.QuantConfig) {}}, {"int8-frozen", true, func(*model.QuantConfig) {}}, {"int8-lsq", false, learned}} {
-		b.Run(row.name, func(b *testing.B) {
-			m := fashion(b)
-			if row.change != nil {
-				config := model.DefaultQuant(quant.Precision{Weight: quant.Int8, Act: quant.Int8})
-				row.change(&config)
-				q, err := model.Place(m, config)
-				if err == nil {
-					q, err = model.Share(q)
+	return x, labels
+}
+
+// BenchmarkStep is one training step of 64 examples, without the optimizer, on one worker.
+func BenchmarkStep(b *testing.B) {
+	x, labels := benchData()
+	for name, net := range map[string]func(*testing.B) *model.Model{"cnn": fashionCNN, "mlp": mnistMLP} {
+		for _, v := range stepVariants {
+			b.Run(name+"/"+v.name, func(b *testing.B) {
+				n := stepNet(b, net(b), v.freeze, v.change)
+				b.ReportAllocs()
+				for b.Loop() {
+					run(b, n, x, labels, benchBatch)
 				}
-				if err != nil {
-					b.Fatal(err)
-				}
-				for _, p := range q.Quant {
-					if !p.Spec.Signed && !p.Ready() {
-						p.Scale, p.Zero = []float32{0.02}, []int32{0}
-					}
-				}
-				m = q
+				b.ReportMetric(float64(benchBatch*b.N)/b.Elapsed().Seconds(), "img/s")
+			})
+		}
+	}
+}
+
+// BenchmarkStepRatio takes turns between the variants, step by step, and reports the quotient of their medians and that
+// of the first variant. Only such ratios mean anything on a machine that does other things too.
+func BenchmarkStepRatio(b *testing.B) {
+	x, labels := benchData()
+	for name, net := range map[string]func(*testing.B) *model.Model{"cnn": fashionCNN, "mlp": mnistMLP} {
+		b.Run(name, func(b *testing.B) {
+			nets := make([]*layers.Net, len(stepVariants))
+			times := make([][]time.Duration, len(stepVariants))
+			for i, v := range stepVariants {
+				nets[i] = stepNet(b, net(b), v.freeze, v.change)
 			}
-			net := build(b, m, layers.Options{Batch: batch, Train: true})
-			net.SetPhase(layers.Phase{FreezeNorm: row.freeze})
-			b.ReportAllocs()
 			for b.Loop() {
-				run(b, net, x, labels, batch)
+				for i, n := range nets {
+					began := cpuTime()
+					run(b, n, x, labels, benchBatch)
+					times[i] = append(times[i], cpuTime()-began)
+				}
 			}
-			b.ReportMetric(float64(batch*b.N)/b.Elapsed().Seconds(), "img/s")
+			b.ReportMetric(0, "ns/op")
+			var base float64
+			for i, v := range stepVariants {
+				slices.Sort(times[i])
+				at := func(p int) float64 { return float64(times[i][p*(len(times[i])-1)/100]) / 1e6 }
+				if i == 0 {
+					base = at(50)
+				}
+				b.ReportMetric(at(50), v.name+"-ms")
+				b.ReportMetric(at(50)/base, v.name+"-ratio")
+				b.Logf("%-12s median %.3f ms, 10th to 90th percentile %.3f to %.3f, ratio %.3f", v.name, at(50), at(10), at(90), at(50)/base)
+			}
 		})
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/narrow-ml/narrow/internal/gx"
 	"github.com/narrow-ml/narrow/internal/kernel"
-	"github.com/narrow-ml/narrow/internal/par"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/qat"
 )
@@ -84,32 +83,74 @@ func newProduct(st *qat.Step, n *model.Node, in model.Shape, x, w, bias *G.Node,
 }
 
 func (k *product) Run(in []G.Value) (G.Value, error) {
+	if err := k.load(in); err != nil {
+		return nil, err
+	}
 	if k.weight != nil {
-		return k.runCodes(in)
+		return k.acc, k.run()
+	}
+	return k.y, k.run()
+}
+
+// load reads the step's inputs.
+func (k *product) load(in []G.Value) error {
+	if k.weight != nil {
+		return k.loadCodes(in)
 	}
 	var err error
 	if k.x, err = gx.Floats(in[0]); err != nil {
-		return nil, err
+		return err
 	}
 	if k.w, err = gx.Floats(in[1]); err != nil {
-		return nil, err
+		return err
 	}
 	if k.bias {
 		if k.b, err = gx.Floats(in[2]); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return k.y, k.st.EachRow(k.each)
+	return nil
 }
 
 func (k *product) shardFloat(s, lo, hi int) {
-	kernel.ConvForward(k.ys[lo*k.outRow:hi*k.outRow], k.x[lo*k.in:hi*k.in], k.w, k.b, hi-lo, k.geom, k.st.Scratch(s))
+	if k.dense {
+		from, to := k.columns(lo, hi)
+		n := k.geom.Cout
+		kernel.Gemm(k.ys[from:], n, k.x, k.in, false, k.w[from:], n, false, k.st.Rows, to-from, k.in, false, k.st.Scratch(s))
+		if k.b != nil {
+			for r := range k.st.Rows {
+				y := k.ys[r*n+from : r*n+to]
+				kernel.AddBias(y, y, k.b[from:to], to-from)
+			}
+		}
+		return
+	}
+	k.imagesFloat(k.ys[lo*k.outRow:hi*k.outRow], s, lo, hi)
 }
 
-func (k *product) runCodes(in []G.Value) (G.Value, error) {
+// imagesFloat computes the examples [lo, hi) into y.
+func (k *product) imagesFloat(y []float32, s, lo, hi int) {
+	kernel.ConvForward(y, k.x[lo*k.in:hi*k.in], k.w, k.b, hi-lo, k.geom, k.st.Scratch(s))
+}
+
+// run cuts the forward pass: a convolution by examples, a dense layer by columns of the weight, so that its weights are
+// read once and not once for each cut.
+func (k *product) run() error {
+	if k.dense {
+		return k.st.Each((k.geom.Cout+kernel.ColumnUnit-1)/kernel.ColumnUnit, k.each)
+	}
+	return k.st.EachRow(k.each)
+}
+
+// columns are the columns of a cut of a dense layer.
+func (k *product) columns(lo, hi int) (from, to int) {
+	return lo * kernel.ColumnUnit, min(hi*kernel.ColumnUnit, k.geom.Cout)
+}
+
+func (k *product) loadCodes(in []G.Value) error {
 	codes, ok := in[0].(*qat.Codes)
 	if !ok {
-		return nil, fmt.Errorf("needs codes, has %T", in[0])
+		return fmt.Errorf("needs codes, has %T", in[0])
 	}
 	k.codes = codes
 	sx, z := codes.Params.At(0)
@@ -124,13 +165,22 @@ func (k *product) runCodes(in []G.Value) (G.Value, error) {
 			a.Offset[c] += b
 		}
 	}
-	return a, k.st.EachRow(k.each)
+	return nil
 }
 
 func (k *product) shardCodes(s, lo, hi int) {
+	if k.dense {
+		from, to := k.columns(lo, hi)
+		kernel.GemmU8S8Columns(k.acc.Raw, k.geom.Cout, k.codes.U8, k.in, k.weight.Packed(), k.st.Rows, from, to)
+		return
+	}
+	k.imagesCodes(k.acc.Raw[lo*k.outRow:hi*k.outRow], s, lo, hi)
+}
+
+// imagesCodes computes the accumulators of the examples [lo, hi) into acc.
+func (k *product) imagesCodes(acc []int32, s, lo, hi int) {
 	_, z := k.codes.Params.At(0)
-	acc, x := k.acc.Raw[lo*k.outRow:hi*k.outRow], k.codes.U8[lo*k.in:hi*k.in]
-	kernel.ConvU8S8(acc, x, uint8(z), k.weight.Packed(), hi-lo, k.geom, k.st.Scratch(s))
+	kernel.ConvU8S8(acc, k.codes.U8[lo*k.in:hi*k.in], uint8(z), k.weight.Packed(), hi-lo, k.geom, k.st.Scratch(s))
 }
 
 func (k *product) Needs() []bool { return []bool{k.needDX, true, true}[:2+btoi(k.bias)] }
@@ -140,144 +190,4 @@ func btoi(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-func (k *product) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
-	batch := in[0].Shape()[0]
-	b := &productGrad{f: k, dw: gx.NewTensor(in[1].Shape()...)}
-	b.dws = b.dw.Data().([]float32)
-	b.eachRow, b.eachWeight = b.rowShard, b.weightShard
-	if !k.dense {
-		for s := range par.Count(batch) {
-			b.parts[s] = make([]float32, len(b.dws))
-		}
-	}
-	if k.weight != nil {
-		b.xs, b.ws = make([]float32, batch*k.in), make([]float32, len(b.dws))
-	}
-	if k.bias {
-		b.db = gx.NewTensor(k.geom.Cout)
-		b.biasParts = make([]float64, par.Shards*k.geom.Cout)
-		b.biasSum = make([]float64, k.geom.Cout)
-	}
-	args := []*G.Node{in[0], in[1], grad}
-	if k.needDX {
-		b.dx = gx.NewTensor(in[0].Shape()...)
-		b.dxs = b.dx.Data().([]float32)
-		b.flipped = make([]float32, len(b.dws))
-	}
-	dw, err := gx.Apply(b, "gradient(weight of "+k.name+")", b.dw, args...)
-	if err != nil {
-		return nil, err
-	}
-	grads := make(G.Nodes, len(in))
-	grads[1] = dw
-	if k.bias {
-		if grads[2], err = gx.Side("gradient(bias of "+k.name+")", b.db, dw); err != nil {
-			return nil, err
-		}
-	}
-	if k.needDX {
-		grads[0], err = gx.Side("gradient(input of "+k.name+")", b.dx, dw)
-	}
-	return grads, err
-}
-
-// productGrad computes all gradients of a product:
-//
-//	dw = x^T dy      db = sum of dy over rows      dx = dy w^T
-//
-// A convolution's dw is a sum over examples: one part per shard, added in order. A dense layer's dw is cut into rows of
-// the weight instead, each of them a sum over all examples.
-type productGrad struct {
-	f          *product
-	dw, db, dx *tensor.Dense
-	dws, dxs   []float32
-	xs, ws     []float32 // values of a quantized layer's codes
-	flipped    []float32 // w in the order that dx reads it
-	parts      [par.Shards][]float32
-	biasParts  []float64
-	biasSum    []float64
-
-	x, w, dy            []float32
-	eachRow, eachWeight func(shard, lo, hi int)
-	codes               *qat.Codes
-}
-
-func (b *productGrad) Run(in []G.Value) (G.Value, error) {
-	f := b.f
-	var err error
-	if b.dy, err = gx.Floats(in[2]); err != nil {
-		return nil, err
-	}
-	if f.weight != nil {
-		b.codes = in[0].(*qat.Codes)
-		in[1].(*qat.Codes).Dequantize(b.ws)
-		b.x, b.w = b.xs, b.ws
-	} else if b.x, err = gx.Floats(in[0]); err != nil {
-		return nil, err
-	} else if b.w, err = gx.Floats(in[1]); err != nil {
-		return nil, err
-	}
-	if f.needDX {
-		kernel.FlipWeights(b.flipped, b.w, f.geom)
-	}
-	if err := f.st.EachRow(b.eachRow); err != nil {
-		return nil, err
-	}
-	n := len(b.dws)
-	if f.dense {
-		n = f.in
-	}
-	if err := f.st.Each(n, b.eachWeight); err != nil {
-		return nil, err
-	}
-	if b.db != nil {
-		c := f.geom.Cout
-		kernel.Combine(b.biasSum, b.biasParts[:par.Count(f.st.Rows)*c], c)
-		kernel.Round32(b.db.Data().([]float32), b.biasSum)
-	}
-	return b.dw, nil
-}
-
-// rowShard does what a shard of examples can.
-func (b *productGrad) rowShard(s, lo, hi int) {
-	f := b.f
-	x, dy := b.x[lo*f.in:hi*f.in], b.dy[lo*f.outRow:hi*f.outRow]
-	if b.codes != nil {
-		scale, z := b.codes.Params.At(0)
-		dequantize(x, b.codes.U8[lo*f.in:hi*f.in], scale, z)
-	}
-	if !f.dense {
-		kernel.ConvBackwardWeight(b.parts[s], x, dy, hi-lo, f.geom, false, f.st.Scratch(s))
-	}
-	if b.db != nil {
-		c := f.geom.Cout
-		kernel.SumColumns(b.biasParts[s*c:(s+1)*c], dy, c)
-	}
-	if f.needDX {
-		kernel.ConvBackwardInputFlipped(b.dxs[lo*f.in:hi*f.in], dy, b.flipped, hi-lo, f.geom, f.st.Scratch(s))
-	}
-}
-
-// weightShard makes the elements, or a dense layer's rows, [lo, hi) of dw.
-func (b *productGrad) weightShard(s, lo, hi int) {
-	f := b.f
-	if f.dense {
-		c := f.geom.Cout
-		kernel.Gemm(b.dws[lo*c:hi*c], c, b.x[lo:], f.in, true, b.dy, c, false, hi-lo, c, f.st.Rows, false, f.st.Scratch(s))
-		return
-	}
-	copy(b.dws[lo:hi], b.parts[0][lo:hi])
-	for p := 1; p < par.Count(f.st.Rows); p++ {
-		kernel.Add(b.dws[lo:hi], b.dws[lo:hi], b.parts[p][lo:hi])
-	}
-}
-
-// dequantize writes s*(q-z).
-func dequantize(dst []float32, q []uint8, s float32, z int32) {
-	dst = dst[:len(q)]
-	for i, v := range q {
-		dst[i] = s * float32(int32(v)-z)
-	}
 }

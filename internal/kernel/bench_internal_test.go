@@ -57,7 +57,7 @@ func BenchmarkGemmU8S8(b *testing.B) {
 				kern.packS8(&p, w, k, n)
 				b.ResetTimer()
 				for range b.N {
-					kern.gemmU8S8(z, n, x, k, &p, m)
+					kern.gemmU8S8(z, n, x, k, &p, m, 0, n)
 				}
 				reportOps(b, 2*m*n*k)
 			})

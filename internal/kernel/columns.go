@@ -22,6 +22,11 @@ func SumColumns(dst []float64, x []float32, channels int) {
 	active.columnSums(dst, termSum, &columnArgs{x: x}, channels)
 }
 
+// AddColumns is SumColumns added to dst: a shard's part, example by example.
+func AddColumns(dst []float64, x []float32, channels int) {
+	active.addColumnSums(dst[:channels], termSum, &columnArgs{x: x}, channels)
+}
+
 // columnTerm is what a sum over rows adds.
 type columnTerm uint8
 
@@ -39,9 +44,13 @@ type columnArgs struct {
 }
 
 func (t *isa) columnSums(dst []float64, term columnTerm, a *columnArgs, channels int) {
-	r := rows(len(a.x), channels)
 	dst = dst[:channels]
 	clear(dst)
+	t.addColumnSums(dst, term, a, channels)
+}
+
+func (t *isa) addColumnSums(dst []float64, term columnTerm, a *columnArgs, channels int) {
+	r := rows(len(a.x), channels)
 	var lanes [columnChunk]float32
 	for r0 := 0; r0 < r; r0 += columnBlock {
 		r1 := min(r0+columnBlock, r)

@@ -25,7 +25,7 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 	case g.Groups > 1:
 		t.groupForwardU8(acc, x, zero, w.raw, n, g)
 	case g.pointwise():
-		t.gemmU8S8(acc, g.Cout, x, k, w, n*pixels)
+		t.gemmU8S8(acc, g.Cout, x, k, w, n*pixels, 0, w.N)
 	case t.s8 != nil && g.direct():
 		t.convDirect(acc, x, zero, w, n, g, s)
 	default:
@@ -33,7 +33,7 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 		cols := grow(&s.bytes, pixels*ld)
 		for i := range n {
 			im2col(cols, ld, x[i*in:][:in], zero, g)
-			t.gemmU8S8(acc[i*out:][:out], g.Cout, cols, ld, w, pixels)
+			t.gemmU8S8(acc[i*out:][:out], g.Cout, cols, ld, w, pixels, 0, w.N)
 		}
 	}
 }

@@ -8,7 +8,18 @@ package kernel
 // The caller keeps K*255*127 below 2^31 (K <= 66311), or bounds the sums as
 // the model's overflow rule does.
 func GemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int) {
-	active.gemmU8S8(acc, ldc, a, lda, b, m)
+	active.gemmU8S8(acc, ldc, a, lda, b, m, 0, b.N)
+}
+
+// ColumnUnit is what the cuts of a product's columns are multiples of: the
+// widest tile, so that a cut costs nothing.
+const ColumnUnit = 32
+
+// GemmU8S8Columns is the columns [from, to) of GemmU8S8; from is a multiple of
+// ColumnUnit, and so is to unless it is b.N. Cutting columns reads every weight
+// once, where cutting a few rows reads all weights for each cut.
+func GemmU8S8Columns(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
+	active.gemmU8S8(acc, ldc, a, lda, b, m, from, to)
 }
 
 // GemmU8S8Requant is GemmU8S8 followed by RequantRows, a few rows at a time so
@@ -17,9 +28,12 @@ func GemmU8S8Requant(dst []uint8, a []uint8, lda int, b *PackedS8, bias []int32,
 	active.gemmU8S8Requant(dst, a, lda, b, bias, mult, zero, lo, hi, m, s)
 }
 
-func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int) {
-	if m <= 0 || b.N == 0 {
+func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
+	if m <= 0 || from >= to {
 		return
+	}
+	if from%ColumnUnit != 0 || to > b.N || (to%ColumnUnit != 0 && to != b.N) {
+		panic("kernel: a cut of columns is not a multiple of the widest tile")
 	}
 	if b.layout != t.tier {
 		panic("kernel: weights were packed for another instruction tier")
@@ -27,27 +41,27 @@ func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m 
 	acc = matrix(acc, ldc, m, b.N)
 	if b.K == 0 {
 		for i := range m {
-			clear(acc[i*ldc:][:b.N])
+			clear(acc[i*ldc:][from:to])
 		}
 		return
 	}
 	a = matrix(a, lda, m, b.K)
 	if t.s8 != nil {
-		t.s8.gemm(acc, ldc, a, lda, b, m)
+		t.s8.gemm(acc, ldc, a, lda, b, m, from, to)
 		return
 	}
-	gemmU8S8Generic(acc, ldc, a, lda, b.raw, m, b.N, b.K)
+	gemmU8S8Generic(acc, ldc, a, lda, b.raw, m, b.N, b.K, from, to)
 }
 
-func gemmU8S8Generic(acc []int32, ldc int, a []uint8, lda int, w []int8, m, n, k int) {
+func gemmU8S8Generic(acc []int32, ldc int, a []uint8, lda int, w []int8, m, n, k, from, to int) {
 	for i := range m {
-		row := acc[i*ldc:][:n]
+		row := acc[i*ldc:][from:to]
 		clear(row)
 		for p, q := range a[i*lda:][:k] {
 			if q == 0 {
 				continue
 			}
-			for j, v := range w[p*n:][:n] {
+			for j, v := range w[p*n:][from:to] {
 				row[j] += int32(q) * int32(v)
 			}
 		}
@@ -68,7 +82,7 @@ func (t *isa) gemmU8S8Requant(dst []uint8, a []uint8, lda int, b *PackedS8, bias
 	acc := grow(&s.acc, rows*n)
 	for i := 0; i < m; i += rows {
 		r := min(rows, m-i)
-		t.gemmU8S8(acc, n, a[i*lda:], lda, b, r)
+		t.gemmU8S8(acc, n, a[i*lda:], lda, b, r, 0, n)
 		t.requantRows(dst[i*n:][:r*n], acc[:r*n], bias, mult, zero, lo, hi, n)
 	}
 }

@@ -46,7 +46,7 @@ func checkGemmU8(t *testing.T, kern *isa, m, n, k, pad, shift int) {
 	}
 	var p PackedS8
 	kern.packS8(&p, w, k, n)
-	kern.gemmU8S8(gc.Data, ldc, ga.Data, lda, &p, m)
+	kern.gemmU8S8(gc.Data, ldc, ga.Data, lda, &p, m, 0, p.N)
 	if err := gc.Check(); err != nil {
 		t.Fatalf("m=%d n=%d k=%d: %v", m, n, k, err)
 	}
@@ -183,7 +183,7 @@ func TestGemmU8S8RequantIsTheTwoSteps(t *testing.T) {
 			var p PackedS8
 			kern.packS8(&p, w, k, n)
 			acc, want, got := make([]int32, m*n), make([]uint8, m*n), make([]uint8, m*n)
-			kern.gemmU8S8(acc, n, a, k, &p, m)
+			kern.gemmU8S8(acc, n, a, k, &p, m, 0, p.N)
 			kern.requantRows(want, acc, bias, mult, 100, 0, 255, n)
 			kern.gemmU8S8Requant(got, a, k, &p, bias, mult, 100, 0, 255, m, new(Scratch))
 			if err := qtest.Same("codes", got, want); err != nil {

@@ -27,10 +27,14 @@ type productS8 struct {
 }
 
 // block computes m rows by all columns of b.
-func (t *tilesS8) block(p *productS8, b *PackedS8, m int) {
+func (t *tilesS8) block(p *productS8, b *PackedS8, m int) { t.columnsOf(p, b, m, 0, b.N) }
+
+// columnsOf computes m rows by the columns [from, to) of b; from is a multiple
+// of t.cols.
+func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
 	panel := groupBytes * ((b.K + 3) / 4)
-	for j := 0; j < b.N; j += t.cols {
-		width, run := min(t.cols, b.N-j), t.run
+	for j := from; j < to; j += t.cols {
+		width, run := min(t.cols, to-j), t.run
 		if width <= t.cols/2 && t.narrow != nil {
 			run = t.narrow
 		}
@@ -110,20 +114,20 @@ func packPairs(panel []int8, w []int8, n, cols int) {
 
 // gemm is GemmU8S8 on tiles. A's rows are read in groups of four bytes; a row
 // shorter than that is copied to a padded one first.
-func (t *tilesS8) gemm(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int) {
+func (t *tilesS8) gemm(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
 	if b.K < 4 {
-		t.gemmShort(acc, ldc, a, lda, b, m)
+		t.gemmShort(acc, ldc, a, lda, b, m, from, to)
 		return
 	}
 	// keep the block of A in the second-level cache
 	step := max(t.rows, (256<<10)/b.K/t.rows*t.rows)
 	for i := 0; i < m; i += step {
 		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: b.K / 4, k2: 1, tail: b.K % 4, c: acc[i*ldc:], ldc: ldc}
-		t.block(&p, b, min(step, m-i))
+		t.columnsOf(&p, b, min(step, m-i), from, to)
 	}
 }
 
-func (t *tilesS8) gemmShort(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int) {
+func (t *tilesS8) gemmShort(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
 	const step = 64
 	rows := new([4 * step]uint8)
 	for i := 0; i < m; i += step {
@@ -132,6 +136,6 @@ func (t *tilesS8) gemmShort(acc []int32, ldc int, a []uint8, lda int, b *PackedS
 			copy(rows[4*j:4*j+b.K], a[(i+j)*lda:])
 		}
 		p := productS8{a: rows[:], rs: 4, cs: 4, k: 1, k2: 1, c: acc[i*ldc:], ldc: ldc}
-		t.block(&p, b, r)
+		t.columnsOf(&p, b, r, from, to)
 	}
 }

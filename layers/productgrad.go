@@ -1,0 +1,220 @@
+package layers
+
+import (
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/qat"
+)
+
+func (k *product) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	b := newProductGrad(k, in[0].Shape(), in[1].Shape())
+	args := []*G.Node{in[0], in[1], grad}
+	dw, err := gx.Apply(b, "gradient(weight of "+k.name+")", b.dw, args...)
+	if err != nil {
+		return nil, err
+	}
+	grads := make(G.Nodes, len(in))
+	grads[1] = dw
+	if k.bias {
+		if grads[2], err = gx.Side("gradient(bias of "+k.name+")", b.db, dw); err != nil {
+			return nil, err
+		}
+	}
+	if k.needDX {
+		grads[0], err = gx.Side("gradient(input of "+k.name+")", b.dx, dw)
+	}
+	return grads, err
+}
+
+// productGrad computes all gradients of a product:
+//
+//	dw = x^T dy      db = sum of dy over rows      dx = dy w^T
+//
+// A convolution's dw is a sum over examples: one part per shard, added in order. A dense layer is cut by its input
+// features instead, rows of dw and columns of dx, each a sum over all examples or channels: weights are read once. The
+// values of codes, s*(q-z), are made piece by piece, while they are in cache.
+type productGrad struct {
+	f          *product
+	dw, db, dx *tensor.Dense
+	dws, dxs   []float32
+	xs         []float32             // values of a dense layer's input codes, a piece for each cut
+	images     [par.Shards][]float32 // values of an example's codes
+	ws         []float32             // values of the weight's codes
+	flipped    []float32             // a convolution's w in the order that dx reads it
+	parts      [par.Shards][]float32 // of dw
+	biasParts  []float64
+	biasSum    []float64
+
+	x, w, dy                         []float32
+	codes, weight                    *qat.Codes
+	eachRow, eachWeight, eachFeature func(shard, lo, hi int)
+}
+
+func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
+	b := &productGrad{f: k, dw: gx.NewTensor(weight...)}
+	b.dws = b.dw.Data().([]float32)
+	b.eachRow, b.eachWeight, b.eachFeature = b.rowShard, b.weightShard, b.featureShard
+	if k.weight != nil {
+		b.ws = make([]float32, len(b.dws))
+	}
+	if k.weight != nil && k.dense {
+		b.xs = make([]float32, in[0]*k.in)
+	}
+	for s := range par.Count(in[0]) {
+		if k.dense {
+			continue
+		}
+		b.parts[s] = make([]float32, len(b.dws))
+		if k.weight != nil {
+			b.images[s] = make([]float32, k.in)
+		}
+	}
+	if k.bias {
+		b.db = gx.NewTensor(k.geom.Cout)
+		b.biasParts = make([]float64, par.Shards*k.geom.Cout)
+		b.biasSum = make([]float64, k.geom.Cout)
+	}
+	if k.needDX {
+		b.dx = gx.NewTensor(in...)
+		b.dxs = b.dx.Data().([]float32)
+		if !k.dense {
+			b.flipped = make([]float32, len(b.dws))
+		}
+	}
+	return b
+}
+
+func (b *productGrad) Run(in []G.Value) (G.Value, error) {
+	f := b.f
+	if err := b.load(in); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.dy, err = gx.Floats(in[2]); err != nil {
+		return nil, err
+	}
+	if f.dense {
+		err = b.runDense()
+	} else if err = f.st.EachRow(b.eachRow); err == nil {
+		err = b.join()
+	}
+	return b.dw, err
+}
+
+// load reads the layer's inputs and prepares the weight.
+func (b *productGrad) load(in []G.Value) error {
+	f := b.f
+	var err error
+	if f.weight != nil {
+		b.codes, b.weight = in[0].(*qat.Codes), in[1].(*qat.Codes)
+		b.w = b.ws
+		if f.needDX && !f.dense {
+			b.weight.Dequantize(b.ws)
+		}
+	} else if b.x, err = gx.Floats(in[0]); err != nil {
+		return err
+	} else if b.w, err = gx.Floats(in[1]); err != nil {
+		return err
+	}
+	if b.flipped != nil {
+		kernel.FlipWeights(b.flipped, b.w, f.geom)
+	}
+	return nil
+}
+
+func (b *productGrad) runDense() error {
+	f := b.f
+	if b.db != nil {
+		kernel.SumColumns(b.biasSum, b.dy[:f.st.Rows*f.geom.Cout], f.geom.Cout)
+		kernel.Round32(b.db.Data().([]float32), b.biasSum)
+	}
+	return f.st.Each(f.in, b.eachFeature)
+}
+
+// featureShard makes the rows [lo, hi) of a dense layer's dw and these columns of dx.
+func (b *productGrad) featureShard(s, lo, hi int) {
+	f := b.f
+	rows, c := f.st.Rows, f.geom.Cout
+	x, stride := b.x[min(lo, len(b.x)):], f.in
+	if b.codes != nil {
+		x, stride = b.xs[rows*lo:rows*hi], hi-lo
+		scale, z := b.codes.Params.At(0)
+		one := [1]float32{scale}
+		for r := range rows {
+			kernel.DequantizeU8(x[r*stride:(r+1)*stride], b.codes.U8[r*f.in+lo:r*f.in+hi], one[:], z)
+		}
+	}
+	kernel.Gemm(b.dws[lo*c:hi*c], c, x, stride, true, b.dy, c, false, hi-lo, c, rows, false, f.st.Scratch(s))
+	if !f.needDX {
+		return
+	}
+	w := b.w[lo*c : hi*c]
+	if b.codes != nil {
+		kernel.DequantizeS8(w, b.weight.S8[lo*c:hi*c], b.weight.Params.Scale)
+	}
+	kernel.Gemm(b.dxs[lo:], f.in, b.dy, c, false, w, c, true, rows, hi-lo, c, false, f.st.Scratch(s))
+}
+
+// rowShard does the examples [lo, hi) of a convolution.
+func (b *productGrad) rowShard(s, lo, hi int) {
+	for i := lo; i < hi; i++ {
+		b.image(s, i, b.dy[i*b.f.outRow:(i+1)*b.f.outRow], i == lo)
+	}
+}
+
+// image does example i, whose output's gradient is dy.
+func (b *productGrad) image(s, i int, dy []float32, first bool) {
+	f := b.f
+	if b.db != nil {
+		sumExample(b.biasParts, s, dy, f.geom.Cout, first)
+	}
+	kernel.ConvBackwardWeight(b.parts[s], b.values(s, i), dy, 1, f.geom, !first, f.st.Scratch(s))
+	if f.needDX {
+		kernel.ConvBackwardInputFlipped(b.dxs[i*f.in:(i+1)*f.in], dy, b.flipped, 1, f.geom, f.st.Scratch(s))
+	}
+}
+
+// values are the values of example i.
+func (b *productGrad) values(s, i int) []float32 {
+	n := b.f.in
+	if b.codes == nil {
+		return b.x[i*n : (i+1)*n]
+	}
+	scale, z := b.codes.Params.At(0)
+	one := [1]float32{scale}
+	kernel.DequantizeU8(b.images[s], b.codes.U8[i*n:(i+1)*n], one[:], z)
+	return b.images[s]
+}
+
+// join adds the parts of a convolution's shards.
+func (b *productGrad) join() error {
+	f := b.f
+	if b.db != nil {
+		c := f.geom.Cout
+		kernel.Combine(b.biasSum, b.biasParts[:par.Count(f.st.Rows)*c], c)
+		kernel.Round32(b.db.Data().([]float32), b.biasSum)
+	}
+	return f.st.Each(len(b.dws), b.eachWeight)
+}
+
+// weightShard makes the elements [lo, hi) of a convolution's dw.
+func (b *productGrad) weightShard(_, lo, hi int) {
+	copy(b.dws[lo:hi], b.parts[0][lo:hi])
+	for p := 1; p < par.Count(b.f.st.Rows); p++ {
+		kernel.Add(b.dws[lo:hi], b.dws[lo:hi], b.parts[p][lo:hi])
+	}
+}
+
+// sumExample adds the column sums of one example to its shard's part of parts.
+func sumExample(parts []float64, s int, x []float32, channels int, first bool) {
+	part := parts[s*channels : (s+1)*channels]
+	if first {
+		kernel.SumColumns(part, x, channels)
+		return
+	}
+	kernel.AddColumns(part, x, channels)
+}
