@@ -123,8 +123,10 @@ func (a *Act) shard(s, from, to int) {
 		a.wait.round(a.out.U8[from*e:to*e], a.rq, from*e, to*e)
 		return
 	}
-	for i := from; i < to; i++ {
-		st := a.wait.train(a.out.U8[i*e:(i+1)*e], a.mask[i*m:(i+1)*m], a.rq, i*e, (i+1)*e)
+	step := a.step(from, to)
+	for i := from; i < to; i += step {
+		j := i + step
+		st := a.wait.train(a.out.U8[i*e:j*e], a.mask[i*m:j*m], a.rq, i*e, j*e)
 		if a.wait.limit().Relu {
 			st.Min, st.Max = max(st.Min, 0), max(st.Max, 0)
 		}
@@ -132,13 +134,23 @@ func (a *Act) shard(s, from, to int) {
 	}
 }
 
+// step is how many of the examples [from, to) are done in one go: all where their masks join without a gap.
+func (a *Act) step(from, to int) int {
+	if a.row%8 == 0 {
+		return to - from
+	}
+	return 1
+}
+
 func (a *Act) quantize(s, from, to int) {
 	lo, hi := a.p.Spec.Grid()
 	scale, z := a.p.At(0)
 	e, m := a.row, a.maskRow
-	for i := from; i < to; i++ {
-		x := a.x[i*e : (i+1)*e]
-		nan := kernel.QuantizeU8(a.out.U8[i*e:(i+1)*e], a.mask[i*m:(i+1)*m], x, scale, z, lo, hi)
+	step := a.step(from, to)
+	for i := from; i < to; i += step {
+		j := i + step
+		x := a.x[i*e : j*e]
+		nan := kernel.QuantizeU8(a.out.U8[i*e:j*e], a.mask[i*m:j*m], x, scale, z, lo, hi)
 		if nan >= 0 {
 			a.seen[s].nan = (i-from)*e + nan
 			return
@@ -237,8 +249,10 @@ func (k actGrad) Run(in []G.Value) (G.Value, error) {
 func (a *Act) backShard(s, from, to int) {
 	e, m := a.row, a.maskRow
 	dx := a.dx.Data().([]float32)
-	for i := from; i < to; i++ {
-		kernel.MaskGrad(dx[i*e:(i+1)*e], a.dy[i*e:(i+1)*e], a.mask[i*m:(i+1)*m])
+	step := a.step(from, to)
+	for i := from; i < to; i += step {
+		j := i + step
+		kernel.MaskGrad(dx[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m])
 	}
 	if !a.learn {
 		return

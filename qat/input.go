@@ -8,6 +8,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/narrow-ml/narrow/internal/gx"
+	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/quant"
 )
 
@@ -51,10 +52,7 @@ func (k *inputValues) Run(in []G.Value) (G.Value, error) {
 // shard computes s*(p-z) with one rounding: the difference is exact.
 func (k *inputValues) shard(_, lo, hi int) {
 	s, z := k.in.Params.At(0)
-	dst := k.dst[lo*k.row : hi*k.row]
-	for i, p := range k.in.U8[lo*k.row : hi*k.row] {
-		dst[i] = s * float32(int32(p)-z)
-	}
+	kernel.DequantizeU8(k.dst[lo*k.row:hi*k.row], k.in.U8[lo*k.row:hi*k.row], []float32{s}, z)
 }
 
 // prefix begins the names of quantizing nodes.

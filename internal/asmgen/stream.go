@@ -636,7 +636,7 @@ func (g *gen) clearSign() reg.VecVirtual {
 func (g *gen) absMaxColumns() {
 	name := "absMaxColumns" + g.suffix()
 	g.begin(name, "func(dst, x *float32, rows, stride int) (nan int)",
-		name+" writes the greatest magnitude in each of sixteen columns, rows stride bytes apart.",
+		name+" raises dst to the greatest magnitude in each of sixteen columns, rows stride bytes apart.",
 		"nan is not 0 when a column has a NaN.")
 	dst, x, rows, stride := g.arg("dst"), g.arg("x"), g.arg("rows"), g.arg("stride")
 	abs, top := g.clearSign(), g.vecs(g.halves())
@@ -648,8 +648,8 @@ func (g *gen) absMaxColumns() {
 	} else {
 		g.zero(seenV)
 	}
-	for _, v := range top {
-		g.zero(v)
+	for h, v := range top {
+		g.VMOVUPS(off(dst, h*g.bytes()), v)
 	}
 	g.Label("loop")
 	for h, acc := range top {

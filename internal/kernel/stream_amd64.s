@@ -800,8 +800,8 @@ TEXT ·absMaxColumnsY(SB), NOSPLIT, $0-40
 	VMOVD        SI, X0
 	VPBROADCASTD X0, Y0
 	VPXOR        Y3, Y3, Y3
-	VPXOR        Y1, Y1, Y1
-	VPXOR        Y2, Y2, Y2
+	VMOVUPS      (AX), Y1
+	VMOVUPS      32(AX), Y2
 
 loop:
 	VMOVUPS   (CX), Y4
@@ -1716,7 +1716,7 @@ TEXT ·absMaxColumnsZ(SB), NOSPLIT, $0-40
 	VMOVD        SI, X0
 	VPBROADCASTD X0, Z0
 	KXORW        K1, K1, K1
-	VPXORD       Z1, Z1, Z1
+	VMOVUPS      (AX), Z1
 
 loop:
 	VMOVUPS (CX), Z2

@@ -96,7 +96,7 @@ func normalizeGradY(dx *float32, dy *float32, x *float32, mean *float32, a *floa
 //go:noescape
 func adamY(p *float32, grad *float32, m *float32, v *float32, factors *float32, n int)
 
-// absMaxColumnsY writes the greatest magnitude in each of sixteen columns, rows stride bytes apart.
+// absMaxColumnsY raises dst to the greatest magnitude in each of sixteen columns, rows stride bytes apart.
 // nan is not 0 when a column has a NaN.
 //
 //go:noescape
@@ -240,7 +240,7 @@ func normalizeGradZ(dx *float32, dy *float32, x *float32, mean *float32, a *floa
 //go:noescape
 func adamZ(p *float32, grad *float32, m *float32, v *float32, factors *float32, n int)
 
-// absMaxColumnsZ writes the greatest magnitude in each of sixteen columns, rows stride bytes apart.
+// absMaxColumnsZ raises dst to the greatest magnitude in each of sixteen columns, rows stride bytes apart.
 // nan is not 0 when a column has a NaN.
 //
 //go:noescape

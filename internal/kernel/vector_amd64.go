@@ -10,6 +10,18 @@ import (
 // noBias is the bias stream of kernels that have none.
 var noBias [vecLanes]int32
 
+// Buffers for stretched streams are cleared when they come to life, which costs
+// more than a short row's work: functions look first whether whole registers
+// fit the period and do not reach them then.
+
+// wholeBias is biasStream of a bias that needs no stretching.
+func wholeBias(bias []int32) (b *int32, mask int) {
+	if bias == nil {
+		return &noBias[0], 0
+	}
+	return &bias[0], -1
+}
+
 // biasStream returns the bias stream, which must be as long as m's, and the
 // mask its offset is taken with.
 func biasStream(buf *[stretchLen]int32, bias []int32) (b *int32, mask int) {
@@ -24,6 +36,11 @@ func (t *isa) requantVec(dst []uint8, acc, bias []int32, m []float32, zero, lo, 
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
 	}
+	if len(m)%vecLanes == 0 {
+		b, mask := wholeBias(bias)
+		t.requantRun(dst, acc, b, m, n, mask, zero, lo, hi)
+		return n
+	}
 	var mBuf [stretchLen]float32
 	var bBuf [stretchLen]int32
 	ms := stretch(&mBuf, m)
@@ -31,18 +48,27 @@ func (t *isa) requantVec(dst []uint8, acc, bias []int32, m []float32, zero, lo, 
 		return 0
 	}
 	b, mask := biasStream(&bBuf, bias)
+	t.requantRun(dst, acc, b, ms, n, mask, zero, lo, hi)
+	return n
+}
+
+func (t *isa) requantRun(dst []uint8, acc []int32, b *int32, ms []float32, n, mask int, zero, lo, hi int32) {
 	if t.tier == cpu.AVX512VNNI {
 		requantZ(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask, float32(lo-zero), float32(hi-zero), zero)
 	} else {
 		requantY(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask, float32(lo-zero), float32(hi-zero), zero)
 	}
-	return n
 }
 
 func (t *isa) requantTrainVec(dst, mask []uint8, acc, bias []int32, m []float32, zero, lo, hi int32, relu bool, st *RequantStats) int {
 	n := len(acc) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
+	}
+	if len(m)%vecLanes == 0 {
+		b, biasMask := wholeBias(bias)
+		t.requantTrainRun(dst, mask, acc, b, m, n, biasMask, zero, lo, hi, relu, st)
+		return n
 	}
 	var mBuf [stretchLen]float32
 	var bBuf [stretchLen]int32
@@ -51,6 +77,11 @@ func (t *isa) requantTrainVec(dst, mask []uint8, acc, bias []int32, m []float32,
 		return 0
 	}
 	b, biasMask := biasStream(&bBuf, bias)
+	t.requantTrainRun(dst, mask, acc, b, ms, n, biasMask, zero, lo, hi, relu, st)
+	return n
+}
+
+func (t *isa) requantTrainRun(dst, mask []uint8, acc []int32, b *int32, ms []float32, n, biasMask int, zero, lo, hi int32, relu bool, st *RequantStats) {
 	above := float32(math.Inf(-1))
 	if relu {
 		above = 0
@@ -66,13 +97,17 @@ func (t *isa) requantTrainVec(dst, mask []uint8, acc, bias []int32, m []float32,
 	for i := range vecLanes {
 		st.Min, st.Max = min(st.Min, stats[i]), max(st.Max, stats[vecLanes+i])
 	}
-	return n
 }
 
 func (t *isa) scaleRowsVec(dst []float32, acc, bias []int32, m []float32) int {
 	n := len(acc) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
+	}
+	if len(m)%vecLanes == 0 {
+		b, mask := wholeBias(bias)
+		t.scaleRowsRun(dst, acc, b, m, n, mask)
+		return n
 	}
 	var mBuf [stretchLen]float32
 	var bBuf [stretchLen]int32
@@ -81,12 +116,16 @@ func (t *isa) scaleRowsVec(dst []float32, acc, bias []int32, m []float32) int {
 		return 0
 	}
 	b, mask := biasStream(&bBuf, bias)
+	t.scaleRowsRun(dst, acc, b, ms, n, mask)
+	return n
+}
+
+func (t *isa) scaleRowsRun(dst []float32, acc []int32, b *int32, ms []float32, n, mask int) {
 	if t.tier == cpu.AVX512VNNI {
 		scaleRowsZ(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask)
 	} else {
 		scaleRowsY(&dst[0], &acc[0], b, &ms[0], n, len(ms), mask)
 	}
-	return n
 }
 
 func (t *isa) addBiasVec(y, x, bias []float32) int {
@@ -94,17 +133,25 @@ func (t *isa) addBiasVec(y, x, bias []float32) int {
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
 	}
+	if len(bias)%vecLanes == 0 {
+		t.addBiasRun(y, x, bias, n)
+		return n
+	}
 	var buf [stretchLen]float32
 	b := stretch(&buf, bias)
 	if b == nil {
 		return 0
 	}
+	t.addBiasRun(y, x, b, n)
+	return n
+}
+
+func (t *isa) addBiasRun(y, x, b []float32, n int) {
 	if t.tier == cpu.AVX512VNNI {
 		addBiasZ(&y[0], &x[0], &b[0], n, len(b))
 	} else {
 		addBiasY(&y[0], &x[0], &b[0], n, len(b))
 	}
-	return n
 }
 
 func (t *isa) reluVec(y, x []float32) int {
@@ -233,17 +280,27 @@ func (t *isa) dequantizeU8Vec(dst []float32, q []uint8, scale []float32, zero in
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
 	}
+	if len(scale) == 1 {
+		var s [vecLanes]float32
+		fill(s[:], scale[0])
+		t.dequantizeU8Run(dst, q, s[:], n, zero)
+		return n
+	}
 	var buf [stretchLen]float32
 	s := stretch(&buf, scale)
 	if s == nil {
 		return 0
 	}
+	t.dequantizeU8Run(dst, q, s, n, zero)
+	return n
+}
+
+func (t *isa) dequantizeU8Run(dst []float32, q []uint8, s []float32, n int, zero int32) {
 	if t.tier == cpu.AVX512VNNI {
 		dequantizeU8Z(&dst[0], &q[0], &s[0], n, len(s), zero)
 	} else {
 		dequantizeU8Y(&dst[0], &q[0], &s[0], n, len(s), zero)
 	}
-	return n
 }
 
 func (t *isa) dequantizeS8Vec(dst []float32, q []int8, scale []float32) int {
@@ -351,16 +408,21 @@ func (t *isa) transposeVec(dst []float32, ldd int, src []float32, lds, rows, col
 	return r, c
 }
 
-// absMaxVec does the leading columns and reports whether they hold a NaN.
+// absMaxVec raises the leading columns of dst and reports whether they hold a
+// NaN.
 func (t *isa) absMaxVec(dst, x []float32, r, channels int) (done int, nan bool) {
 	if t.tier == cpu.Generic || r == 0 {
 		return 0, false
 	}
-	for ; done+vecLanes <= channels; done += vecLanes {
-		if t.tier == cpu.AVX512VNNI {
-			nan = absMaxColumnsZ(&dst[done], &x[done], r, 4*channels) != 0 || nan
-		} else {
-			nan = absMaxColumnsY(&dst[done], &x[done], r, 4*channels) != 0 || nan
+	const block = 16 // rows that stay in the first-level cache while their columns are done
+	for r0 := 0; r0 < r; r0 += block {
+		n := min(block, r-r0)
+		for done = 0; done+vecLanes <= channels; done += vecLanes {
+			if t.tier == cpu.AVX512VNNI {
+				nan = absMaxColumnsZ(&dst[done], &x[r0*channels+done], n, 4*channels) != 0 || nan
+			} else {
+				nan = absMaxColumnsY(&dst[done], &x[r0*channels+done], n, 4*channels) != 0 || nan
+			}
 		}
 	}
 	return done, nan

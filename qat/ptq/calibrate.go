@@ -27,6 +27,9 @@ func Calibrate(ctx context.Context, m *model.Model, q model.QuantConfig, set *da
 	if c.opts.Method == Auto {
 		return nil, c.errorf("method auto compares methods on a validation split: call Quantize")
 	}
+	if c.opts.Equalize || c.opts.BiasCorrection || c.opts.Rounding != Nearest {
+		return nil, c.errorf("equalization, learned rounding and bias correction are passes around calibration: call Quantize")
+	}
 	return c.fill(ctx, c.opts.Method)
 }
 

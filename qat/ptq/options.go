@@ -6,9 +6,11 @@ import (
 
 	"github.com/narrow-ml/narrow/datasets"
 	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
 )
 
-// Options says how a model is calibrated. The zero value is usable: 1024 examples, method minmax.
+// Options says how a model is calibrated and which passes follow. The zero value is usable: 1024 examples, method minmax,
+// weights rounded to nearest.
 type Options struct {
 	Examples   int     // calibration examples; 0 means 1024, and never more than the set has
 	Method     Method  // 0 means MinMax
@@ -16,6 +18,37 @@ type Options struct {
 	Seed       uint64  // chooses the examples
 	Batch      int     // examples run at a time; 0 means 64. No effect on the result
 	Workers    int     // 0 means one per CPU. No effect on the result
+
+	Equalize       bool       // Equalize before calibration
+	Rounding       Rounding   // of weights; 0 means Nearest
+	BiasCorrection bool       // CorrectBias at the end
+	Iterations     int        // of AdaRound in each layer; 0 means 2000
+	Progress       func(Step) // called as the passes go on; may be nil
+}
+
+// Step is how far a pass has come. Layer is the one it is at, "" at the end.
+type Step struct {
+	Pass, Layer string
+	Done, Total int // layers
+}
+
+// The pass that is not a Rounding, in a Step.
+const passBias = "bias correction"
+
+func (o *Options) progress(s Step) {
+	if o.Progress != nil {
+		o.Progress(s)
+	}
+}
+
+// For is o for a precision: the passes that need integer grids (learned rounding, bias correction) are left out for 16-bit
+// floats, which have none. It is for callers that run one configuration at several precisions; [Quantize] itself refuses
+// passes that cannot apply.
+func (o Options) For(p quant.Precision) Options {
+	if !p.IsInteger() {
+		o.Rounding, o.BiasCorrection = Nearest, false
+	}
+	return o
 }
 
 func (o Options) resolve() (Options, error) {
@@ -31,12 +64,20 @@ func (o Options) resolve() (Options, error) {
 	if o.Batch == 0 {
 		o.Batch = 64
 	}
+	if o.Rounding == 0 {
+		o.Rounding = Nearest
+	}
+	if o.Iterations == 0 {
+		o.Iterations = defaultIterations
+	}
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	switch {
-	case o.Examples < 0, o.Batch < 0, o.Workers < 0:
-		return o, fmt.Errorf("calibration: %d examples, batch %d and %d workers must all be positive", o.Examples, o.Batch, o.Workers)
+	case o.Examples < 0, o.Batch < 0, o.Workers < 0, o.Iterations < 0:
+		return o, fmt.Errorf("calibration: %d examples, batch %d, %d workers and %d iterations must all be positive", o.Examples, o.Batch, o.Workers, o.Iterations)
+	case o.Rounding > GPTQ:
+		return o, fmt.Errorf("calibration: unknown rounding %s", o.Rounding)
 	case o.Method > Auto:
 		return o, fmt.Errorf("calibration: unknown method %s", o.Method)
 	case !(o.Percentile > 50 && o.Percentile <= 100):

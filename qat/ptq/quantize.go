@@ -21,16 +21,55 @@ func (t Trial) Accuracy() float64 { return 100 * float64(t.Correct) / float64(t.
 
 // Result is a quantized model and how it was chosen.
 type Result struct {
-	Model  *model.Model // Quantized, ranges filled; shares the float masters
+	Model  *model.Model // Quantized, ranges filled; shares the float masters unless a pass changed them
 	Method Method       // the one that was used; never Auto
 	Trials []Trial      // of method auto, in the order they were tried; otherwise empty
+
+	Equalized []Equalization  // with Options.Equalize
+	Rounded   []LayerRounding // with a learned Options.Rounding
+	Shifted   []LayerShift    // with Options.BiasCorrection
 }
 
-// Quantize is Calibrate for every method, including auto: it then calibrates once, fills the ranges by minmax, percentile
+// Quantize is Calibrate with the passes around it: Equalize before, RoundWeights and then CorrectBias after, each as o says.
+// Combinations without a meaning are errors. It knows one more method, auto: it then calibrates once, fills the ranges by minmax, percentile
 // and mse, runs each model on val by the integer engine, and keeps the one with the most correct answers; of equals, the
-// first in that order. The test split has no part in it. val may be nil for the other methods. Where there is nothing to
-// choose (FP16, BF16) auto is minmax without trials.
+// first in that order; weights are rounded to nearest for this. The test split has no part in it. val may be nil for the
+// other methods. Where there is nothing to choose (FP16, BF16) auto is minmax without trials.
 func Quantize(ctx context.Context, m *model.Model, q model.QuantConfig, train, val *datasets.Set, o Options) (*Result, error) {
+	if !q.Precision.IsInteger() && (o.Rounding > Nearest || o.BiasCorrection) {
+		pass := passBias
+		if o.Rounding > Nearest {
+			pass = "rounding " + o.Rounding.String()
+		}
+		return nil, fmt.Errorf("quantize %q for %s: %s is for integer weights and has nothing to work on here: leave it out, or quantize to int8 or below", m.Name, q.Precision, pass)
+	}
+	var equalized []Equalization
+	if o.Equalize {
+		var err error
+		if m, equalized, err = Equalize(m); err != nil {
+			return nil, err
+		}
+	}
+	out, err := calibrated(ctx, m, q, train, val, o)
+	if err != nil {
+		return nil, err
+	}
+	out.Equalized = equalized
+	if o.Rounding > Nearest {
+		if out.Model, out.Rounded, err = RoundWeights(ctx, m, out.Model, train, o.Rounding, o); err != nil {
+			return nil, err
+		}
+	}
+	if o.BiasCorrection {
+		if out.Model, out.Shifted, err = CorrectBias(ctx, m, out.Model, train, o); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// calibrated fills the ranges by the method of o, or by the best one.
+func calibrated(ctx context.Context, m *model.Model, q model.QuantConfig, train, val *datasets.Set, o Options) (*Result, error) {
 	if o.Method == Auto {
 		if err := checkSet(m, val, "validation"); err != nil {
 			return nil, fmt.Errorf("quantize %q by method auto: %w (set val_fraction, or name a method)", m.Name, err)
