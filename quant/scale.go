@@ -8,7 +8,7 @@ const MinScale = float32(1.0 / (1 << 23))
 // Choose returns the scale and zero point of s for values in [min, max] (definition D6 of docs/arithmetic.md). The range
 // is first widened to contain 0.
 //
-//	Symmetric   s = max(-min, max) / ((hi-lo)/2)      z = 0, or the middle code (lo+hi+1)/2 if unsigned
+//	Symmetric   s = max(-min, max) / ((hi-lo)/2)      z = 0; unsigned: 128 for 8 bits, else (lo+hi)/2
 //	Affine      s = (max-min) / (hi-lo)               z = clamp(lo - rint(min/s), lo, hi)
 //	PowerOfTwo  the symmetric s, raised to a power of two
 //
@@ -45,7 +45,10 @@ func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
 		scale = ceilPow2(scale)
 	}
 	if !s.Signed {
-		zero = (lo + hi + 1) / 2
+		zero = (lo + hi) / 2
+		if s.Format == Int8 {
+			zero = 128
+		}
 	}
 	return scale, zero
 }

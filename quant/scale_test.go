@@ -38,7 +38,7 @@ func TestD6Choose(t *testing.T) {
 		{"symmetric s8, 127.5 steps", s8, -2, 1, 2 / 127.5, 0},
 		{"symmetric s8 narrow, 127 steps", w8, -2, 1, 2.0 / 127, 0},
 		{"symmetric u8, middle code", spec(quant.Int8, quant.Symmetric, false, false), -3, 51, 0.4, 128},
-		{"symmetric u4, middle code", spec(quant.Int4, quant.Symmetric, false, false), -15, 3, 2, 8},
+		{"symmetric u4, middle rounded down", spec(quant.Int4, quant.Symmetric, false, false), -15, 3, 2, 7},
 		{"ternary", quant.WeightSpec(quant.Int2), -0.25, 0.125, 0.25, 0},
 		{"s16", spec(quant.Int16, quant.Symmetric, true, true), -32767, 5, 1, 0},
 		{"pow2 rounds up", spec(quant.Int8, quant.PowerOfTwo, true, true), -2, 2, 1.0 / 32, 0}, // 2/127 = 0.0157 > 1/64
@@ -105,9 +105,7 @@ func TestChoosePowerOfTwoIsSmallest(t *testing.T) {
 	}
 }
 
-// TestD6TorchObservers compares Choose with the min-max observers of PyTorch 1.13. Its unsigned symmetric grids other
-// than 8 bits have zero point (qmin+qmax)/2 rounded down, where ours is the middle code (qmin+qmax+1)/2 as in torchao;
-// their scales are the same.
+// TestD6TorchObservers compares Choose with the min-max observers of PyTorch 1.13.
 func TestD6TorchObservers(t *testing.T) {
 	for _, op := range []string{"observer_per_tensor", "observer_per_channel"} {
 		t.Run(op, func(t *testing.T) {
@@ -124,11 +122,7 @@ func TestD6TorchObservers(t *testing.T) {
 				min, max, scale, zero := at("min").F32(), at("max").F32(), at("scale").F32(), at("zero_point").I32()
 				for i := range scale {
 					gotS, gotZ := s.Choose(min[i], max[i])
-					wantZ := zero[i]
-					if s.Scheme == quant.Symmetric && lo == 0 && hi != 255 {
-						wantZ++
-					}
-					if math.Abs(float64(gotS/scale[i])-1) > 1e-6 || gotZ != wantZ {
+					if math.Abs(float64(gotS/scale[i])-1) > 1e-6 || gotZ != zero[i] {
 						return fmt.Errorf("[%v, %v] on [%d, %d] gives %v, %d; torch %v, %d", min[i], max[i], lo, hi, gotS, gotZ, scale[i], zero[i])
 					}
 					checked++
