@@ -25,6 +25,25 @@ func badFiles() []badFile {
 		{"boolean-as-word", []string{
 			`boolean-as-word.bad.yaml:6: model[2].dense.bias: is the text "yes" (allowed: true, false); write true`,
 		}},
+		{"branch-add", []string{
+			`branch-add.bad.yaml:6: model[2].add.from: is a list of 1 (allowed: the names of two layers above: [a, b])`,
+			`branch-add.bad.yaml:7: model[3].add.from: is the text "a" (allowed: the names of two layers above: [a, b])`,
+			`branch-add.bad.yaml:8: model[4].add.from: is missing (allowed: the names of two layers above: [a, b])`,
+			`branch-add.bad.yaml:9: model[5].add.from[1]: is the number 3 (allowed: the name of a layer above, or input)`,
+			`branch-add.bad.yaml:9: model[5].add.act: unknown value "relu7" (allowed: relu, relu6, none); did you mean "relu"?`,
+			`branch-add.bad.yaml:10: model[6].conv.from: is a list, and this layer reads one tensor; only add reads two`,
+			`branch-add.bad.yaml:10: model[6].conv.groups: unknown value "depthwize" (allowed: depthwise, a whole number from 1 to 65536); did you mean "depthwise"?`,
+			`branch-add.bad.yaml:11: model[7].relu.cap: is 0 (allowed: a number above 0, at most 1000000)`,
+		}},
+		{"branch-names", []string{
+			`branch-names.bad.yaml:5: model[1].conv.from: no layer is called "stem1" (allowed: input, stem); did you mean "stem"?`,
+			`branch-names.bad.yaml:6: model[2].conv.from: layer "c2" reads itself`,
+			`branch-names.bad.yaml:7: model[3].add.from[1]: layer "c3" comes later, at branch-names.bad.yaml:8; a layer reads what is above it`,
+			`branch-names.bad.yaml:9: model[5].add.from: adds "c1" to itself; name two different layers`,
+		}},
+		{"branch-unread", []string{
+			`branch-unread.bad.yaml:5: model[1].conv: nothing reads layer "side"; name it in the from of a later layer, or remove it`,
+		}},
 		{"calibration-auto", []string{
 			`calibration-auto.bad.yaml:8: quant.calibration.method: auto chooses on the validation split, and val_fraction is 0; set dataset.val_fraction, for example to 0.1`,
 		}},
@@ -53,13 +72,12 @@ func badFiles() []badFile {
 			`conv-fields.bad.yaml:6: model[2].conv.pad: unknown value "smae" (allowed: same, valid, a whole number from 0 to 1024, or [top, left, bottom, right]); did you mean "same"?`,
 			`conv-fields.bad.yaml:6: model[2].conv.stride: is 0 (allowed: a whole number from 1 to 255, or [height, width])`,
 			`conv-fields.bad.yaml:7: model[3].conv.pad: is a list of 2 (allowed: same, valid, a whole number from 0 to 1024, or [top, left, bottom, right])`,
-			`conv-fields.bad.yaml:7: model[3].conv.from: is not supported by this version; layers follow one another in this version: there are no branches`,
 		}},
 		{"dataset-own", []string{
-			`dataset-own.bad.yaml:2: dataset.csv: is not supported by this version; reading your own data comes later: this version trains on digits, mnist, fashion-mnist`,
+			`dataset-own.bad.yaml:2: dataset.csv: is not supported by this version; reading your own data comes later: this version trains on digits, mnist, fashion-mnist, cifar10`,
 		}},
 		{"dataset-unknown", []string{
-			`dataset-unknown.bad.yaml:2: dataset.name: unknown value "fashion_mnist" (allowed: digits, mnist, fashion-mnist); did you mean "fashion-mnist"?`,
+			`dataset-unknown.bad.yaml:2: dataset.name: unknown value "fashion_mnist" (allowed: digits, mnist, fashion-mnist, cifar10); did you mean "fashion-mnist"?`,
 		}},
 		{"duplicate-key", []string{
 			`duplicate-key.bad.yaml:10: train.epochs: is given twice, first at duplicate-key.bad.yaml:8`,
@@ -91,12 +109,12 @@ func badFiles() []badFile {
 			`last-layer-relu.bad.yaml:6: model[2].dense.act: the last layer must not have act: relu; the loss needs the logits as they are: remove it`,
 		}},
 		{"layer-later", []string{
-			`layer-later.bad.yaml:5: model[1]: layer kind "dropout" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu); use weight_decay or label_smoothing`,
-			`layer-later.bad.yaml:6: model[2]: layer kind "lstm" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu); this version has no sequence layers`,
-			`layer-later.bad.yaml:7: model[3]: layer kind "add" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu); layers follow one another in this version: there are no branches`,
+			`layer-later.bad.yaml:5: model[1]: layer kind "dropout" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu, add, gap); use weight_decay or label_smoothing`,
+			`layer-later.bad.yaml:6: model[2]: layer kind "lstm" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu, add, gap); this version has no sequence layers`,
+			`layer-later.bad.yaml:7: model[3]: layer kind "concat" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu, add, gap); this version joins branches with add only`,
 		}},
 		{"layer-misspelt", []string{
-			`layer-misspelt.bad.yaml:4: model[0]: unknown layer kind "flaten" (allowed: conv, dense, maxpool, flatten, relu); did you mean "flatten"?`,
+			`layer-misspelt.bad.yaml:4: model[0]: unknown layer kind "flaten" (allowed: conv, dense, maxpool, flatten, relu, add, gap); did you mean "flatten"?`,
 		}},
 		{"layer-name-illegal", []string{
 			`layer-name-illegal.bad.yaml:5: model[1].dense.name: is the text "fc/1" (allowed: a letter, then letters, digits, _ and -, at most 64)`,
@@ -105,16 +123,16 @@ func badFiles() []badFile {
 			`layer-name-twice.bad.yaml:6: model[2].dense.name: layer name "fc1" is used twice, first at layer-name-twice.bad.yaml:5`,
 		}},
 		{"layer-not-nested", []string{
-			`layer-not-nested.bad.yaml:5: model[1]: has 2 keys; a layer is one kind with its settings in braces (allowed: conv, dense, maxpool, flatten, relu); indent the settings below dense:, or write dense: {...}`,
+			`layer-not-nested.bad.yaml:5: model[1]: has 2 keys; a layer is one kind with its settings in braces (allowed: conv, dense, maxpool, flatten, relu, add, gap); indent the settings below dense:, or write dense: {...}`,
 		}},
 		{"layer-two-kinds", []string{
-			`layer-two-kinds.bad.yaml:5: model[1]: has 2 keys; a layer is one kind with its settings in braces (allowed: conv, dense, maxpool, flatten, relu); indent the settings below dense:, or write dense: {...}`,
+			`layer-two-kinds.bad.yaml:5: model[1]: has 2 keys; a layer is one kind with its settings in braces (allowed: conv, dense, maxpool, flatten, relu, add, gap); indent the settings below dense:, or write dense: {...}`,
 		}},
 		{"layer-units-missing", []string{
 			`layer-units-missing.bad.yaml:5: model[1].dense.units: is missing (allowed: a whole number from 1 to 65536)`,
 		}},
 		{"layer-word", []string{
-			`layer-word.bad.yaml:4: model[0]: is the text "flatten" where a layer belongs (allowed: conv, dense, maxpool, flatten, relu); write flatten: {}`,
+			`layer-word.bad.yaml:4: model[0]: is the text "flatten" where a layer belongs (allowed: conv, dense, maxpool, flatten, relu, add, gap); write flatten: {}`,
 		}},
 		{"list", []string{
 			`list.bad.yaml:1: a configuration is made of key: value lines, this is a list`,
@@ -148,7 +166,7 @@ func badFiles() []badFile {
 		}},
 		{"norm-later", []string{
 			`norm-later.bad.yaml:5: model[1].dense.norm: "layer" is not supported here (allowed: batch, none); this version has batch norm only`,
-			`norm-later.bad.yaml:5: model[1].dense.act: "gelu" is not supported here (allowed: relu, none); this version has relu only`,
+			`norm-later.bad.yaml:5: model[1].dense.act: "gelu" is not supported here (allowed: relu, relu6, none); this version has relu and relu6`,
 		}},
 		{"norm-without", []string{
 			`norm-without.bad.yaml:5: model[1].dense.eps: has no effect here: it belongs to norm: batch; remove it`,
@@ -231,12 +249,15 @@ func badFiles() []badFile {
 			`rule-float.bad.yaml:8: quant.rules[0].weight.format: "fp16" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2); one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer`,
 			`rule-float.bad.yaml:8: quant.rules[0].format: is not supported by this version; say of what: weight: {...}, act: {...} or both`,
 		}},
+		{"rule-add", []string{
+			`rule-add.bad.yaml:12: quant.rules[0].weight: sum has no weights; set act, the grid of its output`,
+		}},
 		{"rule-logits", []string{
 			`rule-logits.bad.yaml:8: quant.rules[0].act: "fc2" gives the logits, which stay float32; remove act`,
 		}},
 		{"rule-no-match", []string{
-			`rule-no-match.bad.yaml:10: quant.rules[0].layer: "fc11" matches no layer that has weights (allowed: fc1, fc2); did you mean "fc1"?`,
-			`rule-no-match.bad.yaml:11: quant.rules[1].layer: "conv*" matches no layer that has weights (allowed: fc1, fc2)`,
+			`rule-no-match.bad.yaml:10: quant.rules[0].layer: "fc11" matches no layer that is quantized by itself (allowed: fc1, fc2); did you mean "fc1"?`,
+			`rule-no-match.bad.yaml:11: quant.rules[1].layer: "conv*" matches no layer that is quantized by itself (allowed: fc1, fc2)`,
 		}},
 		{"rule-pattern", []string{
 			`rule-pattern.bad.yaml:8: quant.rules[0].layer: is a pattern that cannot be read: "fc[" (allowed: * any letters, ? one letter, [abc] one of them)`,

@@ -20,7 +20,7 @@ func (c *Config) BuildModel(in model.Input) (*model.Model, error) {
 	for i := range c.Model {
 		c.Model[i].appendTo(m)
 	}
-	if err := c.checkWeights(in.Shape); err != nil {
+	if err := c.checkSizes(in.Shape); err != nil {
 		return nil, err
 	}
 	shaped, err := model.Shapes(m)
@@ -46,19 +46,39 @@ func (c *Config) BuildModel(in model.Input) (*model.Model, error) {
 func (l *Layer) appendTo(m *model.Model) {
 	switch {
 	case l.Conv != nil:
-		a := model.Attr{Kernel: l.Conv.Kernel, Stride: l.Conv.Stride, Pad: l.Conv.Pad, Groups: l.Conv.Groups, Units: l.Conv.Filters, Bias: l.Conv.Bias}
+		a := model.Attr{Kernel: l.Conv.Kernel, Stride: l.Conv.Stride, Pad: l.Conv.Pad, Groups: l.Conv.groups(), Units: l.Conv.Filters, Bias: l.Conv.Bias}
 		l.appendGroup(m, model.Conv, a, l.Conv.Norm, l.Conv.Eps, l.Conv.Momentum, l.Conv.Act)
 	case l.Dense != nil:
 		a := model.Attr{Units: l.Dense.Units, Bias: l.Dense.Bias}
 		l.appendGroup(m, model.Dense, a, l.Dense.Norm, l.Dense.Eps, l.Dense.Momentum, l.Dense.Act)
 	case l.MaxPool != nil:
-		m.Append(l.node(model.MaxPool, l.Name(), model.Attr{Kernel: l.MaxPool.Size, Stride: l.MaxPool.Stride, Pad: l.MaxPool.Pad}))
+		l.append(m, l.node(model.MaxPool, l.Name(), model.Attr{Kernel: l.MaxPool.Size, Stride: l.MaxPool.Stride, Pad: l.MaxPool.Pad}))
 	case l.Flatten != nil:
-		m.Append(l.node(model.Flatten, l.Name(), model.Attr{}))
+		l.append(m, l.node(model.Flatten, l.Name(), model.Attr{}))
 	case l.ReLU != nil:
-		m.Append(l.node(model.ReLU, l.Name(), model.Attr{}))
+		l.append(m, l.node(model.ReLU, l.Name(), model.Attr{Cap: float32(l.ReLU.Cap)}))
+	case l.Add != nil:
+		l.appendGroup(m, model.Add, model.Attr{}, "none", 0, 0, l.Add.Act)
+	case l.GAP != nil:
+		l.append(m, l.node(model.GlobalAvgPool, l.Name(), model.Attr{}))
 	}
 }
+
+// append adds nodes that follow one another; the first reads what the layer's `from` names.
+func (l *Layer) append(m *model.Model, nodes ...model.Node) {
+	for _, name := range l.sources() {
+		if name == inputName && m.Node(name) == nil {
+			name = m.Inputs[0].Name
+		}
+		nodes[0].In = append(nodes[0].In, name)
+	}
+	for _, n := range nodes {
+		m.Append(n)
+	}
+}
+
+// relu6Cap is the upper limit of act: relu6 (arXiv:1704.04861).
+const relu6Cap = 6
 
 // appendGroup adds the product, the norm and the activation of a layer; the last of them carries the layer's own name.
 func (l *Layer) appendGroup(m *model.Model, op model.Op, a model.Attr, norm string, eps, momentum float64, act string) {
@@ -66,13 +86,14 @@ func (l *Layer) appendGroup(m *model.Model, op model.Op, a model.Attr, norm stri
 	if norm == "batch" {
 		nodes = append(nodes, l.node(model.BatchNorm, l.Name()+"/norm", model.Attr{Eps: float32(eps), Momentum: float32(momentum)}))
 	}
-	if act == "relu" {
+	switch act {
+	case "relu":
 		nodes = append(nodes, l.node(model.ReLU, l.Name()+"/relu", model.Attr{}))
+	case "relu6":
+		nodes = append(nodes, l.node(model.ReLU, l.Name()+"/relu", model.Attr{Cap: relu6Cap}))
 	}
 	nodes[len(nodes)-1].Name = l.Name()
-	for _, n := range nodes {
-		m.Append(n)
-	}
+	l.append(m, nodes...)
 }
 
 func (l *Layer) node(op model.Op, name string, a model.Attr) model.Node {

@@ -30,6 +30,11 @@ func TestBuildPresets(t *testing.T) {
 		{"mnist-mlp", image(28, 28, 1), []model.Shape{{784}, {256}, {256}, {10}}, 784*256 + 256 + 256*256 + 256 + 256*10 + 10},
 		{"fashion-cnn", image(28, 28, 1), []model.Shape{{28, 28, 32}, {14, 14, 32}, {14, 14, 64}, {7, 7, 64}, {3136}, {128}, {10}},
 			9*32 + 2*32 + 9*32*64 + 2*64 + 3136*128 + 128 + 128*10 + 10},
+		{"fashion-mbnet", image(28, 28, 1), []model.Shape{{28, 28, 16}, {28, 28, 16}, {28, 28, 32}, {14, 14, 32}, {14, 14, 64}, {14, 14, 64}, {14, 14, 64}, {7, 7, 64}, {7, 7, 128}, {128}, {10}},
+			9*16 + 9*16 + 16*32 + 9*32 + 32*64 + 9*64 + 64*64 + 9*64 + 64*128 + 2*(16+16+32+32+64+64+64+64+128) + 128*10 + 10},
+		{"cifar-resnet8", image(32, 32, 3), []model.Shape{{32, 32, 16}, {32, 32, 16}, {32, 32, 16}, {32, 32, 16}, {16, 16, 32}, {16, 16, 32}, {16, 16, 32}, {16, 16, 32},
+			{8, 8, 64}, {8, 8, 64}, {8, 8, 64}, {8, 8, 64}, {64}, {10}},
+			27*16 + 9*16*16*2 + 9*16*32 + 9*32*32 + 16*32 + 32 + 9*32*64 + 9*64*64 + 32*64 + 64 + 2*(16*3+32*2+64*2) + 64*10 + 10},
 	} {
 		t.Run(c.preset, func(t *testing.T) {
 			cfg, err := configs.Preset(c.preset)
@@ -116,6 +121,45 @@ func TestBuildNodes(t *testing.T) {
 	}
 }
 
+// TestBuildBranches: what each node reads, with branches by name, the model's input, and layers in order.
+func TestBuildBranches(t *testing.T) {
+	c := parse(t, strings.Replace(small, "  - flatten: {}", `  - conv: {name: a, filters: 3, kernel: 1, act: relu6}
+  - conv: {name: b, from: input, filters: 3, kernel: 3, groups: 1, norm: batch}
+  - conv: {name: d, filters: 3, kernel: 3, groups: depthwise}
+  - add: {name: s, from: [d, a], act: relu6}
+  - relu: {name: r, from: b, cap: 2}
+  - add: {from: [r, s]}
+  - gap: {}`, 1))
+	text, err := c.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := configs.Parse("again.yaml", text)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	for _, c := range []*configs.Config{c, again} {
+		in := image(8, 8, 1)
+		in.Name = "pixels"
+		m, err := c.BuildModel(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, n := range m.Nodes {
+			got = append(got, fmt.Sprintf("%s %s%v groups %d relu %t cap %v", n.Name, n.Op, n.In, n.Attr.Groups, n.Attr.Relu, n.Attr.Cap))
+		}
+		want := []string{
+			"a conv[pixels] groups 1 relu true cap 6", "b conv[pixels] groups 1 relu false cap 0", "d conv[b] groups 3 relu false cap 0",
+			"s add[d a] groups 0 relu true cap 6", "r relu[b] groups 0 relu false cap 2", "add2 add[r s] groups 0 relu false cap 0",
+			"gap1 gap[add2] groups 0 relu false cap 0", "fc1 dense[gap1] groups 0 relu true cap 0", "fc2 dense[fc1] groups 0 relu false cap 0",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
 // TestBuildProblems: what only the shapes can show is reported at the layer's line.
 func TestBuildProblems(t *testing.T) {
 	for _, c := range []struct {
@@ -137,6 +181,12 @@ func TestBuildProblems(t *testing.T) {
 			`small.yaml:4: model[0].conv: the model has too many weights here (allowed: at most 268435456); use fewer units or filters, or a stride or maxpool before this layer`},
 		{"too many weights in all", "  - flatten: {}\n", "  - conv: {filters: 1000, kernel: 255, pad: 200}\n  - conv: {filters: 4, kernel: 255}\n  - flatten: {}\n", nil,
 			`small.yaml:5: model[1].conv: the model has too many weights here (allowed: at most 268435456); use fewer units or filters, or a stride or maxpool before this layer`},
+		{"depthwise", "  - flatten: {}\n", "  - conv: {filters: 6, kernel: 3, groups: depthwise}\n  - flatten: {}\n", nil,
+			`small.yaml:4: model[0].conv: groups: depthwise needs as many filters as there are input channels: 1, not 6; follow it with a conv of kernel 1 for another number of channels`},
+		{"sum of two shapes", "  - flatten: {}\n", "  - conv: {name: a, filters: 2, kernel: 3}\n  - add: {name: s, from: [a, input]}\n  - flatten: {}\n", nil,
+			`small.yaml:5: model[1].add: add "s": "a" has shape [8 8 2] and "input" has [8 8 1]; a sum needs equal shapes: bring one branch to the other's with a 1x1 conv and its stride`},
+		{"mean of a row", "  - flatten: {}\n", "  - flatten: {}\n  - gap: {}\n", nil,
+			`small.yaml:5: model[1].gap: gap "gap1": input has shape [64]; it needs height, width and channels`},
 		{"from the command line", "units: 10", "units: 10", []string{"model[0]={conv: {filters: 2, kernel: 3}}"},
 			`small.yaml:5: model[1].dense: dense "fc1": input has shape [8 8 2]; put a flatten layer before it`},
 		{"at the command line", "units: 10", "units: 10", []string{"model[0]={conv: {filters: 2, kernel: 9, pad: 0}}"},

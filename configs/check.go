@@ -62,6 +62,7 @@ func (d *decoder) finish(c *Config) {
 		c.Name = nameFromFile(d.src.name)
 	}
 	d.layerNames(c.Model)
+	d.branches(c.Model)
 	d.lastLayer(c.Model)
 	d.train(c)
 	if c.Quant != nil {
@@ -325,13 +326,16 @@ func (d *decoder) trainable(path string, r quant.Range, instead string) {
 		fmt.Sprintf("use %s here and quant.calibration.method: %s for the start", instead, r)
 }
 
-// ruleMatches reports rules that change nothing: their pattern matches no layer with weights, an earlier rule takes all
-// of its layers, or it sets the output of the last layer, which stays float32.
+// ruleMatches reports rules that change nothing: their pattern matches no layer that is quantized by itself, an earlier
+// rule takes all of its layers, or it sets what these layers do not have: the weights of a sum or mean, the grid of the
+// logits, which stay float32.
 func (d *decoder) ruleMatches(c *Config) {
 	var names []string
+	weights := map[string]bool{}
 	for _, l := range c.Model {
-		if l.Conv != nil || l.Dense != nil {
+		if l.hasOutput() {
 			names = append(names, l.Name())
+			weights[l.Name()] = l.hasWeights()
 		}
 	}
 	taken := map[string]int{}
@@ -350,13 +354,15 @@ func (d *decoder) ruleMatches(c *Config) {
 		}
 		switch {
 		case len(matched) == 0:
-			p := d.reportAt(at, "%q matches no layer that has weights", r.Layer)
+			p := d.reportAt(at, "%q matches no layer that is quantized by itself", r.Layer)
 			p.Allowed = strings.Join(names, ", ")
 			if near := nearest(r.Layer, names); near != "" {
 				p.Hint = fmt.Sprintf("did you mean %q?", near)
 			}
 		case len(won) == 0:
 			d.reportAt(at, "%q never applies: rules[%d] comes first and matches %s", r.Layer, taken[matched[0]], strings.Join(matched, ", ")).Hint = "first match wins: put the narrower rule first"
+		case r.Weight != nil && !slices.ContainsFunc(won, func(name string) bool { return weights[name] }):
+			d.reportAt(strings.TrimSuffix(at, "layer")+"weight", "%s has no weights", strings.Join(won, ", ")).Hint = "set act, the grid of its output"
 		case r.Act != nil && len(won) == 1 && won[0] == names[len(names)-1]:
 			d.reportAt(strings.TrimSuffix(at, "layer")+"act", "%q gives the logits, which stay float32", won[0]).Hint = "remove act"
 		}

@@ -34,29 +34,38 @@ type Layer struct {
 	MaxPool *MaxPool
 	Flatten *Flatten
 	ReLU    *ReLU
+	Add     *Add
+	GAP     *GAP
 
 	origin string // file:line
 }
 
+// From, of any layer, is the name of the layer it reads; empty means the one before it, and "input" the model's input.
+
 // Conv is a 2-D convolution with what follows it.
 type Conv struct {
 	Name    string
+	From    string
 	Filters int
 	Kernel  [2]int // height, width
 	Stride  [2]int
 	Pad     [4]int // top, left, bottom, right
-	Groups  int
+	Groups  int    // channel groups; Depthwise: one for each channel
 	Bias    bool
 	Norm    string // batch, none
-	Act     string // relu, none
+	Act     string // relu, relu6, none
 
 	Eps      float64 // norm: batch; added to the variance
 	Momentum float64 // norm: batch; weight of the new batch in the running statistics
 }
 
+// Depthwise as Conv.Groups gives each input channel a filter of its own; there are as many filters as input channels.
+const Depthwise = 0
+
 // Dense is a fully connected layer with what follows it.
 type Dense struct {
 	Name  string
+	From  string
 	Units int
 	Bias  bool
 	Norm  string
@@ -68,16 +77,31 @@ type Dense struct {
 // MaxPool is the maximum over windows.
 type MaxPool struct {
 	Name   string
+	From   string
 	Size   [2]int
 	Stride [2]int
 	Pad    [4]int
 }
 
 // Flatten turns height, width and channels into one axis.
-type Flatten struct{ Name string }
+type Flatten struct{ Name, From string }
 
 // ReLU is max(x, 0) on its own; `act: relu` of a layer is the usual form.
-type ReLU struct{ Name string }
+type ReLU struct {
+	Name string
+	From string
+	Cap  float64 // upper limit; 0 = none, 6 is ReLU6
+}
+
+// Add is the sum of two layers of one shape, with what follows it.
+type Add struct {
+	Name string
+	From []string // two
+	Act  string   // relu, relu6, none
+}
+
+// GAP is global average pooling: the mean of each channel over height and width.
+type GAP struct{ Name, From string }
 
 // Solver says how parameters are updated. Fields that the optimizer or the schedule has no use for are zero.
 type Solver struct {

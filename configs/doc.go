@@ -23,12 +23,22 @@
 // pad "same" adds kernel-1 cells along each axis, (kernel-1)/2 of them before, so that a stride of s gives
 // ceil(extent/s) positions whatever the extent; with an odd kernel it is PyTorch's padding=kernel/2.
 //
+// # Branches
+//
+// A layer reads the layer before it, or the one that its `from` names: any layer above it, or input, the model's input.
+// `add: {from: [a, b], act: relu}` is the sum of two of one shape, and ends a residual block; `gap: {}` is the mean over
+// height and width. A layer that nothing reads is a problem.
+//
+// groups: depthwise of a conv gives each input channel one filter: filters then is the number of input channels. A number
+// of groups cuts the channels into as many independent convolutions.
+//
 // # Defaults
 //
 //	name            the file's name                seed             1
 //	dataset         batch 64, val_fraction 0.1, limit 0 (all examples)
 //	conv            stride 1, pad same, groups 1, bias unless there is a norm; norm: eps 0.00001, momentum 0.1
 //	dense           bias unless there is a norm
+//	from            the layer before; relu: no cap (6 is ReLU6)
 //	maxpool         stride = size, pad valid
 //	train           optimizer adam, lr 0.001 (sgd 0.01), schedule constant, loss cross_entropy; epochs must be given
 //	                adam, adamw: beta1 0.9, beta2 0.999, eps 0.00000001; adamw: weight_decay 0.01; sgd: momentum 0.9

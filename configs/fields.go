@@ -57,7 +57,7 @@ func (s *Dataset) fields() []field {
 // datasetName is a choice among the data sets this version reads.
 func datasetName(p *string) choice[string] {
 	return oneOf(p, map[string]string{
-		"cifar10": "colour images come later: fashion-mnist is the hardest image set today",
+		"cifar-10": "it is called cifar10 here",
 	}, datasets.Names()...)
 }
 
@@ -76,17 +76,19 @@ const (
 func (s *Conv) fields() []field {
 	return append([]field{
 		{key: "name", value: text{&s.Name, layerForm, layerSays}},
+		{key: "from", value: reference{&s.From}},
 		{key: "filters", value: whole{&s.Filters, 1, maxUnits}, required: true},
 		{key: "kernel", value: extent2{&s.Kernel, maxWindow}, required: true},
 		{key: "stride", value: extent2{&s.Stride, maxWindow}},
 		{key: "pad", value: padding{&s.Pad, &s.Kernel}}, // after kernel: "same" depends on it
-		{key: "groups", value: whole{&s.Groups, 1, maxUnits}},
+		{key: "groups", value: groupCount{&s.Groups}},
 	}, afterFields(&s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
 }
 
 func (s *Dense) fields() []field {
 	return append([]field{
 		{key: "name", value: text{&s.Name, layerForm, layerSays}},
+		{key: "from", value: reference{&s.From}},
 		{key: "units", value: whole{&s.Units, 1, maxUnits}, required: true},
 	}, afterFields(&s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
 }
@@ -94,7 +96,6 @@ func (s *Dense) fields() []field {
 // afterFields is what may follow the product of a conv or dense layer.
 func afterFields(bias *bool, norm *string, eps, momentum *float64, act *string) []field {
 	const normNext = "this version has batch norm only"
-	const actNext = "this version has relu only"
 	only := ""
 	if *norm != "batch" {
 		only = "norm: batch"
@@ -105,15 +106,21 @@ func afterFields(bias *bool, norm *string, eps, momentum *float64, act *string) 
 			"layer": normNext, "group": normNext, "rms": normNext, "instance": normNext, "batchnorm": "write norm: batch"}, "batch", "none")},
 		{key: "eps", value: number{p: eps, max: 1, openMin: true}, only: only},
 		{key: "momentum", value: number{p: momentum, max: 1, openMin: true}, only: only},
-		{key: "act", value: oneOf(act, map[string]string{
-			"relu6": actNext, "leakyrelu": actNext, "sigmoid": actNext, "tanh": actNext, "gelu": actNext, "silu": actNext,
-			"hardswish": actNext, "softmax": "the loss applies it: the model ends in logits"}, "relu", "none")},
+		{key: "act", value: activation(act)},
 	}
+}
+
+// activation is the non-linearity that ends a layer.
+func activation(p *string) choice[string] {
+	const next = "this version has relu and relu6"
+	return oneOf(p, map[string]string{
+		"leakyrelu": next, "sigmoid": next, "tanh": next, "gelu": next, "silu": next,
+		"hardswish": next, "softmax": "the loss applies it: the model ends in logits"}, "relu", "relu6", "none")
 }
 
 func laterLayerKeys() map[string]string {
 	return map[string]string{
-		"from": "layers follow one another in this version: there are no branches", "head": "the last layer gives float32 logits",
+		"head":     "the last layer gives float32 logits",
 		"dilation": "use a larger kernel or stride",
 	}
 }
@@ -124,27 +131,39 @@ func (s *Dense) later() map[string]string { return laterLayerKeys() }
 func (s *MaxPool) fields() []field {
 	return []field{
 		{key: "name", value: text{&s.Name, layerForm, layerSays}},
+		{key: "from", value: reference{&s.From}},
 		{key: "size", value: extent2{&s.Size, maxWindow}, required: true},
 		{key: "stride", value: extent2{&s.Stride, maxWindow}},
 		{key: "pad", value: padding{&s.Pad, &s.Size}},
 	}
 }
 
-func (s *MaxPool) later() map[string]string {
-	return map[string]string{"from": laterLayerKeys()["from"]}
+func (s *MaxPool) later() map[string]string { return nil }
+
+// nameFields are those of a layer without settings of its own.
+func nameFields(name, from *string) []field {
+	return []field{{key: "name", value: text{name, layerForm, layerSays}}, {key: "from", value: reference{from}}}
 }
 
-func nameField(p *string) []field {
-	return []field{{key: "name", value: text{p, layerForm, layerSays}}}
+func (s *Flatten) fields() []field { return nameFields(&s.Name, &s.From) }
+func (s *GAP) fields() []field     { return nameFields(&s.Name, &s.From) }
+
+func (s *ReLU) fields() []field {
+	return append(nameFields(&s.Name, &s.From), field{key: "cap", value: limit{number{p: &s.Cap, max: 1000000, openMin: true}}})
 }
 
-func (s *Flatten) fields() []field { return nameField(&s.Name) }
-func (s *ReLU) fields() []field    { return nameField(&s.Name) }
-
-func (s *Flatten) later() map[string]string {
-	return map[string]string{"from": laterLayerKeys()["from"]}
+func (s *Add) fields() []field {
+	return []field{
+		{key: "name", value: text{&s.Name, layerForm, layerSays}},
+		{key: "from", value: references{&s.From}, required: true},
+		{key: "act", value: activation(&s.Act)},
+	}
 }
-func (s *ReLU) later() map[string]string { return map[string]string{"from": laterLayerKeys()["from"]} }
+
+func (s *Flatten) later() map[string]string { return nil }
+func (s *GAP) later() map[string]string     { return nil }
+func (s *ReLU) later() map[string]string    { return nil }
+func (s *Add) later() map[string]string     { return nil }
 
 func (s *Solver) solverFields() []field {
 	sgd := unless(s.Optimizer == "sgd", "optimizer: sgd")

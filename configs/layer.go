@@ -1,6 +1,6 @@
 package configs
 
-// Kind is the key the layer was written with: conv, dense, maxpool, flatten or relu.
+// Kind is the key the layer was written with: conv, dense, maxpool, flatten, relu, add or gap.
 func (l *Layer) Kind() string {
 	switch {
 	case l.Conv != nil:
@@ -13,6 +13,10 @@ func (l *Layer) Kind() string {
 		return "flatten"
 	case l.ReLU != nil:
 		return "relu"
+	case l.Add != nil:
+		return "add"
+	case l.GAP != nil:
+		return "gap"
 	}
 	return ""
 }
@@ -28,6 +32,47 @@ func (l *Layer) Name() string {
 // Origin is where the layer was written: file:line.
 func (l *Layer) Origin() string { return l.origin }
 
+// inputName is what `from` calls the model's input.
+const inputName = "input"
+
+// sources are the names in the layer's `from`; none means the layer before it.
+func (l *Layer) sources() []string {
+	from := ""
+	switch {
+	case l.Conv != nil:
+		from = l.Conv.From
+	case l.Dense != nil:
+		from = l.Dense.From
+	case l.MaxPool != nil:
+		from = l.MaxPool.From
+	case l.Flatten != nil:
+		from = l.Flatten.From
+	case l.ReLU != nil:
+		from = l.ReLU.From
+	case l.GAP != nil:
+		from = l.GAP.From
+	case l.Add != nil:
+		return l.Add.From
+	}
+	if from == "" {
+		return nil
+	}
+	return []string{from}
+}
+
+// groups is the number of channel groups of a conv.
+func (c *Conv) groups() int {
+	if c.Groups == Depthwise {
+		return c.Filters
+	}
+	return c.Groups
+}
+
+// hasWeights and hasOutput say which parts of a rule can mean something to the layer.
+func (l *Layer) hasWeights() bool { return l.Conv != nil || l.Dense != nil }
+
+func (l *Layer) hasOutput() bool { return l.hasWeights() || l.Add != nil || l.GAP != nil }
+
 func (l *Layer) namePointer() *string {
 	switch {
 	case l.Conv != nil:
@@ -40,6 +85,10 @@ func (l *Layer) namePointer() *string {
 		return &l.Flatten.Name
 	case l.ReLU != nil:
 		return &l.ReLU.Name
+	case l.Add != nil:
+		return &l.Add.Name
+	case l.GAP != nil:
+		return &l.GAP.Name
 	}
 	return nil
 }
@@ -55,6 +104,10 @@ func (l *Layer) body() section {
 		return l.MaxPool
 	case l.Flatten != nil:
 		return l.Flatten
+	case l.Add != nil:
+		return l.Add
+	case l.GAP != nil:
+		return l.GAP
 	default:
 		return l.ReLU
 	}

@@ -119,20 +119,23 @@ func (v layers) decode(d *decoder, path string, n *yaml.Node) {
 }
 
 // layerKinds are the keys a layer may have, in the order messages list them.
-func layerKinds() []string { return []string{"conv", "dense", "maxpool", "flatten", "relu"} }
+func layerKinds() []string {
+	return []string{"conv", "dense", "maxpool", "flatten", "relu", "add", "gap"}
+}
 
 // laterLayers are kinds that this version knows of and refuses.
 func laterLayers() map[string]string {
-	const branch = "layers follow one another in this version: there are no branches"
+	const branch = "this version joins branches with add only"
 	const sequence = "this version has no sequence layers"
 	return map[string]string{
-		"add": branch, "concat": branch, "mul": branch, "from": branch, "residual": branch,
-		"depthwise": "use conv with groups", "separable": "use a conv with groups, then a conv of kernel 1",
-		"gap": "use flatten and dense", "avgpool": "use maxpool", "globalavgpool": "use flatten and dense",
+		"concat": branch, "mul": branch, "from": "write it inside a layer's braces: {from: NAME}",
+		"residual": "write add: {from: [a, b]}", "depthwise": "write a conv with groups: depthwise",
+		"separable": "write a conv with groups: depthwise, then a conv of kernel 1",
+		"avgpool":   "use maxpool, or gap for the mean of the whole image", "globalavgpool": "write gap: {}",
 		"lstm": sequence, "gru": sequence, "embedding": sequence, "attention": sequence,
 		"dropout": "use weight_decay or label_smoothing", "batchnorm": "write norm: batch in the conv or dense layer before it",
 		"layernorm": "use norm: batch", "softmax": "the loss applies it: the model ends in logits",
-		"sigmoid": "use act: relu", "tanh": "use act: relu", "gelu": "use act: relu", "relu6": "use act: relu",
+		"sigmoid": "use act: relu", "tanh": "use act: relu", "gelu": "use act: relu", "relu6": "use act: relu6 of the layer before, or relu: {cap: 6}",
 	}
 }
 
@@ -181,6 +184,12 @@ func (d *decoder) layer(path string, n *yaml.Node, l *Layer) *yaml.Node {
 	case "relu":
 		l.ReLU = &ReLU{}
 		s = l.ReLU
+	case "add":
+		l.Add = &Add{Act: "none"}
+		s = l.Add
+	case "gap":
+		l.GAP = &GAP{}
+		s = l.GAP
 	default:
 		d.unknownLayer(path, kind)
 		return nil

@@ -10,12 +10,22 @@ import (
 // slip such as units: 65536 on a large image into a message instead of a machine out of memory.
 const maxWeights = 1 << 28
 
-// checkWeights counts the weights before anything is allocated. Layers that do not fit together end the count: that is
-// for model.Shapes to say.
-func (c *Config) checkWeights(in model.Shape) error {
+// checkSizes counts the weights before anything is allocated, and holds depthwise layers to their word. Layers that do
+// not fit together end the count: that is for model.Shapes to say.
+func (c *Config) checkSizes(in model.Shape) error {
 	total, shape := 0, in
+	made := map[string]model.Shape{inputName: in}
 	for i := range c.Model {
 		l := &c.Model[i]
+		if from := l.sources(); len(from) > 0 {
+			shape = made[from[0]]
+		}
+		if l.Conv != nil && l.Conv.Groups == Depthwise && len(shape) == 3 && shape[2] != l.Conv.Filters {
+			p := c.problemAt(i)
+			p.Message = fmt.Sprintf("groups: depthwise needs as many filters as there are input channels: %d, not %d", shape[2], l.Conv.Filters)
+			p.Hint = "follow it with a conv of kernel 1 for another number of channels"
+			return &Errors{Problems: []Problem{p}}
+		}
 		factors, out, ok := l.weightExtents(shape)
 		if !ok {
 			return nil
@@ -39,6 +49,7 @@ func (c *Config) checkWeights(in model.Shape) error {
 			return &Errors{Problems: []Problem{p}}
 		}
 		shape = out
+		made[l.Name()] = out
 	}
 	return nil
 }
@@ -56,10 +67,10 @@ func (l *Layer) weightExtents(in model.Shape) (weight []int, out model.Shape, ok
 	switch {
 	case l.Conv != nil:
 		h, w, ok := window(l.Conv.Kernel, l.Conv.Stride, l.Conv.Pad)
-		if !ok || l.Conv.Groups < 1 || in[2]%l.Conv.Groups != 0 {
+		if !ok || l.Conv.groups() < 1 || in[2]%l.Conv.groups() != 0 {
 			return nil, nil, false
 		}
-		return []int{l.Conv.Kernel[0], l.Conv.Kernel[1], in[2] / l.Conv.Groups, l.Conv.Filters}, model.Shape{h, w, l.Conv.Filters}, true
+		return []int{l.Conv.Kernel[0], l.Conv.Kernel[1], in[2] / l.Conv.groups(), l.Conv.Filters}, model.Shape{h, w, l.Conv.Filters}, true
 	case l.MaxPool != nil:
 		h, w, ok := window(l.MaxPool.Size, l.MaxPool.Stride, l.MaxPool.Pad)
 		return nil, model.Shape{h, w, in.Channels()}, ok
@@ -67,6 +78,8 @@ func (l *Layer) weightExtents(in model.Shape) (weight []int, out model.Shape, ok
 		return []int{in.Size(), l.Dense.Units}, model.Shape{l.Dense.Units}, len(in) == 1
 	case l.Flatten != nil:
 		return nil, model.Shape{in.Size()}, true
+	case l.GAP != nil:
+		return nil, model.Shape{in.Channels()}, len(in) == 3
 	}
 	return nil, in, true
 }

@@ -16,17 +16,26 @@ type entry struct {
 	maxCode uint8
 	train   int // examples
 	test    int
-	files   []file   // train images, train labels, test images, test labels; none when embedded
+	format  format
+	files   []file   // idx: train images, train labels, test images, test labels; cifar: the archive; none when embedded
 	urls    []string // folders that serve the files, tried in order
 	folders []string // where other software keeps them; "$GOMODCACHE/" in front means the Go module cache
 	hint    string   // another way of getting the files
 }
 
+// format is how a data set's files are read.
+type format uint8
+
+const (
+	idxFiles format = iota
+	cifarArchive
+)
+
 // file is one published file. Sums are SHA-256.
 type file struct {
 	name  string // with .gz, as published
-	bytes int64  // unpacked
-	raw   string // sum of the unpacked bytes
+	bytes int64  // unpacked; at most, where only the sum of the .gz is published
+	raw   string // sum of the unpacked bytes, or empty when only that of the .gz is published
 	gz    string // sum of the published .gz, or empty when only the unpacked sum is published
 }
 
@@ -96,6 +105,21 @@ func catalog() []entry {
 			urls:    []string{"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"}, // no TLS there: the sums protect
 			folders: []string{"/usr/share/datasets/fashion-mnist"},
 			hint:    "on Debian and Ubuntu: apt-get install dataset-fashion-mnist",
+		},
+		{
+			name:    "cifar10",
+			licence: "none stated; cite A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+			classes: []string{"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"},
+			shape:   []int{cifarSide, cifarSide, 3},
+			scale:   float32(1 / 255.0),
+			maxCode: 255,
+			train:   50000,
+			test:    10000,
+			format:  cifarArchive,
+			files: []file{{"cifar-10-binary.tar.gz", 185_000_000, "",
+				"c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}},
+			urls: []string{"https://www.cs.toronto.edu/~kriz/"},
+			hint: "or put pictures of 32 x 32 pixels there, train/CLASS/NAME.jpg and test/CLASS/NAME.jpg",
 		},
 	}
 }

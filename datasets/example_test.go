@@ -73,7 +73,7 @@ func ExampleSet_Row() {
 
 func ExampleNames() {
 	fmt.Println(datasets.Names())
-	// Output: [digits mnist fashion-mnist]
+	// Output: [digits mnist fashion-mnist cifar10]
 }
 
 func ExampleList() {

@@ -98,13 +98,16 @@ func (ft fetcher) fetch(ctx context.Context, url, path string, f file, progress 
 		if err != nil {
 			return err
 		}
+		const advice = "nothing was kept; a proxy may have answered instead of the server, try again or fetch the file by hand"
+		if err := f.checkPacked(url, packed, advice); err != nil {
+			return err
+		}
 		raw, err := f.unpack(packed)
 		if err != nil {
 			return err
 		}
-		if got := sum(raw); got != f.raw {
-			return &ChecksumError{File: url, Want: f.raw, Got: got,
-				Advice: "nothing was kept; a proxy may have answered instead of the server, try again or fetch the file by hand"}
+		if got := sum(raw); f.raw != "" && got != f.raw {
+			return &ChecksumError{File: url, Want: f.raw, Got: got, Advice: advice}
 		}
 		_, err = w.Write(packed)
 		return err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -37,11 +38,16 @@ type ChecksumError struct {
 	File   string // path or address
 	Want   string // SHA-256 of the unpacked bytes
 	Got    string
+	Packed bool // the sums are those of the archive as it is, not unpacked
 	Advice string
 }
 
 func (e *ChecksumError) Error() string {
-	return fmt.Sprintf("%s: the SHA-256 of the unpacked bytes is %s, want %s; %s", e.File, e.Got, e.Want, e.Advice)
+	what := "the unpacked bytes"
+	if e.Packed {
+		what = "the archive"
+	}
+	return fmt.Sprintf("%s: the SHA-256 of %s is %s, want %s; %s", e.File, what, e.Got, e.Want, e.Advice)
 }
 
 // Load finds a data set, checks its files and returns its splits. A data set that is not on this machine is a
@@ -67,6 +73,9 @@ func (m *machine) load(ctx context.Context, name string, opt Options) (*Dataset,
 		Name: e.name, Classes: e.classes, Scale: e.scale, MaxCode: e.maxCode,
 		Source: where, Licence: e.licence,
 	}
+	if e.pictures(where) {
+		d.Source += " (pictures, not the published files)"
+	}
 	if d.Train, d.Test, err = e.read(ctx, where); err != nil {
 		return nil, fmt.Errorf("data set %s: %w", name, err)
 	}
@@ -91,6 +100,13 @@ func (e *entry) read(ctx context.Context, where string) (train, test *Set, err e
 		}
 		return train, test, nil
 	}
+	if e.pictures(where) {
+		if train, err = e.pictureSet(ctx, filepath.Join(where, "train")); err != nil {
+			return nil, nil, err
+		}
+		test, err = e.pictureSet(ctx, filepath.Join(where, "test"))
+		return train, test, err
+	}
 	content := make([][]byte, len(e.files))
 	for i, f := range e.files {
 		if err := ctx.Err(); err != nil {
@@ -103,6 +119,12 @@ func (e *entry) read(ctx context.Context, where string) (train, test *Set, err e
 		if content[i], err = f.open(path); err != nil {
 			return nil, nil, err
 		}
+	}
+	if e.format == cifarArchive {
+		if train, test, err = cifarSets(content[0], e.train, e.test); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", e.files[0].name, err)
+		}
+		return train, test, nil
 	}
 	sets := [2]*Set{}
 	for i, rows := range []int{e.train, e.test} {
@@ -124,6 +146,9 @@ func (f file) open(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := f.checkPacked(path, packed, "delete it and get it again"); err != nil {
+		return nil, err
+	}
 	raw := packed
 	if strings.HasSuffix(path, ".gz") {
 		if raw, err = f.unpack(packed); err != nil {
@@ -137,6 +162,17 @@ func (f file) open(path string) ([]byte, error) {
 		return nil, &ChecksumError{File: path, Want: f.raw, Got: got, Advice: "delete it and get it again"}
 	}
 	return raw, nil
+}
+
+// checkPacked holds a file to the sum of its .gz where no other is published.
+func (f file) checkPacked(path string, packed []byte, advice string) error {
+	if f.raw != "" {
+		return nil
+	}
+	if got := sum(packed); got != f.gz {
+		return &ChecksumError{File: path, Want: f.gz, Got: got, Packed: true, Advice: advice}
+	}
+	return nil
 }
 
 // maxPackedExtra is how much longer than its content a .gz may be: gzip adds little to bytes it cannot compress.

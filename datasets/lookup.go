@@ -98,6 +98,9 @@ func (m *machine) locate(e *entry, opt Options) (string, error) {
 				lacks = append(lacks, f.name)
 			}
 		}
+		if e.pictures(dir) {
+			return dir, nil
+		}
 		switch len(lacks) {
 		case 0:
 			return dir, nil
@@ -110,9 +113,22 @@ func (m *machine) locate(e *entry, opt Options) (string, error) {
 	return "", missing
 }
 
-// fileIn returns the path of a file in dir, packed or unpacked.
+// pictures reports whether dir holds the data set as pictures instead of its published files.
+func (e *entry) pictures(dir string) bool {
+	if e.format != cifarArchive {
+		return false
+	}
+	_, published := fileIn(dir, e.files[0])
+	return !published && hasPictures(dir)
+}
+
+// fileIn returns the path of a file in dir, packed or, if there is a sum to check it by, unpacked.
 func fileIn(dir string, f file) (string, bool) {
-	for _, name := range []string{f.name, strings.TrimSuffix(f.name, ".gz")} {
+	names := []string{f.name}
+	if f.raw != "" {
+		names = append(names, strings.TrimSuffix(f.name, ".gz"))
+	}
+	for _, name := range names {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			return path, true

@@ -69,9 +69,9 @@ func TestWrongUsage(t *testing.T) {
 		{"explain digits --precision int9", `--precision: unknown precision "int9" (allowed: `},
 		{"explain digits --precision binary", `--precision: precision "binary" is not supported by this version: the narrowest`},
 		{"explain digits --dot --json", "--dot and --json contradict each other"},
-		{"explain digts", `no preset is called "digts" (allowed: digits-cnn, digits-mlp, fashion-cnn, mnist-mlp); did you mean "digits-mlp"?`},
+		{"explain digts", `no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, mnist-mlp); did you mean "digits-mlp"?`},
 		{"explain nowhere.yaml", `there is no config file "nowhere.yaml"; presets are named`},
-		{"explain bad.yaml", "bad.yaml:2: dataset.name: unknown value \"digts\" (allowed: digits, mnist, fashion-mnist); did you mean \"digits\"?\n    2 | dataset: {name: digts}\n      |                 ^^^^^\nbad.yaml:4: model[0].dense.units: is the text \"ten\""},
+		{"explain bad.yaml", "bad.yaml:2: dataset.name: unknown value \"digts\" (allowed: digits, mnist, fashion-mnist, cifar10); did you mean \"digits\"?\n    2 | dataset: {name: digts}\n      |                 ^^^^^\nbad.yaml:4: model[0].dense.units: is the text \"ten\""},
 		{"explain bad.yaml", "narrow: 2 problems in the config"},
 		{"explain digits --set train.lr=x", `--set train.lr=x: train.lr: is the text "x"`},
 		{"explain digits --set model[3].dense.units=7", `model[3].dense: the last layer gives shape [7], data set "digits" has 10 classes; end with - dense: {units: 10}`},
@@ -96,7 +96,7 @@ func TestWrongUsage(t *testing.T) {
 		{"predict x", "narrow predict needs a RUN or a FILE, and one INPUT or more"},
 		{"data", "narrow data needs list, get NAME or path NAME"},
 		{"data gte digits", `narrow data has no command "gte"; did you mean "get"?`},
-		{"data path mnst", `no data set is called "mnst" (known: digits, mnist, fashion-mnist)`},
+		{"data path mnst", `no data set is called "mnst" (known: digits, mnist, fashion-mnist, cifar10)`},
 	} {
 		out, err, code := narrow(t, strings.Fields(c.args)...)
 		if code != exitUsage || out != "" || !strings.Contains(err, c.want) {
