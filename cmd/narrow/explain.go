@@ -163,11 +163,19 @@ func explainTensors(c *configs.Config, float *model.Model, p quant.Precision) ([
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
 		role := n.Op.String()
+		if len(n.In) > 1 {
+			role += " of " + strings.Join(n.In, ", ")
+		}
 		if n.Attr.Norm {
 			role += " + norm"
 		}
-		if n.Attr.Relu {
+		switch {
+		case n.Attr.Relu && n.Attr.Cap > 0:
+			role += fmt.Sprintf(" + relu up to %v", n.Attr.Cap)
+		case n.Attr.Relu:
 			role += " + relu"
+		case n.Attr.Cap > 0:
+			role += fmt.Sprintf(" up to %v", n.Attr.Cap)
 		}
 		row := tensorRow{Name: n.Name, Role: role, Spec: spec(n.Name), Shape: n.Shape}
 		switch {
@@ -183,6 +191,10 @@ func explainTensors(c *configs.Config, float *model.Model, p quant.Precision) ([
 				}
 			}
 			rows = append(rows, weight)
+		case n.Op.HasQuantizer():
+			if r := ruleOf(q, n.Layer); r != nil && r.Act != nil {
+				row.Rule = r.Origin
+			}
 		case p != quant.Full:
 			row.Role += ", scale of its input"
 		}
