@@ -9,12 +9,13 @@
 //
 // # Passes
 //
-//	Shapes -> Fuse (conv or dense + batch norm + activation) -> Place (specs by rule) -> Share (equal-scale tensors)
+//	Shapes -> Fuse (conv or dense + batch norm + ReLU, add + ReLU) -> Place (specs by rule) -> Share (equal-scale tensors)
 //	-> Check (bounds, target) -> Freeze
 //
 // Passes return a new Model and leave their argument alone; they share the float32 masters, which [Model.Clone] copies.
-// [Freeze] alone computes what a deployed model needs; the functions it uses ([CodeWeights], [Affine.Fold]) are the ones
-// that quantization-aware training runs at every step, so both see the same codes, scales and biases.
+// [Freeze] alone computes what a deployed model needs; the functions it uses ([CodeWeights], [Affine.Fold],
+// [NewRequant] and its kin) are the ones that quantization-aware training runs at every step, so both see the same
+// codes, scales and biases.
 //
 // # Layout
 //
