@@ -63,7 +63,7 @@ func (d Difference) String() string {
 }
 
 // CompareFrozen lists what differs between two frozen models of the same network: codes, biases, scales, zero points,
-// multipliers, limits. At most one difference is listed for each kind of number in a layer.
+// multipliers, limits, and what is read. At most one difference is listed for each kind of number in a layer.
 func CompareFrozen(want, got *model.Model) []Difference {
 	var out []Difference
 	if len(want.Nodes) != len(got.Nodes) {
@@ -84,6 +84,8 @@ func CompareFrozen(want, got *model.Model) []Difference {
 			out = append(out, Difference{Layer: w.Name, What: "operation", Want: w.Op.String() + " " + w.Name, Got: g.Op.String() + " " + g.Name})
 			continue
 		}
+		out = first(out, w.Layer, "input", w.In, g.In)
+		out = first(out, w.Layer, "upper limit of its ReLU", []float32{w.Attr.Cap}, []float32{g.Attr.Cap})
 		for _, role := range []string{model.Weight, model.Bias, model.NormMul, model.NormAdd} {
 			wp, gp := want.Params[w.Param(role)], got.Params[w.Param(role)]
 			if (wp == nil) != (gp == nil) {

@@ -112,7 +112,7 @@ func (m *Model) freezePlain(n *Node) error {
 	if err := n.Requant.Validate(n.Op.Inputs()); err != nil {
 		return n.errorf("%w", err)
 	}
-	return nil
+	return n.checkPlainRequant()
 }
 
 func (m *Model) freezeFloat(n *Node, masters map[string]*Param, q *quant.Params, affine Affine) error {

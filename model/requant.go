@@ -42,6 +42,19 @@ func NewMeanRequant(n *Node, cells int, in, out *quant.Params) *quant.Requant {
 	return limited(n, []float32{sx / quant.Mul32(float32(cells), sy)}, out)
 }
 
+// maxAddMultiplier keeps both terms of a sum finite, so that they cannot be infinities of opposite sign.
+const maxAddMultiplier = math.MaxFloat32 / 1024
+
+// checkPlainRequant checks the requantization of an addition or a global average beyond its form.
+func (n *Node) checkPlainRequant() error {
+	for i, m := range n.Requant.M {
+		if n.Op == Add && m > maxAddMultiplier {
+			return n.errorf("multiplier[%d] is %v: the scales of %q and of the sum are out of all proportion", i, m, n.In[i])
+		}
+	}
+	return nil
+}
+
 // plainRequant is the requantization of an addition or a global average of m.
 func (m *Model) plainRequant(n *Node) *quant.Requant {
 	a, out := m.Quant[n.In[0]], m.Quant[n.Name]

@@ -237,6 +237,26 @@ func TestResidualFreezeAndFile(t *testing.T) {
 	}
 }
 
+// TestAddScalesOutOfProportion: terms that could be infinite are refused, not rounded to something.
+func TestAddScalesOutOfProportion(t *testing.T) {
+	f := must(t)(model.Fuse(residual(t)))
+	m := must(t)(model.Share(must(t)(model.Place(f, model.DefaultQuant(precision(t, "int8"))))))
+	for _, tensor := range m.QuantNames() {
+		if q := m.Quant[tensor]; !q.Spec.Signed && !q.Ready() {
+			q.Scale, q.Zero = []float32{0.1}, []int32{0}
+		}
+	}
+	m.Quant["short"].Scale[0], m.Quant["sum"].Scale[0] = 0x1p110, 0x1p-20
+	_, err := model.Freeze(m)
+	if !strings.Contains(text(err), `add "sum": multiplier[1] is +Inf; it must be finite and positive`) {
+		t.Error(err)
+	}
+	m.Quant["sum"].Scale[0] = 0x1p-10
+	if _, err := model.Freeze(m); !strings.Contains(text(err), `the scales of "short" and of the sum are out of all proportion`) {
+		t.Error(err)
+	}
+}
+
 func TestResidualValidateRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -188,7 +188,10 @@ func (v *validator) plain(n *Node) error {
 	if v.m.IsOutput(n.Name) {
 		return n.errorf("an integer model must end in a dense or conv layer, whose float32 logits are the output")
 	}
-	return n.checkRequant(v.m, n.Op.Inputs())
+	if err := n.checkRequant(v.m, n.Op.Inputs()); err != nil {
+		return err
+	}
+	return n.checkPlainRequant()
 }
 
 func (v *validator) tail() error {
