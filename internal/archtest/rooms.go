@@ -54,7 +54,7 @@ func Rooms() []Room {
 
 		{Path: "layers", Level: 3, Public: true, Imports: []string{"internal/gx", "internal/kernel", "internal/par", "internal/rng", "model", "qat", "quant"}, Outside: []string{gorgonia, tensor},
 			Lives: "model to Gorgonia graph: float and quantized layers as operations"},
-		{Path: "qat/ptq", Level: 3, Public: true, Imports: []string{"datasets", "infer", "internal/par", "internal/rng", "model", "quant"},
+		{Path: "qat/ptq", Level: 3, Public: true, Imports: []string{"datasets", "infer", "internal/kernel", "internal/par", "internal/rng", "model", "quant"},
 			Lives: "calibration and post-training quantization, without Gorgonia"},
 		{Path: "export/onnx", Level: 3, Public: true, Imports: []string{"export/onnx/eval", "export/onnx/onnxpb", "model", "quant"},
 			Lives: "writer of frozen models as ONNX with QuantizeLinear and DequantizeLinear"},

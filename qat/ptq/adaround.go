@@ -18,11 +18,11 @@ const (
 	betaStart   = 20
 	betaEnd     = 2
 	warmUp      = 0.2 // part of the iterations without regularizer
-	regularize  = 0.1
+	regularize  = 3
 	roundRate   = 0.05
 	roundRows   = 64 // rows of one step
 
-	defaultIterations = 2000
+	defaultIterations = 1500
 )
 
 // adaRound learns for every weight whether it goes up or down. With the soft code

@@ -22,7 +22,7 @@ type Options struct {
 	Equalize       bool       // Equalize before calibration
 	Rounding       Rounding   // of weights; 0 means Nearest
 	BiasCorrection bool       // CorrectBias at the end
-	Iterations     int        // of AdaRound in each layer; 0 means 2000
+	Iterations     int        // of AdaRound in each layer; 0 means 1500
 	Progress       func(Step) // called as the passes go on; may be nil
 }
 

@@ -56,7 +56,8 @@ type LayerRounding struct {
 // each layer's output on the calibration examples stays close to that of m, rather than each weight close to its master.
 // Layers are taken in order, each with the inputs that the rounded layers before it give.
 //
-// Scales have to stay where they are, so absmax weight scales become mse scales, as in method mse. The result has
+// Scales have to stay where they are, so absmax weight scales become mse scales, as in method mse, and learned scales start
+// there. The result has
 // parameters of its own: the masters of a rounded weight lie on the grid, w = s*q, from which model.CodeWeights, and so
 // model.Freeze, gives q again.
 func RoundWeights(ctx context.Context, m, q *model.Model, set *datasets.Set, r Rounding, o Options) (*model.Model, []LayerRounding, error) {
@@ -140,7 +141,7 @@ type grid struct {
 // newGrid fixes the scales of a layer's weight.
 func newGrid(m *model.Model, n *model.Node, o Options) (*grid, error) {
 	p, w := m.Quant[n.Param(model.Weight)], m.Params[n.Param(model.Weight)]
-	if p.Spec.Range == quant.MinMax {
+	if p.Spec.Range == quant.MinMax || p.Spec.Range == quant.LSQ {
 		if err := fillWeight(p, w, MSE, o.Percentile); err != nil {
 			return nil, err
 		}
