@@ -49,7 +49,7 @@ func build(m *model.Model, o Options) (*Net, error) {
 	}
 	b := &builder{
 		m: m, o: o, g: G.NewGraph(), st: qat.NewStep(o.Pool, o.Train),
-		edges: map[string]edge{}, acts: map[string]*act{},
+		edges: map[string]edge{}, acts: map[string]*act{}, pooled: map[string]bool{},
 	}
 	if err := b.input(); err != nil {
 		return nil, err
@@ -78,9 +78,11 @@ const (
 
 // edge is the tensor that a model's node makes.
 type edge struct {
-	node *G.Node
-	kind edgeKind
-	grad bool // something trained lies before it
+	node   *G.Node
+	kind   edgeKind
+	grad   bool         // something trained lies before it
+	hidden *qat.Act     // quantizes what node holds, when somebody asks for the tensor
+	round  quant.Format // rounds it, likewise
 }
 
 // act is an activation's quantizer in the graph.
@@ -96,6 +98,8 @@ type builder struct {
 	st    *qat.Step
 	edges map[string]edge
 	acts  map[string]*act
+
+	pooled map[string]bool // nodes whose pooling belongs to the layer before them, by name
 
 	bytes  *qat.Codes
 	leaves []trained
@@ -149,9 +153,12 @@ func (b *builder) layer(n *model.Node) error {
 	in, _ := b.m.ShapeOf(n.In[0])
 	out := x
 	var err error
+	if b.pooled[n.Name] { // by the layer before it
+		return nil
+	}
 	switch n.Op {
 	case model.Conv, model.Dense:
-		out, err = b.weighted(n, in, x)
+		return b.weighted(n, in, x)
 	case model.ReLU:
 		out.node, err = newRelu(b.st, n, x.node, x.kind, x.grad)
 		if q := b.m.Quant[n.Name]; err == nil && n.Attr.Cap > 0 && q != nil && q.Spec.Format.Rounds16() {
@@ -188,57 +195,6 @@ func (b *builder) leaf(name, role string, data []float32, shape model.Shape) (*G
 		b.leaves = append(b.leaves, trained{name, role, data, node})
 	}
 	return node, err
-}
-
-// weighted adds a conv or dense layer with what was fused into it.
-func (b *builder) weighted(n *model.Node, in model.Shape, x edge) (edge, error) {
-	out := edge{kind: onFloats, grad: true}
-	w, weight, err := b.weight(n)
-	if err != nil {
-		return out, err
-	}
-	if integer := weight != nil; integer != (x.kind == onCodes) {
-		return out, fmt.Errorf("weight and input %q are not both integers", n.In[0])
-	}
-	var bias, gamma, beta *G.Node
-	for _, p := range []struct {
-		role string
-		has  bool
-		node **G.Node
-	}{{model.Bias, n.Attr.Bias, &bias}, {model.Gamma, n.Attr.Norm, &gamma}, {model.Beta, n.Attr.Norm, &beta}} {
-		if !p.has {
-			continue
-		}
-		if *p.node, err = b.param(n, p.role); err != nil {
-			return out, err
-		}
-	}
-	productBias := bias
-	if n.Attr.Norm {
-		productBias = nil
-	}
-	y, err := newProduct(b.st, n, in, x.node, w, productBias, weight, x.grad)
-	if err == nil && n.Attr.Norm {
-		y, err = newNorm(b.st, b.m, n, y, gamma, beta, bias, weight)
-	}
-	if err == nil && n.Attr.Relu {
-		kind := onFloats
-		if weight != nil && !(n.Attr.Norm && b.o.Train) {
-			kind = onAcc
-		}
-		y, err = newRelu(b.st, n, y, kind, true)
-	}
-	if err != nil {
-		return out, err
-	}
-	if b.m.Quant[n.Name] == nil && weight != nil {
-		if n.Attr.Relu {
-			return out, errors.New("a quantized model must end in a layer without activation: its logits are float32(acc)*M")
-		}
-		out.node, err = newHead(b.st, n.Layer, y)
-		return out, err
-	}
-	return b.store(n, y, true)
 }
 
 // plain adds an addition or a global average with what was fused into it.

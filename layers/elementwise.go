@@ -12,7 +12,9 @@ import (
 	"github.com/narrow-ml/narrow/qat"
 )
 
-// pool is max-pooling of values or codes; the first maximum of a window, row by row, gets the gradient.
+// pool is max-pooling of values, codes or accumulators; the first maximum of a window, row by row, gets the gradient.
+// The multipliers of accumulators are positive and their offsets are those of a channel, so the greatest accumulator is
+// the greatest value.
 type pool struct {
 	st     *qat.Step
 	name   string
@@ -22,6 +24,10 @@ type pool struct {
 	needDX bool
 
 	codes *qat.Codes // output
+	acc   *qat.Acc   // output, where accumulators come in
+	raw   []int32
+	own   []int32
+	sign  kernel.Signs
 	from  *qat.Codes
 	y     *tensor.Dense
 	x, ys []float32
@@ -29,12 +35,19 @@ type pool struct {
 	each  func(shard, lo, hi int)
 }
 
-func newPool(st *qat.Step, n *model.Node, in model.Shape, x *G.Node, kind edgeKind, needDX bool) (*G.Node, error) {
+// poolGeometry is the node's pooling over images of the given shape.
+func poolGeometry(n *model.Node, in model.Shape) kernel.PoolGeom {
 	a := n.Attr
-	g := kernel.PoolGeom{
+	return kernel.PoolGeom{
 		H: in[0], W: in[1], C: in[2], KH: a.Kernel[0], KW: a.Kernel[1], StrideH: a.Stride[0], StrideW: a.Stride[1],
 		PadTop: a.Pad[0], PadLeft: a.Pad[1], PadBottom: a.Pad[2], PadRight: a.Pad[3],
 	}
+}
+
+// newPool adds the node. Accumulators (onAcc) may come in before a quantizer, from a layer whose batch norm may train:
+// then the input is values in some steps and accumulators in others.
+func newPool(st *qat.Step, n *model.Node, in model.Shape, x *G.Node, kind edgeKind, needDX bool) (*G.Node, error) {
+	g := poolGeometry(n, in)
 	if err := g.Check(); err != nil {
 		return nil, err
 	}
@@ -53,6 +66,13 @@ func newPool(st *qat.Step, n *model.Node, in model.Shape, x *G.Node, kind edgeKi
 		k.codes = qat.NewActCodes(v.Params, shape)
 		return gx.Apply(k, "maxpool "+n.Layer, k.codes, x)
 	}
+	if kind == onAcc {
+		k.own = make([]int32, shape.TotalSize())
+		k.sign.Set(nil, g.C)
+		if _, always := gx.Output(x).(*qat.Acc); always {
+			return gx.Apply(k, "maxpool "+n.Layer, qat.NewAccView(shape), x)
+		}
+	}
 	k.y = gx.NewTensor(shape...)
 	k.ys = k.y.Data().([]float32)
 	return gx.Apply(k, "maxpool "+n.Layer, k.y, x)
@@ -62,6 +82,12 @@ func (k *pool) Run(in []G.Value) (G.Value, error) {
 	if k.codes != nil {
 		k.from = in[0].(*qat.Codes)
 		return k.codes, k.st.EachRow(k.each)
+	}
+	k.raw = nil
+	if acc, ok := in[0].(*qat.Acc); ok {
+		k.raw = acc.Raw
+		k.acc = acc.Over(k.own, tensor.Shape{in[0].Shape()[0], k.geom.OutH(), k.geom.OutW(), k.geom.C}, k.acc)
+		return k.acc, k.st.EachRow(k.each)
 	}
 	var err error
 	if k.x, err = gx.Floats(in[0]); err != nil {
@@ -77,6 +103,12 @@ func (k *pool) shard(_, lo, hi int) {
 	}
 	if k.codes != nil {
 		kernel.MaxPoolU8(k.codes.U8[lo*k.out:hi*k.out], arg, k.from.U8[lo*k.in:hi*k.in], hi-lo, k.geom)
+		return
+	}
+	if k.raw != nil {
+		for i := lo; i < hi; i++ {
+			kernel.MaxPoolAcc(k.own[i*k.out:(i+1)*k.out], k.arg[i*k.out:(i+1)*k.out], k.raw[i*k.in:(i+1)*k.in], &k.sign, k.geom)
+		}
 		return
 	}
 	kernel.MaxPool(k.ys[lo*k.out:hi*k.out], arg, k.x[lo*k.in:hi*k.in], hi-lo, k.geom)
@@ -108,6 +140,13 @@ func (b *poolGrad) Run(in []G.Value) (G.Value, error) {
 
 func (b *poolGrad) shard(_, lo, hi int) {
 	k := b.f
+	if k.geom.Tiles() {
+		dx := b.dx.Data().([]float32)
+		for i := lo; i < hi; i++ {
+			kernel.PoolScatter(dx[i*k.in:(i+1)*k.in], k.geom.W*k.geom.C, b.dy[i*k.out:(i+1)*k.out], k.arg[i*k.out:(i+1)*k.out], k.geom)
+		}
+		return
+	}
 	kernel.MaxPoolGrad(b.dx.Data().([]float32)[lo*k.in:hi*k.in], b.dy[lo*k.out:hi*k.out], k.arg[lo*k.out:hi*k.out], hi-lo, k.geom)
 }
 

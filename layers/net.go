@@ -106,7 +106,7 @@ func (n *Net) Logits() []float32 {
 }
 
 // Tensor is what the last run computed for a tensor of the model, an input or the output of a node: codes where it is
-// quantized to integers, values otherwise. The next run overwrites it.
+// quantized to integers, values otherwise. The next run overwrites it. A tensor inside a fused block is not there.
 func (n *Net) Tensor(name string) (codes []uint8, values []float32, ok bool) {
 	e, known := n.edges[name]
 	if !known || e.node.Value() == nil {
@@ -117,11 +117,20 @@ func (n *Net) Tensor(name string) (codes []uint8, values []float32, ok bool) {
 	if c, isCodes := v.(*qat.Codes); isCodes {
 		return c.U8[:used], nil, true
 	}
-	values, err := gx.Floats(v)
-	if err != nil {
+	var err error
+	if e.hidden != nil {
+		codes, err = e.hidden.Of(v, used)
+		return codes, nil, err == nil
+	}
+	if values, err = gx.Floats(v); err != nil {
 		return nil, nil, false
 	}
-	return nil, values[:used], true
+	values = values[:used]
+	if e.round != 0 {
+		rounded := make([]float32, used)
+		return nil, rounded, quant.Round16(rounded, values, e.round) == nil
+	}
+	return nil, values, true
 }
 
 // Trainables are the tensors to update, sorted by name; none in an evaluation graph.

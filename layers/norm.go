@@ -27,7 +27,8 @@ type norm struct {
 	node     *model.Node
 	weight   *qat.Weight
 	channels int
-	row      int // elements of an example
+	row      int              // elements of an example
+	pool     *kernel.PoolGeom // of the pooling behind the layer, in training: see sumGroup
 	bias     bool
 
 	gamma, beta, b []float32
@@ -37,28 +38,27 @@ type norm struct {
 	mul, add       []float32
 	f              []float64 // the frozen affine map's factor
 	batchMean      []float32 // with the bias, for the running mean
+	moments        [par.Shards]kernel.Moments
+	parts, sums    []float64 // of gamma's and beta's gradients
 
-	v, ys    []float32
-	y        *tensor.Dense
-	acc      *qat.Acc // the input of a quantized layer
-	mult     []float32
-	vs       []float32 // its values
-	folded   *qat.Acc  // the output of a frozen quantized layer
-	own      []int32   // sign*acc where a sign is not 1
-	parts    []float64
-	sums     []float64
-	eachMean func(shard, lo, hi int)
-	eachVar  func(shard, lo, hi int)
-	eachNorm func(shard, lo, hi int)
-	eachFold func(shard, lo, hi int)
-	eachVals func(shard, lo, hi int)
-	signs    []int8
+	v, ys     []float32
+	y         *tensor.Dense
+	acc       *qat.Acc // the input of a quantized layer
+	mult      []float32
+	vs        []float32 // its values
+	folded    *qat.Acc  // the output of a frozen quantized layer
+	own       []int32   // sign*acc where a sign is not 1
+	signs     []int8
+	eachStats func(shard, lo, hi int)
+	eachNorm  func(shard, lo, hi int)
+	eachFold  func(shard, lo, hi int)
+	eachVals  func(shard, lo, hi int)
 }
 
-func newNorm(st *qat.Step, m *model.Model, n *model.Node, v, gamma, beta, bias *G.Node, weight *qat.Weight) (*G.Node, error) {
-	shape := v.Shape()
+// makeNorm is a norm without a node and without memory for its values.
+func makeNorm(st *qat.Step, m *model.Model, n *model.Node, shape tensor.Shape, bias bool, weight *qat.Weight, pool *kernel.PoolGeom) *norm {
 	c := n.Attr.Units
-	k := &norm{st: st, m: m, node: n, weight: weight, channels: c, row: shape.TotalSize() / shape[0], bias: bias != nil}
+	k := &norm{st: st, m: m, node: n, weight: weight, channels: c, row: shape.TotalSize() / shape[0], pool: pool, bias: bias}
 	for _, p := range []*[]float32{&k.mean, &k.invStd, &k.variance, &k.ones, &k.zeros, &k.batchMean, &k.mult} {
 		*p = make([]float32, c)
 	}
@@ -66,9 +66,17 @@ func newNorm(st *qat.Step, m *model.Model, n *model.Node, v, gamma, beta, bias *
 		k.ones[i] = 1
 	}
 	k.parts, k.sums = make([]float64, 2*par.Shards*c), make([]float64, 2*c)
-	var out G.Value
 	if weight != nil {
 		k.folded = qat.NewAccView(shape)
+	}
+	return k
+}
+
+func newNorm(st *qat.Step, m *model.Model, n *model.Node, v, gamma, beta, bias *G.Node, weight *qat.Weight, pool *kernel.PoolGeom) (*G.Node, error) {
+	shape := v.Shape()
+	k := makeNorm(st, m, n, shape, bias != nil, weight, pool)
+	var out G.Value
+	if weight != nil {
 		out = k.folded
 	}
 	if weight == nil || st.Train {
@@ -78,7 +86,7 @@ func newNorm(st *qat.Step, m *model.Model, n *model.Node, v, gamma, beta, bias *
 	if weight != nil && st.Train {
 		k.vs = make([]float32, shape.TotalSize())
 	}
-	k.eachMean, k.eachVar, k.eachNorm, k.eachFold, k.eachVals = k.meanShard, k.varShard, k.normShard, k.foldShard, k.valueShard
+	k.eachStats, k.eachNorm, k.eachFold, k.eachVals = k.statsShard, k.normShard, k.foldShard, k.valueShard
 	args := []*G.Node{v, gamma, beta}
 	if bias != nil {
 		args = append(args, bias)
@@ -87,17 +95,9 @@ func newNorm(st *qat.Step, m *model.Model, n *model.Node, v, gamma, beta, bias *
 }
 
 func (k *norm) Run(in []G.Value) (G.Value, error) {
-	var err error
-	if k.gamma, err = gx.Floats(in[1]); err != nil {
+	err := k.load(in[1:])
+	if err != nil {
 		return nil, err
-	}
-	if k.beta, err = gx.Floats(in[2]); err != nil {
-		return nil, err
-	}
-	if k.bias {
-		if k.b, err = gx.Floats(in[3]); err != nil {
-			return nil, err
-		}
 	}
 	k.acc, _ = in[0].(*qat.Acc)
 	if k.acc == nil {
@@ -118,54 +118,73 @@ func (k *norm) Run(in []G.Value) (G.Value, error) {
 	}
 }
 
+// load reads gamma, beta and the bias.
+func (k *norm) load(in []G.Value) error {
+	var err error
+	if k.gamma, err = gx.Floats(in[0]); err != nil {
+		return err
+	}
+	if k.beta, err = gx.Floats(in[1]); err != nil {
+		return err
+	}
+	if k.bias {
+		k.b, err = gx.Floats(in[2])
+	}
+	return err
+}
+
 // valueShard turns accumulators into float32, for the statistics and the gradient.
 func (k *norm) valueShard(_, lo, hi int) {
 	k.acc.Values(k.vs[lo*k.row:hi*k.row], lo*k.row, k.mult)
 }
 
 func (k *norm) runBatch() error {
-	c, rows := k.channels, k.st.Rows
-	n := rows * k.row / c
-	if n == 0 {
-		return nil
-	}
-	parts, sums := k.parts[:par.Count(rows)*c], k.sums[:c]
-	if err := k.st.EachRow(k.eachMean); err != nil {
+	if err := k.st.EachRow(k.eachStats); err != nil {
 		return err
 	}
-	kernel.Combine(sums, parts, c)
-	kernel.BatchMean(k.mean, sums, n)
-	if err := k.st.EachRow(k.eachVar); err != nil {
-		return err
+	k.joinStats()
+	return k.st.EachRow(k.eachNorm)
+}
+
+// group is how many examples at a time sums over rows are made of: one image, or all of a shard where an example is one
+// row. Where a sum is cut is part of its value.
+func (k *norm) group(lo, hi int) int {
+	if k.row == k.channels {
+		return hi - lo
 	}
-	kernel.Combine(sums, parts, c)
-	kernel.BatchInvStd(k.invStd, k.variance, sums, n, float64(k.node.Attr.Eps))
-	if err := k.st.EachRow(k.eachNorm); err != nil {
-		return err
+	return 1
+}
+
+// statsShard gathers the statistics of a shard.
+func (k *norm) statsShard(s, lo, hi int) {
+	if k.acc != nil {
+		k.valueShard(s, lo, hi)
 	}
+	k.moments[s].Reset(k.channels)
+	step := k.group(lo, hi)
+	for i := lo; i < hi; i += step {
+		k.moments[s].Add(k.v[i*k.row : (i+step)*k.row])
+	}
+}
+
+// joinStats makes the batch's statistics of the shards' and moves the running ones.
+func (k *norm) joinStats() {
+	all := &k.moments[0]
+	for s := 1; s < par.Count(k.st.Rows); s++ {
+		all.Join(&k.moments[s])
+	}
+	all.Stats(k.mean, k.variance, k.invStd, float64(k.node.Attr.Eps))
 	copy(k.batchMean, k.mean)
 	if k.bias {
 		kernel.Add(k.batchMean, k.batchMean, k.b)
 	}
 	run := k.running()
-	kernel.UpdateRunning(run[0], run[1], k.batchMean, k.variance, n, float64(k.node.Attr.Momentum))
-	return nil
+	kernel.UpdateRunning(run[0], run[1], k.batchMean, k.variance, k.st.Rows*k.row/k.channels, float64(k.node.Attr.Momentum))
 }
 
 // running are the running mean and variance.
 func (k *norm) running() [2][]float32 {
 	return [2][]float32{k.m.Params[k.node.Param(model.Mean)].Data, k.m.Params[k.node.Param(model.Var)].Data}
-}
-
-func (k *norm) meanShard(s, lo, hi int) {
-	if k.acc != nil {
-		k.valueShard(s, lo, hi)
-	}
-	kernel.SumColumns(k.parts[s*k.channels:(s+1)*k.channels], k.v[lo*k.row:hi*k.row], k.channels)
-}
-
-func (k *norm) varShard(s, lo, hi int) {
-	kernel.SumSquaredDeviations(k.parts[s*k.channels:(s+1)*k.channels], k.v[lo*k.row:hi*k.row], k.mean, k.channels)
 }
 
 func (k *norm) normShard(_, lo, hi int) {
@@ -212,18 +231,11 @@ func (k *norm) runFolded() error {
 			return err
 		}
 	}
-	f := k.weight.Folded()
-	if f == nil {
-		return fmt.Errorf("batch norm is not folded")
+	same, err := k.fold()
+	if err != nil {
+		return err
 	}
 	out := k.folded
-	out.InScale, k.signs = k.acc.InScale, f.Sign
-	copy(out.Scale, f.Scale)
-	same := true
-	for c, sign := range f.Sign {
-		out.Offset[c] = int32(sign)*k.acc.Offset[c] + f.Bias[c]
-		same = same && sign == 1
-	}
 	if same {
 		out.Raw = k.acc.Raw
 		return nil
@@ -235,100 +247,36 @@ func (k *norm) runFolded() error {
 	return k.st.EachRow(k.eachFold)
 }
 
+// fold reads the integers that the weight's quantizer folded into signs and the accumulators behind batch norm, but for
+// their Raw. It reports whether all signs are 1.
+func (k *norm) fold() (same bool, err error) {
+	f := k.weight.Folded()
+	if f == nil {
+		return false, fmt.Errorf("batch norm is not folded")
+	}
+	out := k.folded
+	out.InScale, k.signs = k.acc.InScale, f.Sign
+	copy(out.Scale, f.Scale)
+	same = true
+	for c, sign := range f.Sign {
+		out.Offset[c] = int32(sign)*k.acc.Offset[c] + f.Bias[c]
+		same = same && sign == 1
+	}
+	return same, nil
+}
+
 func (k *norm) foldShard(_, lo, hi int) {
-	from := k.acc.Raw[lo*k.row : hi*k.row]
-	to := k.own[lo*k.row : hi*k.row]
+	k.foldInto(k.own[lo*k.row:hi*k.row], k.acc.Raw[lo*k.row:hi*k.row])
+}
+
+// foldInto writes sign*acc.
+func (k *norm) foldInto(to, from []int32) {
 	for i := 0; i < len(from); i += k.channels {
-		for c, sign := range k.signs {
-			to[i+c] = int32(sign) * from[i+c]
+		row := to[i : i+k.channels]
+		for c, v := range from[i : i+k.channels] {
+			row[c] = int32(k.signs[c]) * v
 		}
 	}
 }
 
 func (k *norm) Needs() []bool { return []bool{true, true, true, true}[:3+btoi(k.bias)] }
-
-func (k *norm) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	c := k.channels
-	b := &normGrad{f: k, dv: gx.NewTensor(in[0].Shape()...), dgamma: gx.NewTensor(c), dbeta: gx.NewTensor(c), mul: make([]float32, c)}
-	b.eachSum, b.eachDV = b.sumShard, b.dvShard
-	dv, err := gx.Apply(b, "gradient(batchnorm "+k.node.Layer+")", b.dv, out, grad)
-	if err != nil {
-		return nil, err
-	}
-	grads := G.Nodes{dv}
-	sides := []*tensor.Dense{b.dgamma, b.dbeta}
-	if k.bias {
-		b.dbias = gx.NewTensor(c)
-		sides = append(sides, b.dbias)
-	}
-	for i, v := range sides {
-		n, err := gx.Side(fmt.Sprintf("gradient(%s of %s)", []string{"gamma", "beta", "bias"}[i], k.node.Layer), v, dv)
-		if err != nil {
-			return nil, err
-		}
-		grads = append(grads, n)
-	}
-	return grads, nil
-}
-
-// normGrad computes the gradients of a norm. Frozen, the map is affine: dv = F*dy, and the bias gets F*sum(dy); while
-// training, the bias cancels and gets nothing.
-type normGrad struct {
-	f                        *norm
-	dv, dgamma, dbeta, dbias *tensor.Dense
-	dy                       []float32
-	mul                      []float32
-	eachSum, eachDV          func(shard, lo, hi int)
-}
-
-func (b *normGrad) Run(in []G.Value) (G.Value, error) {
-	k := b.f
-	var err error
-	if b.dy, err = gx.Floats(in[1]); err != nil {
-		return nil, err
-	}
-	c := k.channels
-	if err := k.st.EachRow(b.eachSum); err != nil {
-		return nil, err
-	}
-	shards := par.Count(k.st.Rows)
-	half := par.Shards * c
-	kernel.Combine(k.sums[:c], k.parts[:shards*c], c)
-	kernel.Combine(k.sums[c:], k.parts[half:half+shards*c], c)
-	kernel.Round32(b.dgamma.Data().([]float32), k.sums[:c])
-	kernel.Round32(b.dbeta.Data().([]float32), k.sums[c:])
-	if b.dbias != nil {
-		dbias := b.dbias.Data().([]float32)
-		clear(dbias)
-		if !k.st.NormTrains() {
-			for i, v := range k.sums[c:] {
-				dbias[i] = float32(v * k.f[i])
-			}
-		}
-	}
-	if !k.st.NormTrains() {
-		for i, f := range k.f {
-			b.mul[i] = float32(f)
-		}
-	}
-	return b.dv, k.st.EachRow(b.eachDV)
-}
-
-func (b *normGrad) sumShard(s, lo, hi int) {
-	k := b.f
-	c, half := k.channels, par.Shards*k.channels
-	from, to := lo*k.row, hi*k.row
-	kernel.NormalizeGradSums(k.parts[s*c:(s+1)*c], k.parts[half+s*c:half+(s+1)*c], b.dy[from:to], k.v[from:to], k.mean, k.invStd, c)
-}
-
-func (b *normGrad) dvShard(_, lo, hi int) {
-	k := b.f
-	c, from, to := k.channels, lo*k.row, hi*k.row
-	dv := b.dv.Data().([]float32)[from:to]
-	if k.st.NormTrains() {
-		n := k.st.Rows * k.row / c
-		kernel.NormalizeGrad(dv, b.dy[from:to], k.v[from:to], k.mean, k.invStd, k.gamma, k.sums[:c], k.sums[c:], n, c)
-		return
-	}
-	kernel.Normalize(dv, b.dy[from:to], k.zeros, k.ones, b.mul, k.zeros, c)
-}

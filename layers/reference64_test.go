@@ -126,6 +126,7 @@ func (n *net64) weight(node *model.Node) []float64 {
 // cost is the loss of the batch.
 func (n *net64) cost() float64 {
 	tensors := map[string][][]float64{n.m.Inputs[0].Name: n.x}
+	before := map[string][][]float64{} // what quantizers read
 	for i := range n.m.Nodes {
 		node := &n.m.Nodes[i]
 		shape, _ := n.m.ShapeOf(node.In[0])
@@ -148,7 +149,11 @@ func (n *net64) cost() float64 {
 					out[e][i%shape[2]] += v / float64(shape[0]*shape[1])
 				}
 			case model.MaxPool:
-				out[e] = n.pool(node, shape, x, node.Name+string(rune('0'+e)))
+				by := x
+				if from := before[node.In[0]]; from != nil && node.Attr.Kernel == node.Attr.Stride && node.Attr.Pad == [4]int{} {
+					by = from[e] // a training graph pools before it quantizes
+				}
+				out[e] = n.pool(node, shape, x, by, node.Name+string(rune('0'+e)))
 			default:
 				out[e] = product64(node, shape, x, n.weight(node))
 			}
@@ -163,6 +168,7 @@ func (n *net64) cost() float64 {
 					out[e] = n.relu(node, node.Name+string(rune('0'+e)), out[e], onCodes)
 				}
 				if q := n.m.Quant[node.Name]; q != nil {
+					before[node.Name] = append(before[node.Name], out[e])
 					out[e] = n.quantize(node.Name, node.Name+string(rune('0'+e)), out[e], q, widen(q.Scale))
 				}
 			}
@@ -172,15 +178,16 @@ func (n *net64) cost() float64 {
 	return n.lossOf(tensors[n.m.Outputs[0]])
 }
 
-// pool keeps the places of the maxima of the first call: equal codes are common, and at a tie a difference has no limit.
-func (n *net64) pool(node *model.Node, in model.Shape, x []float64, key string) []float64 {
+// pool keeps the places of the maxima, of by, of the first call: equal codes are common, and at a tie a difference has no
+// limit.
+func (n *net64) pool(node *model.Node, in model.Shape, x, by []float64, key string) []float64 {
 	known := n.first[key]
 	place := 0
 	return windows64(node, in, func(c int, at func(kh, kw, c int) (int, bool)) float64 {
 		if known == nil {
 			best := -1
 			for k := range node.Attr.Kernel[0] * node.Attr.Kernel[1] {
-				if i, ok := at(k/node.Attr.Kernel[1], k%node.Attr.Kernel[1], c); ok && (best < 0 || x[i] > x[best]+1e-9) {
+				if i, ok := at(k/node.Attr.Kernel[1], k%node.Attr.Kernel[1], c); ok && (best < 0 || by[i] > by[best]+1e-9) {
 					best = i
 				}
 			}

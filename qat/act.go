@@ -33,8 +33,9 @@ type Act struct {
 	seen [par.Shards]extremes
 	each func(shard, lo, hi int)
 
+	share    int // elements of an example that share a learned scale
 	dx       *tensor.Dense
-	dy       []float32
+	dxs, dy  []float32
 	ds       []float32
 	t        [par.Shards][]float32 // an example's values in units of the scale
 	parts    [par.Shards]float64
@@ -43,26 +44,42 @@ type Act struct {
 
 type extremes struct {
 	min, max float32
+	seen     bool
 	nan      int // index of a NaN, -1 for none
 }
 
 // QuantizeAct adds the quantizer of activation name with params p, which must have their scale. scale is the leaf of a
 // learned scale, and nil for the other range methods. needDX says whether x needs a gradient.
 func QuantizeAct(st *Step, name string, p *quant.Params, x, scale *G.Node, needDX bool) (*G.Node, *Act, error) {
+	a, err := NewAct(st, name, p, x.Shape(), scale != nil, needDX)
+	if err != nil {
+		return nil, nil, err
+	}
+	in := []*G.Node{x}
+	if scale != nil {
+		in = append(in, scale)
+	}
+	node, err := gx.Apply(a, a.Label(), a.out, in...)
+	return node, a, err
+}
+
+// NewAct is the quantizer of QuantizeAct without a node of its own, for an op that joins a layer and its quantizer: see
+// [Act.Begin]. shape is that of the tensor to quantize; learn says that the scale is learned.
+func NewAct(st *Step, name string, p *quant.Params, shape tensor.Shape, learn, needDX bool) (*Act, error) {
 	if !p.Ready() {
-		return nil, nil, fmt.Errorf("activation %q has no range yet: calibrate first", name)
+		return nil, fmt.Errorf("activation %q has no range yet: calibrate first", name)
 	}
 	if err := p.Validate(1); err != nil {
-		return nil, nil, fmt.Errorf("activation %q: %w", name, err)
+		return nil, fmt.Errorf("activation %q: %w", name, err)
 	}
-	if (scale != nil) != (p.Spec.Range == quant.LSQ) {
-		return nil, nil, fmt.Errorf("activation %q: range method %s and a scale node: %t", name, p.Spec.Range, scale != nil)
+	if learn != (p.Spec.Range == quant.LSQ) {
+		return nil, fmt.Errorf("activation %q: range method %s and a scale node: %t", name, p.Spec.Range, learn)
 	}
-	shape := x.Shape()
 	a := &Act{
-		st: st, name: name, p: p, out: NewActCodes(p, shape), learn: scale != nil, needDX: needDX,
-		row: shape.TotalSize() / shape[0],
+		st: st, name: name, p: p, out: NewActCodes(p, shape), learn: learn, needDX: needDX,
+		row: shape.TotalSize() / shape[0], ds: make([]float32, 1),
 	}
+	a.share = a.row
 	a.each, a.eachBack = a.shard, a.backShard
 	a.maskRow = kernel.MaskLen(a.row)
 	a.mask = make([]uint8, shape[0]*a.maskRow)
@@ -70,57 +87,103 @@ func QuantizeAct(st *Step, name string, p *quant.Params, x, scale *G.Node, needD
 	case quant.MinMax, quant.EMA, quant.Envelope:
 		var err error
 		if a.observer, err = quant.NewObserver(p.Spec, 1); err != nil {
-			return nil, nil, fmt.Errorf("activation %q: %w", name, err)
+			return nil, fmt.Errorf("activation %q: %w", name, err)
 		}
 		if err := a.observer.Adopt(p); err != nil {
-			return nil, nil, fmt.Errorf("activation %q: %w", name, err)
+			return nil, fmt.Errorf("activation %q: %w", name, err)
 		}
 	}
-	in := []*G.Node{x}
-	if scale != nil {
-		in = append(in, scale)
-	}
-	node, err := gx.Apply(a, label("act", name, p.Spec), a.out, in...)
-	return node, a, err
+	return a, nil
 }
+
+// Label is the name of the quantizer's node.
+func (a *Act) Label() string { return label("act", a.name, a.p.Spec) }
+
+// Share sets how many elements of one example share a learned scale, for LSQ's factor, where that is not the size of
+// what is quantized: a pooling before the quantizer leaves it the size of the layer's output.
+func (a *Act) Share(n int) { a.share = n }
 
 // Observer follows the activation's range; nil when the range is learned or fixed.
 func (a *Act) Observer() *quant.Observer { return a.observer }
 
 // Run quantizes the rows in use.
 func (a *Act) Run(in []G.Value) (G.Value, error) {
+	if err := a.Begin(in[0]); err != nil {
+		return nil, err
+	}
+	if err := a.st.EachRow(a.each); err != nil {
+		return nil, err
+	}
+	return a.out, a.End()
+}
+
+// Begin takes the step's input: accumulators, a sum, or values. An op that joins a layer and its quantizer calls it, then
+// [Act.Examples] for examples as their inputs come to be, then [Act.End].
+func (a *Act) Begin(in G.Value) error {
 	a.wait, a.x = nil, nil
-	switch v := in[0].(type) {
+	for s := range a.seen {
+		a.seen[s] = extremes{nan: -1}
+	}
+	switch v := in.(type) {
 	case pending:
 		a.wait, a.rq = v, v.requant(a.p)
 	default:
 		x, err := gx.Floats(v)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		a.x = x
 	}
-	if err := a.st.EachRow(a.each); err != nil {
-		return nil, err
-	}
+	return nil
+}
+
+// End reports a NaN.
+func (a *Act) End() error {
 	for s := range par.Count(a.st.Rows) {
 		if i := a.seen[s].nan; i >= 0 {
-			lo, _ := par.Span(a.st.Rows, s)
-			return nil, &quant.NaNError{Index: lo*a.row + i}
+			return &quant.NaNError{Index: i}
 		}
 	}
-	return a.out, nil
+	return nil
+}
+
+// Codes is the output.
+func (a *Act) Codes() *Codes { return a.out }
+
+// Of is the codes that the quantizer gives the first n elements of v, which are what it read in the last run before they
+// were pooled: accumulators, by the multipliers of that run, or values.
+func (a *Act) Of(v G.Value, n int) ([]uint8, error) {
+	codes := make([]uint8, n)
+	if w, ok := v.(pending); ok {
+		w.round(codes, a.rq, 0, n)
+		return codes, nil
+	}
+	x, err := gx.Floats(v)
+	if err != nil {
+		return nil, err
+	}
+	lo, hi := a.p.Spec.Grid()
+	scale, z := a.p.At(0)
+	if nan := kernel.QuantizeU8(codes, nil, x[:n], scale, z, lo, hi); nan >= 0 {
+		return nil, &quant.NaNError{Index: nan}
+	}
+	return codes, nil
 }
 
 func (a *Act) shard(s, from, to int) {
-	e, m := a.row, a.maskRow
-	a.seen[s] = extremes{nan: -1}
-	if a.x != nil {
-		a.quantize(s, from, to)
+	if a.wait != nil && !a.st.Train {
+		e := a.row
+		a.wait.round(a.out.U8[from*e:to*e], a.rq, from*e, to*e)
 		return
 	}
-	if !a.st.Train {
-		a.wait.round(a.out.U8[from*e:to*e], a.rq, from*e, to*e)
+	a.Examples(s, from, to)
+}
+
+// Examples quantizes the examples [from, to) of a shard, in training.
+func (a *Act) Examples(s, from, to int) {
+	e, m := a.row, a.maskRow
+	if a.x != nil {
+		a.quantize(s, from, to)
 		return
 	}
 	step := a.step(from, to)
@@ -130,7 +193,7 @@ func (a *Act) shard(s, from, to int) {
 		if a.wait.limit().Relu {
 			st.Min, st.Max = max(st.Min, 0), max(st.Max, 0)
 		}
-		a.see(s, i == from, st.Min, st.Max)
+		a.see(s, st.Min, st.Max)
 	}
 }
 
@@ -152,23 +215,26 @@ func (a *Act) quantize(s, from, to int) {
 		x := a.x[i*e : j*e]
 		nan := kernel.QuantizeU8(a.out.U8[i*e:j*e], a.mask[i*m:j*m], x, scale, z, lo, hi)
 		if nan >= 0 {
-			a.seen[s].nan = (i-from)*e + nan
+			if a.seen[s].nan < 0 {
+				a.seen[s].nan = i*e + nan
+			}
 			return
 		}
 		if a.st.Train && a.observer != nil {
 			xmin, xmax, _ := kernel.MinMax(x)
-			a.see(s, i == from, xmin, xmax)
+			a.see(s, xmin, xmax)
 		}
 	}
 }
 
-// see joins an example's extremes to the shard's.
-func (a *Act) see(s int, first bool, lo, hi float32) {
-	if first {
-		a.seen[s] = extremes{lo, hi, -1}
+// see joins extremes to the shard's.
+func (a *Act) see(s int, lo, hi float32) {
+	e := &a.seen[s]
+	if !e.seen {
+		e.min, e.max, e.seen = lo, hi, true
 		return
 	}
-	a.seen[s].min, a.seen[s].max = min(a.seen[s].min, lo), max(a.seen[s].max, hi)
+	e.min, e.max = min(e.min, lo), max(e.max, hi)
 }
 
 // Update moves the range by what the step saw and sets scale and zero point of the params, which every reader of this
@@ -209,7 +275,6 @@ func (a *Act) Needs() []bool {
 // Backward is the straight-through estimator and the learned scale's gradient.
 func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	a.dx = gx.NewTensor(a.out.shape...)
-	a.ds = make([]float32, 1)
 	dx, err := gx.Apply(actGrad{a}, "gradient(act "+a.name+")", a.dx, out, grad)
 	if err != nil {
 		return nil, err
@@ -228,49 +293,68 @@ type actGrad struct{ f *Act }
 
 func (k actGrad) Run(in []G.Value) (G.Value, error) {
 	a := k.f
-	var err error
-	if a.dy, err = gx.Floats(in[1]); err != nil {
+	dy, err := gx.Floats(in[1])
+	if err != nil {
 		return nil, err
 	}
+	a.BeginGrad(a.dx.Data().([]float32), dy)
 	if err := a.st.EachRow(a.eachBack); err != nil {
 		return nil, err
 	}
-	if a.learn {
-		_, hi := a.p.Spec.Grid()
-		sum := 0.0
-		for s := range par.Count(a.st.Rows) {
-			sum += a.parts[s]
-		}
-		a.ds[0] = float32(sum * scaleFactor(a.row, hi))
-	}
+	a.EndGrad()
 	return a.dx, nil
 }
 
-func (a *Act) backShard(s, from, to int) {
+// BeginGrad takes the memory of the gradients of the input and of the output. [Act.ExamplesGrad] and [Act.EndGrad] follow,
+// as in the forward pass.
+func (a *Act) BeginGrad(dx, dy []float32) {
+	a.dxs, a.dy = dx, dy
+	clear(a.parts[:])
+}
+
+// EndGrad joins the gradient of a learned scale.
+func (a *Act) EndGrad() {
+	if !a.learn {
+		return
+	}
+	_, hi := a.p.Spec.Grid()
+	sum := 0.0
+	for s := range par.Count(a.st.Rows) {
+		sum += a.parts[s]
+	}
+	a.ds[0] = float32(sum * scaleFactor(a.share, hi))
+}
+
+// ScaleGrad is the memory of the gradient of a learned scale.
+func (a *Act) ScaleGrad() []float32 { return a.ds }
+
+func (a *Act) backShard(s, from, to int) { a.ExamplesGrad(s, from, to) }
+
+// ExamplesGrad makes the gradients of the examples [from, to) of a shard.
+func (a *Act) ExamplesGrad(s, from, to int) {
 	e, m := a.row, a.maskRow
-	dx := a.dx.Data().([]float32)
 	step := a.step(from, to)
 	for i := from; i < to; i += step {
 		j := i + step
-		kernel.MaskGrad(dx[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m])
+		kernel.MaskGrad(a.dxs[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m])
 	}
 	if !a.learn {
 		return
 	}
 	lo, hi := a.p.Spec.Grid()
 	scale, z := a.p.At(0)
-	a.parts[s] = 0
-	if a.wait == nil {
-		a.parts[s] = kernel.ScaleGrad(a.dy[from*e:to*e], a.x[from*e:to*e], scale, lo-z, hi-z)
-		return
-	}
-	if a.t[s] == nil {
-		a.t[s] = make([]float32, e)
-	}
-	for i := from; i < to; i++ {
+	for i := from; i < to; i++ { // example by example: where a sum is cut is part of its value
+		dy := a.dy[i*e : (i+1)*e]
+		if a.wait == nil {
+			a.parts[s] += kernel.ScaleGrad(dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
+			continue
+		}
+		if a.t[s] == nil {
+			a.t[s] = make([]float32, e)
+		}
 		a.wait.scaled(a.t[s], a.rq, i*e)
 		a.limit(a.t[s], scale)
-		a.parts[s] += kernel.ScaleGrad(a.dy[i*e:(i+1)*e], a.t[s], 1, lo-z, hi-z)
+		a.parts[s] += kernel.ScaleGrad(dy, a.t[s], 1, lo-z, hi-z)
 	}
 }
 

@@ -127,6 +127,17 @@ func NewAccView(shape tensor.Shape) *Acc {
 	return &Acc{Offset: make([]int32, c), Scale: make([]float32, c), shape: shape.Clone()}
 }
 
+// Over is a with other accumulators, of the same channels in another shape; into is what an earlier call gave, or nil.
+func (a *Acc) Over(raw []int32, shape tensor.Shape, into *Acc) *Acc {
+	if into == nil {
+		into = &Acc{shape: shape.Clone()}
+	}
+	shape = into.shape
+	*into = *a
+	into.Raw, into.shape = raw, shape
+	return into
+}
+
 // Channels is the extent of the last axis.
 func (a *Acc) Channels() int { return len(a.Offset) }
 

@@ -39,6 +39,7 @@ func main() {
 		{"stream", streams},
 		{"pool", pools},
 		{"pack", packs},
+		{"block", blocks},
 	} {
 		if err := writeFile(*out, f.name, f.write); err != nil {
 			log.Fatalf("%s: %v", f.name, err)

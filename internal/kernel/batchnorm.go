@@ -7,9 +7,9 @@ import "math"
 //	mean[c] = 1/N sum x        var[c] = 1/N sum (x-mean)^2
 //	y = (x-mean)*a + beta      a = gamma*invStd, invStd = 1/sqrt(var+eps)
 //
-// Training runs in passes so that shards can be joined between them:
-// SumColumns, Combine, BatchMean; SumSquaredDeviations, Combine, BatchInvStd;
-// Normalize. The backward pass is NormalizeGradSums, Combine, NormalizeGrad.
+// Training runs in passes so that shards can be joined between them: Moments of
+// each shard, joined in order; Normalize. The backward pass is
+// NormalizeGradSums, Combine, NormalizeGrad.
 
 // BatchMean turns column sums over n rows into means.
 func BatchMean(mean []float32, sums []float64, n int) {
@@ -92,6 +92,82 @@ func NormalizeGradSums(dgamma, dbeta []float64, dy, x, mean, invStd []float32, c
 	active.columnSums(dgamma, termProduct, &columnArgs{x: x, mean: mean[:channels], dy: dy, inv: invStd[:channels]}, channels)
 }
 
+// AddNormalizeGradSums is NormalizeGradSums added to dgamma and dbeta: a
+// shard's parts, example by example.
+func AddNormalizeGradSums(dgamma, dbeta []float64, dy, x, mean, invStd []float32, channels int) {
+	dy = dy[:len(x)]
+	active.addColumnSums(dbeta[:channels], termSum, &columnArgs{x: dy}, channels)
+	active.addColumnSums(dgamma[:channels], termProduct, &columnArgs{x: x, mean: mean[:channels], dy: dy, inv: invStd[:channels]}, channels)
+}
+
+// Moments are the number of rows of x, their mean and their sum of squared
+// deviations from it, per channel, gathered group by group of rows: within a
+// group the mean comes first, then the deviations; groups join by the formula
+// of Chan, Golub and LeVeque (1983), in float64. The zero value has no rows.
+type Moments struct {
+	n        float64
+	mean, m2 []float64
+	sum, dev []float64
+	pivot    []float32
+}
+
+// Reset forgets all rows.
+func (m *Moments) Reset(channels int) {
+	m.n = 0
+	clear(grow(&m.mean, channels))
+	clear(grow(&m.m2, channels))
+	grow(&m.sum, channels)
+	grow(&m.dev, channels)
+	grow(&m.pivot, channels)
+}
+
+// Add adds a group of rows.
+func (m *Moments) Add(x []float32) {
+	channels := len(m.mean)
+	n := float64(rows(len(x), channels))
+	if n == 0 {
+		return
+	}
+	SumColumns(m.sum, x, channels)
+	for c, v := range m.sum {
+		m.pivot[c] = float32(v / n)
+	}
+	SumSquaredDeviations(m.dev, x, m.pivot, channels)
+	for c, v := range m.sum {
+		v /= n
+		d := v - float64(m.pivot[c]) // the pivot is the mean rounded
+		m.sum[c], m.dev[c] = v, max(0, m.dev[c]-float64(n*float64(d*d)))
+	}
+	m.join(n, m.sum, m.dev)
+}
+
+// Join adds the rows of o.
+func (m *Moments) Join(o *Moments) { m.join(o.n, o.mean, o.m2) }
+
+func (m *Moments) join(n float64, mean, m2 []float64) {
+	if n == 0 {
+		return
+	}
+	total := m.n + n
+	share, weight := n/total, m.n*n/total
+	for c, v := range mean {
+		d := v - m.mean[c]
+		m.mean[c] += float64(d * share)
+		m.m2[c] = m.m2[c] + m2[c] + float64(float64(d*d)*weight)
+	}
+	m.n = total
+}
+
+// Stats writes the mean, the biased variance and 1/sqrt(variance+eps).
+func (m *Moments) Stats(mean, variance, invStd []float32, eps float64) {
+	for c, v := range m.mean {
+		mean[c] = float32(v)
+		v = m.m2[c] / m.n
+		variance[c] = float32(v)
+		invStd[c] = float32(1 / math.Sqrt(v+eps))
+	}
+}
+
 // NormalizeGrad writes the gradient of x when mean and variance are the
 // batch's, n rows in all shards together:
 //
@@ -107,9 +183,7 @@ func (t *isa) normalizeGrad(dx, dy, x, mean, invStd, gamma []float32, dgamma, db
 	dx, dy = dx[:len(x)], dy[:len(x)]
 	mean, invStd, gamma = mean[:channels], invStd[:channels], gamma[:channels]
 	dgamma, dbeta = dgamma[:channels], dbeta[:channels]
-	factors := func(c int) (a, b, k float32) {
-		return gamma[c] * invStd[c], float32(dbeta[c] / float64(n)), float32(float64(invStd[c]) * dgamma[c] / float64(n))
-	}
+	factors := func(c int) (a, b, k float32) { return gradFactors(c, invStd, gamma, dgamma, dbeta, n) }
 	done := 0
 	if channels <= stretchLen {
 		var a, b, k [stretchLen]float32
