@@ -2,35 +2,39 @@ package infer
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
 )
 
-// inputValues turns bytes into the float32 values they stand for, through a table.
+// inputValues turns bytes into the values they stand for.
 type inputValues struct {
 	out   *tensor
-	table [256]float32
+	scale [1]float32
+	zero  int32
 }
 
+// newInputValues refuses an input of which a byte's value is no 16-bit number.
 func newInputValues(in *model.Input, out *tensor) (op, error) {
-	o := &inputValues{out: out}
-	for p := range o.table {
-		o.table[p] = in.Scale * float32(int32(p)-in.Zero)
+	o := &inputValues{out: out, scale: [1]float32{in.Scale}, zero: in.Zero}
+	var codes [256]uint8
+	var values [256]float32
+	for p := range codes {
+		codes[p] = uint8(p)
 	}
-	return o, quant.Round16(o.table[:], o.table[:], storeFormat(out))
+	kernel.DequantizeU8(values[:], codes[:], o.scale[:], o.zero)
+	return o, quant.Round16(values[:], values[:], storeFormat(out))
 }
 
 func (o *inputValues) run(w *worker, n int) error {
 	y := w.values(o.out, n)
-	for i, p := range w.x[:len(y)] {
-		y[i] = o.table[p]
-	}
-	return nil
+	kernel.DequantizeU8(y, w.x[:len(y)], o.scale[:], o.zero)
+	return o.out.store("input", y, activation{}, w.first)
 }
 
-func (o *inputValues) kernel() string { return "table of the byte's value" }
+func (o *inputValues) kernel() string { return "scale of the byte" + stored(o.out) }
 
 // storeFormat is the format that a float tensor's values are rounded to when they are stored.
 func storeFormat(t *tensor) quant.Format {
@@ -47,7 +51,7 @@ type floatLayer struct {
 	dense    bool
 	geom     kernel.ConvGeom
 	weight   []float32
-	mul, add []float32 // y = float32(mul*v) + add; mul may be nil, and add too
+	mul, add []float32 // y = float32(mul*v) + add; nil where there is neither batch norm nor bias
 	after    activation
 }
 
@@ -69,7 +73,7 @@ func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
 	case n.Attr.Norm:
 		l.mul, l.add = m.Params[n.Param(model.NormMul)].Data, m.Params[n.Param(model.NormAdd)].Data
 	case n.Attr.Bias:
-		l.add = m.Params[n.Param(model.Bias)].Data
+		l.mul, l.add = slices.Repeat([]float32{1}, n.Attr.Units), m.Params[n.Param(model.Bias)].Data
 	}
 	return l, l.geom.Check()
 }
@@ -81,19 +85,7 @@ func (l *floatLayer) run(w *worker, n int) error {
 	} else {
 		kernel.ConvForward(y, x, l.weight, nil, n, l.geom, &w.scratch)
 	}
-	if l.mul != nil {
-		scaleColumns(y, l.mul)
-	}
-	switch {
-	case l.add != nil && l.after == activation{relu: true}:
-		kernel.AddBiasReLU(y, y, l.add, l.geom.Cout)
-	case l.add != nil:
-		kernel.AddBias(y, y, l.add, l.geom.Cout)
-		l.after.apply(y)
-	default:
-		l.after.apply(y)
-	}
-	return l.out.store(l.name, y, w.first)
+	return l.out.finish(l.name, y, l.mul, l.add, l.after, w.first)
 }
 
 func (l *floatLayer) kernel() string {
@@ -102,21 +94,4 @@ func (l *floatLayer) kernel() string {
 		name = "float32 matrix product"
 	}
 	return name + stored(l.out)
-}
-
-// scaleColumns writes y = mul*y along the last axis.
-func scaleColumns(y, mul []float32) {
-	for ; len(y) >= len(mul); y = y[len(mul):] {
-		row, m := y[:len(mul)], mul
-		for len(row) >= 4 && len(m) >= 4 { // four at a time: batch norm costs as much as a convolution otherwise
-			row[0] *= m[0]
-			row[1] *= m[1]
-			row[2] *= m[2]
-			row[3] *= m[3]
-			row, m = row[4:], m[4:]
-		}
-		for c, f := range m {
-			row[c] *= f
-		}
-	}
 }

@@ -27,8 +27,7 @@ func (o *addition) run(w *worker, n int) error {
 	}
 	y := w.values(o.out, n)
 	kernel.Add(y, w.values(o.a, n), w.values(o.b, n))
-	o.after.apply(y)
-	return o.out.store(o.name, y, w.first)
+	return o.out.store(o.name, y, o.after, w.first)
 }
 
 func (o *addition) kernel() string {
@@ -62,7 +61,7 @@ func (o *globalAvg) run(w *worker, n int) error {
 	}
 	y := w.values(o.out, n)
 	kernel.GlobalAvg(y, w.values(o.in, n), n, o.cells, o.channels)
-	return o.out.store(o.name, y, w.first)
+	return o.out.store(o.name, y, activation{}, w.first)
 }
 
 func (o *globalAvg) kernel() string {
@@ -82,30 +81,25 @@ func activationOf(n *model.Node) activation {
 	return activation{relu: n.Attr.Relu || n.Op == model.ReLU, cap: n.Attr.Cap}
 }
 
-// apply limits y in place.
-func (a activation) apply(y []float32) {
-	switch {
-	case a.relu && a.cap > 0:
-		kernel.ReLUCap(y, y, a.cap)
-	case a.relu:
-		kernel.ReLU(y, y)
-	}
+// store limits and rounds what an operation stores, to the tensor's format; first is the index of the first example in y
+// and layer names the operation, for the message.
+func (t *tensor) store(layer string, y []float32, a activation, first int) error {
+	return t.finish(layer, y, nil, nil, a, first)
 }
 
-// store rounds what an operation stores to the tensor's format; first is the index of the first example in y and layer
-// names the operation, for the message.
-func (t *tensor) store(layer string, y []float32, first int) error {
+// finish is store after y = float32(mul*y) + add along the channels.
+func (t *tensor) finish(layer string, y, mul, add []float32, a activation, first int) error {
 	format := storeFormat(t)
-	if format == quant.FP32 {
+	after := kernel.After{ReLU: a.relu, Limit: a.cap, Round: rounding16(format)}
+	if mul == nil && after == (kernel.After{}) {
 		return nil
 	}
-	err := round16(y, format)
-	if err == nil {
+	at := kernel.ScaleShift(y, y, mul, add, len(mul), after)
+	if at < 0 {
 		return nil
 	}
-	at := indexOf(err)
-	example, err := first+at/t.size, atIndex(err, at%t.size)
-	return fmt.Errorf("%s: example %d: %w", layer, example, err)
+	err := atIndex(quant.Round16(y[at:at+1], y[at:at+1], format), at%t.size)
+	return fmt.Errorf("%s: example %d: %w", layer, first+at/t.size, err)
 }
 
 // stored is the end of a kernel's description.

@@ -45,8 +45,7 @@ func (r *relu) run(w *worker, n int) error {
 	if !r.in.coded() {
 		y := w.values(r.out, n)
 		copy(y, w.values(r.in, n))
-		r.after.apply(y)
-		return r.out.store(r.name, y, w.first) // a limit may lie between two 16-bit values
+		return r.out.store(r.name, y, r.after, w.first) // a limit may lie between two 16-bit values
 	}
 	kernel.ClampU8(w.codes(r.out, n), w.codes(r.in, n), r.lo, r.hi)
 	return nil

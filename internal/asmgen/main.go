@@ -39,7 +39,8 @@ func main() {
 		{"stream", streams},
 		{"pool", pools},
 		{"pack", packs},
-		{"block", blocks},
+		{"row", rows},
+		{"after", after},
 	} {
 		if err := writeFile(*out, f.name, f.write); err != nil {
 			log.Fatalf("%s: %v", f.name, err)

@@ -173,7 +173,6 @@ func streams(g *gen) {
 		g.dequantize("S8")
 		g.maskGrad()
 		g.mulAdd()
-		g.mulAddS8()
 		g.normalize()
 		g.normalizeGrad()
 		g.adam()
@@ -516,28 +515,6 @@ func (g *gen) mulAdd() {
 			g.VMULPS(off(b, h*g.bytes()), v, v)
 			g.VADDPS(off(dst, h*g.bytes()), v, v)
 			g.VMOVUPS(v, off(dst, h*g.bytes()))
-		}
-	})
-	g.end()
-}
-
-func (g *gen) mulAddS8() {
-	name := "mulAddS8" + g.suffix()
-	g.begin(name, "func(acc *int32, q *uint8, w *int8, n int)", name+" computes acc += q*w.")
-	s := g.newStream()
-	acc, q, w := s.pointer("acc", 64), s.pointer("q", 16), s.pointer("w", 16)
-	s.loop(false, func() {
-		for h := range g.halves() {
-			x, y := g.vec(), g.vec()
-			g.widen(false, q, h, x)
-			g.widen(true, w, h, y)
-			g.VPMADDWD(y, x, x) // the upper s16 of x is 0
-			g.VPADDD(off(acc, h*g.bytes()), x, x)
-			if g.wide {
-				g.VMOVDQU32(x, off(acc, h*64))
-			} else {
-				g.VMOVDQU(x, off(acc, h*32))
-			}
 		}
 	})
 	g.end()

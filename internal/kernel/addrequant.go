@@ -34,18 +34,22 @@ func AddScaled(dst []float32, a, b Term) {
 // one addition, halves to even. lo and hi lie in [0,255]; ReLU is lo = zero.
 // dst may be the codes of a or b.
 func AddRequant(dst []uint8, a, b Term, zero, lo, hi int32) {
+	active.addRequant(dst, a, b, zero, lo, hi)
+}
+
+func (t *isa) addRequant(dst []uint8, a, b Term, zero, lo, hi int32) {
 	a, b = a.slice(0, len(dst)), b.slice(0, len(dst))
 	flo, fhi := float32(lo-zero), float32(hi-zero)
-	for i := range dst {
+	for i := t.addRequantVec(dst, a, b, zero, flo, fhi); i < len(dst); i++ {
 		x := a.at(i)
-		t := x + b.at(i)
-		if !(t > flo) {
-			t = flo
+		sum := x + b.at(i)
+		if !(sum > flo) {
+			sum = flo
 		}
-		if t > fhi {
-			t = fhi
+		if sum > fhi {
+			sum = fhi
 		}
-		dst[i] = uint8(int32(t+roundMagic-roundMagic) + zero)
+		dst[i] = uint8(int32(sum+roundMagic-roundMagic) + zero)
 	}
 }
 

@@ -29,14 +29,14 @@ func eachTap(n int, g ConvGeom, f func(x, y, w int)) {
 }
 
 func (t *isa) groupForward(y, x, w []float32, n int, g ConvGeom) {
+	if g.depthwise() {
+		t.depthwiseForward(y, x, w, n, g)
+		return
+	}
 	clear(y)
 	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
 	eachTap(n, g, func(xo, yo, wo int) {
 		xp, yp := x[xo:][:g.Cin], y[yo:][:g.Cout]
-		if gi == 1 && per == 1 {
-			t.mulAdd(yp, xp, w[wo:])
-			return
-		}
 		for c := range gi {
 			wr := w[wo+c*g.Cout:][:g.Cout]
 			for group := range g.Groups {

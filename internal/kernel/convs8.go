@@ -22,6 +22,8 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 	acc, x = acc[:n*out], x[:n*in]
 	checkPacked(w, g)
 	switch {
+	case g.depthwise():
+		t.depthwiseU8(acc, nil, x, zero, w.raw, n, g, s)
 	case g.Groups > 1:
 		t.groupForwardU8(acc, x, zero, w.raw, n, g)
 	case g.pointwise():
@@ -41,6 +43,11 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 func (t *isa) convU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, bias []int32, mult []float32, zero, lo, hi int32, n int, g ConvGeom, s *Scratch) {
 	in, out := g.inSize(), g.outSize()
 	dst, x = dst[:n*out], x[:n*in]
+	if g.depthwise() && bias != nil {
+		checkPacked(w, g)
+		t.depthwiseU8(nil, &rowRequant{dst, bias[:g.Cout], mult[:g.Cout], zero, lo, hi}, x, xZero, w.raw, n, g, s)
+		return
+	}
 	acc := grow(&s.acc, out)
 	for i := range n {
 		t.convU8S8(acc, x[i*in:][:in], xZero, w, 1, g, s)
@@ -92,11 +99,6 @@ func (t *isa) tapU8(row []int32, cell []uint8, zero uint8, w []int8, gi, per int
 			for j, v := range w[c*len(row):][:len(row)] {
 				row[j] += z * int32(v)
 			}
-		}
-	case gi == 1 && per == 1:
-		w, cell = w[:len(row)], cell[:len(row)]
-		for j := t.mulAddS8Vec(row, cell, w); j < len(row); j++ {
-			row[j] += int32(cell[j]) * int32(w[j])
 		}
 	default:
 		for c := range gi {

@@ -7,15 +7,20 @@ package kernel
 //
 //	acc[i,c] = sum over cells of (q - zero)
 func MeanSums(acc []int32, x []uint8, zero int32, n, cells, channels int) {
+	active.meanSums(acc, x, zero, n, cells, channels)
+}
+
+func (t *isa) meanSums(acc []int32, x []uint8, zero int32, n, cells, channels int) {
 	acc, x = acc[:n*channels], x[:n*cells*channels]
 	for i := range acc {
 		acc[i] = -zero * int32(cells)
 	}
 	for i := range n {
-		row := acc[i*channels:][:channels]
+		row, img := acc[i*channels:][:channels], x[i*cells*channels:][:cells*channels]
+		done := t.meanSumsVec(row, img, cells)
 		for p := range cells {
-			for c, q := range x[(i*cells+p)*channels:][:channels] {
-				row[c] += int32(q)
+			for c := done; c < channels; c++ {
+				row[c] += int32(img[p*channels+c])
 			}
 		}
 	}
@@ -28,22 +33,27 @@ func MeanRequant(dst, x []uint8, xZero int32, m float32, zero, lo, hi int32, n, 
 	dst = dst[:n*channels]
 	acc := grow(&s.acc, len(dst))
 	MeanSums(acc, x, xZero, n, cells, channels)
-	requantGeneric(dst, acc, nil, []float32{m}, zero, lo, hi, 0)
+	active.requantRows(dst, acc, nil, []float32{m}, zero, lo, hi, 1)
 }
 
 // GlobalAvg writes the mean of each channel: float32 sums over the cells in row
 // order, then one division.
 func GlobalAvg(dst, x []float32, n, cells, channels int) {
+	active.globalAvg(dst, x, n, cells, channels)
+}
+
+func (t *isa) globalAvg(dst, x []float32, n, cells, channels int) {
 	dst, x = dst[:n*channels], x[:n*cells*channels]
 	clear(dst)
 	for i := range n {
-		row := dst[i*channels:][:channels]
+		row, img := dst[i*channels:][:channels], x[i*cells*channels:][:cells*channels]
+		done := t.meanVec(row, img, cells)
 		for p := range cells {
-			for c, v := range x[(i*cells+p)*channels:][:channels] {
-				row[c] += v
+			for c := done; c < channels; c++ {
+				row[c] += img[p*channels+c]
 			}
 		}
-		for c := range row {
+		for c := done; c < channels; c++ {
 			row[c] /= float32(cells)
 		}
 	}

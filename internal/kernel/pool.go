@@ -90,6 +90,9 @@ func MaxPoolGrad(dx, dy []float32, arg []uint8, n int, g PoolGeom) {
 
 func (t *isa) maxPoolF32(y []float32, arg []uint8, x []float32, n int, g PoolGeom) {
 	y, x = y[:n*g.outSize()], x[:n*g.inSize()]
+	if arg == nil && t.maxRowsF32(y, x, n, g) {
+		return
+	}
 	if arg != nil {
 		arg = arg[:len(y)]
 	}
@@ -105,6 +108,9 @@ func (t *isa) maxPoolF32(y []float32, arg []uint8, x []float32, n int, g PoolGeo
 
 func (t *isa) maxPoolU8(y []uint8, arg []uint8, x []uint8, n int, g PoolGeom) {
 	y, x = y[:n*g.outSize()], x[:n*g.inSize()]
+	if arg == nil && t.maxRowsU8(y, x, n, g) {
+		return
+	}
 	if arg != nil {
 		arg = arg[:len(y)]
 	}

@@ -4,13 +4,7 @@ package kernel
 
 // ReLUCap writes y = min(max(x, 0), limit). A NaN stays NaN, -0 becomes 0. y may be x.
 func ReLUCap(y, x []float32, limit float32) {
-	active.relu(y, x)
-	y = y[:len(x)]
-	for i, v := range y {
-		if v > limit {
-			y[i] = limit
-		}
-	}
+	active.scaleShift(y, x, nil, nil, 0, After{ReLU: true, Limit: limit})
 }
 
 // ReLUCapGrad writes dx = dy where 0 < y < limit, else 0; y is the output of ReLUCap. dx may be dy.

@@ -616,33 +616,6 @@ loop:
 	VZEROUPPER
 	RET
 
-// func mulAddS8Y(acc *int32, q *uint8, w *int8, n int)
-// Requires: AVX, AVX2
-TEXT ·mulAddS8Y(SB), NOSPLIT, $0-32
-	MOVQ acc+0(FP), AX
-	MOVQ q+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ n+24(FP), BX
-
-loop:
-	VPMOVZXBD (CX), Y0
-	VPMOVSXBD (DX), Y1
-	VPMADDWD  Y1, Y0, Y0
-	VPADDD    (AX), Y0, Y0
-	VMOVDQU   Y0, (AX)
-	VPMOVZXBD 8(CX), Y0
-	VPMOVSXBD 8(DX), Y1
-	VPMADDWD  Y1, Y0, Y0
-	VPADDD    32(AX), Y0, Y0
-	VMOVDQU   Y0, 32(AX)
-	ADDQ      $+64, AX
-	ADDQ      $+16, CX
-	ADDQ      $+16, DX
-	SUBQ      $+16, BX
-	JNZ       loop
-	VZEROUPPER
-	RET
-
 // func normalizeY(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
 // Requires: AVX, CMOV
 TEXT ·normalizeY(SB), NOSPLIT, $0-56
@@ -1566,28 +1539,6 @@ loop:
 	ADDQ    $+64, DX
 	SUBQ    $+16, BX
 	JNZ     loop
-	VZEROUPPER
-	RET
-
-// func mulAddS8Z(acc *int32, q *uint8, w *int8, n int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·mulAddS8Z(SB), NOSPLIT, $0-32
-	MOVQ acc+0(FP), AX
-	MOVQ q+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ n+24(FP), BX
-
-loop:
-	VPMOVZXBD (CX), Z0
-	VPMOVSXBD (DX), Z1
-	VPMADDWD  Z1, Z0, Z0
-	VPADDD    (AX), Z0, Z0
-	VMOVDQU32 Z0, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+16, CX
-	ADDQ      $+16, DX
-	SUBQ      $+16, BX
-	JNZ       loop
 	VZEROUPPER
 	RET
 

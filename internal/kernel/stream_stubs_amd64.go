@@ -76,11 +76,6 @@ func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
 //go:noescape
 func mulAddY(dst *float32, a *float32, b *float32, n int)
 
-// mulAddS8Y computes acc += q*w.
-//
-//go:noescape
-func mulAddS8Y(acc *int32, q *uint8, w *int8, n int)
-
 // normalizeY computes y = (x-mean)*a + beta.
 //
 //go:noescape
@@ -219,11 +214,6 @@ func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
 //
 //go:noescape
 func mulAddZ(dst *float32, a *float32, b *float32, n int)
-
-// mulAddS8Z computes acc += q*w.
-//
-//go:noescape
-func mulAddS8Z(acc *int32, q *uint8, w *int8, n int)
 
 // normalizeZ computes y = (x-mean)*a + beta.
 //

@@ -334,19 +334,6 @@ func (t *isa) mulAddVec(dst, a, b []float32) int {
 	return n
 }
 
-func (t *isa) mulAddS8Vec(acc []int32, q []uint8, w []int8) int {
-	n := len(acc) &^ (vecLanes - 1)
-	if t.tier == cpu.Generic || n == 0 {
-		return 0
-	}
-	if t.tier == cpu.AVX512VNNI {
-		mulAddS8Z(&acc[0], &q[0], &w[0], n)
-	} else {
-		mulAddS8Y(&acc[0], &q[0], &w[0], n)
-	}
-	return n
-}
-
 // normalizeVec takes the factors gamma*invStd as a.
 func (t *isa) normalizeVec(y, x, mean, a, beta []float32) int {
 	n := len(x) &^ (vecLanes - 1)

@@ -40,8 +40,6 @@ func (t *isa) dequantizeS8Vec([]float32, []int8, []float32) int { return 0 }
 
 func (t *isa) mulAddVec([]float32, []float32, []float32) int { return 0 }
 
-func (t *isa) mulAddS8Vec([]int32, []uint8, []int8) int { return 0 }
-
 func (t *isa) normalizeVec([]float32, []float32, []float32, []float32, []float32) int { return 0 }
 
 func (t *isa) normalizeGradVec([]float32, []float32, []float32, []float32, []float32, []float32, []float32) int {
