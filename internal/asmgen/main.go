@@ -39,6 +39,7 @@ func main() {
 		{"stream", streams},
 		{"pool", pools},
 		{"pack", packs},
+		{"block", blocks},
 		{"row", rows},
 		{"after", after},
 	} {
