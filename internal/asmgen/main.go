@@ -41,6 +41,7 @@ func main() {
 		{"pack", packs},
 		{"block", blocks},
 		{"row", rows},
+		{"row3", rows3},
 		{"after", after},
 	} {
 		if err := writeFile(*out, f.name, f.write); err != nil {

@@ -169,3 +169,40 @@ func BenchmarkElementwise(b *testing.B) {
 		}
 	})
 }
+
+// benchDepthwise are the depthwise layers of the mbnet preset.
+var benchDepthwise = []ConvGeom{
+	{H: 28, W: 28, Cin: 16, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1},
+	{H: 28, W: 28, Cin: 32, StrideH: 2, StrideW: 2},
+	{H: 14, W: 14, Cin: 64, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1},
+}
+
+func BenchmarkDepthwise(b *testing.B) {
+	benchEachTier(b, func(b *testing.B, kern *isa) {
+		for _, g := range benchDepthwise {
+			g.KH, g.KW, g.Cout, g.Groups, g.PadBottom, g.PadRight = 3, 3, g.Cin, g.Cin, 1, 1
+			x, w, y := make([]float32, g.inSize()), make([]float32, g.weightSize()), make([]float32, g.outSize())
+			xq, wq, acc, out := make([]uint8, len(x)), make([]int8, len(w)), make([]int32, len(y)), make([]uint8, len(y))
+			bias, m := make([]int32, g.Cout), make([]float32, g.Cout)
+			var p PackedS8
+			kern.packS8(&p, wq, g.Depth(), g.Cout)
+			var s Scratch
+			for _, f := range []struct {
+				name string
+				run  func()
+			}{
+				{"f32", func() { kern.convForward(y, x, w, nil, 1, g, &s) }},
+				{"u8s8", func() { kern.convU8S8(acc, xq, 3, &p, 1, g, &s) }},
+				{"u8s8+requant", func() { kern.convU8S8Requant(out, xq, 3, &p, bias, m, 0, 0, 255, 1, g, &s) }},
+				{"padding", func() { padImage(&s.bytes, xq, 3, g) }},
+			} {
+				b.Run(fmt.Sprintf("%s/%dx%dx%d", f.name, g.H, g.W, g.Cin), func(b *testing.B) {
+					for range b.N {
+						f.run()
+					}
+					reportOps(b, 2*g.outSize()*g.Depth())
+				})
+			}
+		}
+	})
+}

@@ -29,16 +29,29 @@ func padImage[T any](buf *[]T, x []T, pad T, g ConvGeom) []T {
 	return padInto(grow(buf, g.paddedSize()), x, pad, g)
 }
 
-// padInto writes the padded image of x, and pad on the rest of out.
+// padInto writes the padded image of x, and pad on the rest of out. What lies
+// between two lines is the end of one row and the start of the next.
 func padInto[T any](out, x []T, pad T, g ConvGeom) []T {
-	row, line := g.paddedRow(), g.W*g.Cin
-	fill(out[:g.PadTop*row], pad)
-	fill(out[(g.PadTop+g.H)*row:], pad)
+	line, between := g.W*g.Cin, (g.PadLeft+g.PadRight)*g.Cin
+	at := g.PadTop*g.paddedRow() + g.PadLeft*g.Cin
+	fill(out[:at], pad)
+	blank := out[:0] // a stretch of padding to copy from
+	if at >= between {
+		blank = out[:between]
+	}
 	for y := range g.H {
-		cells := out[(g.PadTop+y)*row:][:row]
-		fill(cells[:g.PadLeft*g.Cin], pad)
-		copy(cells[g.PadLeft*g.Cin:], x[y*line:][:line])
-		fill(cells[g.PadLeft*g.Cin+line:], pad)
+		copy(out[at:][:line], x[y*line:])
+		at += line
+		switch {
+		case y == g.H-1:
+			fill(out[at:], pad)
+		case len(blank) < between:
+			blank = out[at:][:between]
+			fill(blank, pad)
+		default:
+			copy(out[at:], blank)
+		}
+		at += between
 	}
 	return out
 }

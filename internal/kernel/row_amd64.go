@@ -12,6 +12,16 @@ func (t *isa) depthwiseVec(y, x, w []float32, r pixelRun, st cellSteps, g ConvGe
 		run = depthwiseF32Z
 	}
 	c, tap := g.Cout, r.tap*g.Cout
+	if stride := t.sideBySide(r, st, g); stride != 0 {
+		run := depthwise3F32Stride1
+		if stride == 2 {
+			run = depthwise3F32Stride2
+		}
+		for ; done+vecLanes <= c; done += vecLanes {
+			run(&y[r.yAt+done], &x[r.xAt+done], &w[done], r.pixels, 4*st.row, 4*st.cell, 4*c, 4*c)
+		}
+		return done
+	}
 	for ; done+vecLanes <= c; done += vecLanes {
 		run(&y[r.yAt+done], &x[r.xAt+done], &w[tap+done], r.pixels, r.rows, r.cols,
 			4*st.pixel, 4*st.row, 4*st.cell, 4*c, 4*c, 4*g.KW*c)
@@ -19,13 +29,38 @@ func (t *isa) depthwiseVec(y, x, w []float32, r pixelRun, st cellSteps, g ConvGe
 	return done
 }
 
+// sideBySide returns the stride, in cells, of a run of whole 3x3 windows that
+// the tier has a routine for; else 0.
+func (t *isa) sideBySide(r pixelRun, st cellSteps, g ConvGeom) int {
+	if t.tier != cpu.AVX512VNNI || g.KH != 3 || g.KW != 3 || r.rows != 3 || r.cols != 3 {
+		return 0
+	}
+	switch st.pixel {
+	case st.cell:
+		return 1
+	case 2 * st.cell:
+		return 2
+	}
+	return 0
+}
+
 // depthwiseU8Vec computes the leading channels of a run of whole windows.
 func (t *isa) depthwiseU8Vec(sums []int32, rq *rowRequant, x []uint8, w []int8, r pixelRun, st cellSteps, g ConvGeom) (done int) {
 	if t.tier == cpu.Generic {
 		return 0
 	}
-	c, wide := g.Cout, t.tier == cpu.AVX512VNNI
+	c, wide, stride := g.Cout, t.tier == cpu.AVX512VNNI, t.sideBySide(r, st, g)
 	if sums != nil {
+		if stride != 0 {
+			run := depthwise3U8Stride1
+			if stride == 2 {
+				run = depthwise3U8Stride2
+			}
+			for ; done+vecLanes <= c; done += vecLanes {
+				run(&sums[r.yAt+done], &x[r.xAt+done], &w[done], r.pixels, st.row, st.cell, 4*c, c)
+			}
+			return done
+		}
 		run := depthwiseU8Y
 		if wide {
 			run = depthwiseU8Z
@@ -35,11 +70,21 @@ func (t *isa) depthwiseU8Vec(sums []int32, rq *rowRequant, x []uint8, w []int8, 
 		}
 		return done
 	}
+	lo, hi := float32(rq.lo-rq.zero), float32(rq.hi-rq.zero)
+	if stride != 0 {
+		run := depthwise3RequantStride1
+		if stride == 2 {
+			run = depthwise3RequantStride2
+		}
+		for ; done+vecLanes <= c; done += vecLanes {
+			run(&rq.dst[r.yAt+done], &x[r.xAt+done], &w[done], r.pixels, st.row, st.cell, c, c, &rq.bias[done], &rq.m[done], lo, hi, rq.zero)
+		}
+		return done
+	}
 	run := depthwiseRequantY
 	if wide {
 		run = depthwiseRequantZ
 	}
-	lo, hi := float32(rq.lo-rq.zero), float32(rq.hi-rq.zero)
 	for ; done+vecLanes <= c; done += vecLanes {
 		run(&rq.dst[r.yAt+done], &x[r.xAt+done], &w[done], r.pixels, r.rows, r.cols, st.pixel, st.row, st.cell, c, c, g.KW*c,
 			&rq.bias[done], &rq.m[done], lo, hi, rq.zero)
