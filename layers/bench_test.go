@@ -59,17 +59,20 @@ const (
 // stepVariants are the kinds of training step that benchmarks compare; the first is what the others are divided by.
 var stepVariants = []struct {
 	name   string
+	fuse   bool
 	freeze bool
 	change func(*model.QuantConfig) // nil for float32
 }{
-	{"fp32", false, nil},
-	{"int8", false, func(*model.QuantConfig) {}},
-	{"int8-frozen", true, func(*model.QuantConfig) {}},
-	{"int8-lsq", false, learned},
+	{"fp32", true, false, nil},
+	{"int8", true, false, func(*model.QuantConfig) {}},
+	{"int8-frozen", true, true, func(*model.QuantConfig) {}},
+	{"int8-lsq", true, false, learned},
+	{"fp32-separate", false, false, nil},
+	{"int8-separate", false, false, func(*model.QuantConfig) {}},
 }
 
 // stepNet is a training graph of m, quantized unless change is nil, on one worker.
-func stepNet(b *testing.B, m *model.Model, freeze bool, change func(*model.QuantConfig)) *layers.Net {
+func stepNet(b *testing.B, m *model.Model, fuse, freeze bool, change func(*model.QuantConfig)) *layers.Net {
 	b.Helper()
 	if change != nil {
 		config := model.DefaultQuant(quant.Precision{Weight: quant.Int8, Act: quant.Int8})
@@ -88,7 +91,7 @@ func stepNet(b *testing.B, m *model.Model, freeze bool, change func(*model.Quant
 		}
 		m = q
 	}
-	net := build(b, m, layers.Options{Batch: benchBatch, Train: true})
+	net := build(b, m, layers.Options{Batch: benchBatch, Train: true, Fuse: fuse})
 	net.SetPhase(layers.Phase{FreezeNorm: freeze})
 	return net
 }
@@ -111,7 +114,7 @@ func BenchmarkStep(b *testing.B) {
 	for name, net := range map[string]func(*testing.B) *model.Model{"cnn": fashionCNN, "mlp": mnistMLP} {
 		for _, v := range stepVariants {
 			b.Run(name+"/"+v.name, func(b *testing.B) {
-				n := stepNet(b, net(b), v.freeze, v.change)
+				n := stepNet(b, net(b), v.fuse, v.freeze, v.change)
 				b.ReportAllocs()
 				for b.Loop() {
 					run(b, n, x, labels, benchBatch)
@@ -131,7 +134,7 @@ func BenchmarkStepRatio(b *testing.B) {
 			nets := make([]*layers.Net, len(stepVariants))
 			times := make([][]time.Duration, len(stepVariants))
 			for i, v := range stepVariants {
-				nets[i] = stepNet(b, net(b), v.freeze, v.change)
+				nets[i] = stepNet(b, net(b), v.fuse, v.freeze, v.change)
 			}
 			for b.Loop() {
 				for i, n := range nets {

@@ -144,6 +144,9 @@ func (b *builder) layer(n *model.Node) error {
 	if len(n.In) != n.Op.Inputs() || n.Shape == nil {
 		return fmt.Errorf("has no shape or not %d inputs: run model.Shapes first", n.Op.Inputs())
 	}
+	if b.pooled[n.Name] { // by the layer before it
+		return nil
+	}
 	for _, name := range n.In {
 		if _, ok := b.edges[name]; !ok {
 			return fmt.Errorf("reads %q, which no earlier layer makes", name)
@@ -153,9 +156,6 @@ func (b *builder) layer(n *model.Node) error {
 	in, _ := b.m.ShapeOf(n.In[0])
 	out := x
 	var err error
-	if b.pooled[n.Name] { // by the layer before it
-		return nil
-	}
 	switch n.Op {
 	case model.Conv, model.Dense:
 		return b.weighted(n, in, x)
@@ -275,7 +275,7 @@ func (b *builder) scale(tensor string, q *quant.Params) (*G.Node, error) {
 
 func (b *builder) activation(name string, q *quant.Params, x *G.Node, grad bool) (*G.Node, error) {
 	if !q.Ready() {
-		return nil, fmt.Errorf("activation %q has no range: calibrate the model before training it (post-training quantization does)", name)
+		return nil, notCalibrated(name)
 	}
 	scale, err := b.scale(name, q)
 	if err != nil {
@@ -286,6 +286,10 @@ func (b *builder) activation(name string, q *quant.Params, x *G.Node, grad bool)
 		b.acts[name] = &act{a, q}
 	}
 	return node, err
+}
+
+func notCalibrated(name string) error {
+	return fmt.Errorf("activation %q has no range: calibrate the model before training it (post-training quantization does)", name)
 }
 
 // finish adds the loss and the gradients, and compiles.

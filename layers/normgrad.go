@@ -141,17 +141,24 @@ func (b *normGrad) meet(s int, dy, v []float32) (d, x []float32) {
 		b.pooled[s] = [2][]float32{make([]float32, n), make([]float32, n)}
 	}
 	d, x = b.pooled[s][0], b.pooled[s][1]
-	line := g.W * g.C
-	for i := range d {
-		c, ox, oy := i%g.C, i/g.C%g.OutW(), i/g.C/g.OutW()
-		first := oy*g.KH*line + ox*g.KW*g.C + c
-		d[i], x[i] = 0, v[first]
-		for kh := range g.KH {
-			for kw := range g.KW {
-				if at := first + kh*line + kw*g.C; dy[at] != 0 {
-					d[i], x[i] = dy[at], v[at]
+	clear(d)
+	line, out := g.W*g.C, 0
+	for oy := range g.OutH() {
+		for ox := range g.OutW() {
+			dw, xw := d[out:out+g.C], x[out:out+g.C]
+			for i := range g.KH * g.KW {
+				at := (oy*g.KH+i/g.KW)*line + (ox*g.KW+i%g.KW)*g.C
+				cell := v[at:][:len(dw)]
+				if i == 0 {
+					copy(xw, cell)
+				}
+				for c, up := range dy[at:][:len(dw)] {
+					if up != 0 {
+						dw[c], xw[c] = up, cell[c]
+					}
 				}
 			}
+			out += g.C
 		}
 	}
 	return d, x

@@ -11,6 +11,7 @@ import (
 type Options struct {
 	Batch int       // rows of the graph, at least 1
 	Train bool      // with gradients; batch norm and ranges follow the batches
+	Fuse  bool      // in a training graph: one op for a layer with all that follows it; the results are the same, to the bit
 	Loss  Loss      // the zero value is cross-entropy
 	Pool  *par.Pool // workers; nil means the caller's goroutine alone. Build does not close it.
 }

@@ -52,34 +52,52 @@ func geometry(n *model.Node, in model.Shape) (kernel.ConvGeom, error) {
 	return g, g.Check()
 }
 
-// newProduct adds the node. weight is nil in float layers; bias may be nil.
-func newProduct(st *qat.Step, n *model.Node, in model.Shape, x, w, bias *G.Node, weight *qat.Weight, needDX bool) (*G.Node, error) {
+// makeProduct is a product without a node and without memory for its output.
+func makeProduct(st *qat.Step, n *model.Node, in model.Shape, bias bool, weight *qat.Weight, needDX bool) (*product, error) {
 	g, err := geometry(n, in)
 	if err != nil {
 		return nil, err
 	}
 	k := &product{
-		st: st, name: n.Layer, geom: g, dense: n.Op == model.Dense, needDX: needDX, bias: bias != nil, weight: weight,
+		st: st, name: n.Layer, geom: g, dense: n.Op == model.Dense, needDX: needDX, bias: bias, weight: weight,
 		in: in.Size(), outRow: g.OutH() * g.OutW() * g.Cout,
 	}
-	batch := x.Shape()[0]
-	shape := tensor.Shape{batch, g.Cout}
-	if !k.dense {
-		shape = tensor.Shape{batch, g.OutH(), g.OutW(), g.Cout}
+	if k.each = k.shardFloat; weight != nil {
+		k.each = k.shardCodes
 	}
-	var out G.Value
-	if weight != nil {
-		k.acc, k.each = qat.NewAcc(shape), k.shardCodes
-		out = k.acc
-	} else {
-		k.y, k.each = gx.NewTensor(shape...), k.shardFloat
-		k.ys, out = k.y.Data().([]float32), k.y
+	return k, nil
+}
+
+// shape is that of the output for a batch.
+func (k *product) shape(batch int) tensor.Shape {
+	if k.dense {
+		return tensor.Shape{batch, k.geom.Cout}
+	}
+	return tensor.Shape{batch, k.geom.OutH(), k.geom.OutW(), k.geom.Cout}
+}
+
+// allot makes memory for the output.
+func (k *product) allot(batch int) G.Value {
+	if k.weight != nil {
+		k.acc = qat.NewAcc(k.shape(batch))
+		return k.acc
+	}
+	k.y = gx.NewTensor(k.shape(batch)...)
+	k.ys = k.y.Data().([]float32)
+	return k.y
+}
+
+// newProduct adds the node. weight is nil in float layers; bias may be nil.
+func newProduct(st *qat.Step, n *model.Node, in model.Shape, x, w, bias *G.Node, weight *qat.Weight, needDX bool) (*G.Node, error) {
+	k, err := makeProduct(st, n, in, bias != nil, weight, needDX)
+	if err != nil {
+		return nil, err
 	}
 	args := []*G.Node{x, w}
 	if bias != nil {
 		args = append(args, bias)
 	}
-	return gx.Apply(k, fmt.Sprintf("%s %s", n.Op, n.Layer), out, args...)
+	return gx.Apply(k, fmt.Sprintf("%s %s", n.Op, n.Layer), k.allot(x.Shape()[0]), args...)
 }
 
 func (k *product) Run(in []G.Value) (G.Value, error) {

@@ -51,13 +51,16 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) error {
 		l.geom = &g
 		b.pooled[l.pool.Name] = true
 	}
+	if b.o.Fuse && b.o.Train && (weight == nil || b.m.Quant[n.Name] != nil) {
+		return b.block(l)
+	}
 	return b.separate(l)
 }
 
 // poolBehind is the max-pooling that a training graph does before the quantizer of n: the only reader of n, with windows
 // that tile the image.
 func (b *builder) poolBehind(n *model.Node) *model.Node {
-	if !b.o.Train || len(n.Shape) != 3 || b.m.Outputs[0] == n.Name {
+	if !b.o.Train || len(n.Shape) != 3 || n.Shape[0]*n.Shape[1] == 1 || b.m.Outputs[0] == n.Name {
 		return nil
 	}
 	var pool *model.Node

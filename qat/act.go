@@ -147,6 +147,9 @@ func (a *Act) End() error {
 	return nil
 }
 
+// Learned reports a learned scale.
+func (a *Act) Learned() bool { return a.learn }
+
 // Codes is the output.
 func (a *Act) Codes() *Codes { return a.out }
 
