@@ -47,10 +47,19 @@ func badFiles() []badFile {
 		{"calibration-auto", []string{
 			`calibration-auto.bad.yaml:8: quant.calibration.method: auto chooses on the validation split, and val_fraction is 0; set dataset.val_fraction, for example to 0.1`,
 		}},
+		{"calibration-float", []string{
+			`calibration-float.bad.yaml:10: quant.calibration.rounding: adaround has no effect on a network in fp16; 16-bit floats have no grid to choose on: remove it, or use integer formats`,
+			`calibration-float.bad.yaml:10: quant.calibration.bias_correction: has no effect on a network in fp16; 16-bit floats have no grid to choose on: remove it, or use integer formats`,
+		}},
+		{"calibration-rounding", []string{
+			`calibration-rounding.bad.yaml:8: quant.calibration.rounding: unknown value "adarond" (allowed: nearest, adaround, gptq); did you mean "adaround"?`,
+			`calibration-rounding.bad.yaml:8: quant.calibration.equalize: is the text "yes" (allowed: true, false); write true`,
+			`calibration-rounding.bad.yaml:9: quant.bias_correction: is not supported by this version; write it under calibration:`,
+		}},
 		{"calibration", []string{
-			`calibration.bad.yaml:8: quant.calibration.method: "entropy" is not supported here (allowed: minmax, percentile, mse, auto); use auto or mse`,
+			`calibration.bad.yaml:8: quant.calibration.method: "entropy" is not supported here (allowed: minmax, percentile, mse, kl, histogram, auto); write kl`,
 			`calibration.bad.yaml:8: quant.calibration.examples: is 0 (allowed: a whole number from 1 to 1073741824)`,
-			`calibration.bad.yaml:8: quant.calibration.batches: unknown key (allowed: examples, method, percentile); did you mean "examples"?`,
+			`calibration.bad.yaml:8: quant.calibration.batches: unknown key (allowed: examples, method, percentile, equalize, bias_correction, rounding); did you mean "examples"?`,
 		}},
 		{"comment", []string{
 			`comment.bad.yaml: the file is empty; a configuration needs at least version, dataset, model and train`,

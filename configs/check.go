@@ -32,7 +32,7 @@ func newQuant() *Quant {
 }
 
 func newCalibration() Calibration {
-	return Calibration{Examples: 1024, Method: "auto", Percentile: 99.99}
+	return Calibration{Examples: 1024, Method: "auto", Percentile: 99.99, Rounding: "nearest"}
 }
 
 // settle falls back to minmax where there is no validation split for auto to choose on.
@@ -281,6 +281,15 @@ func (d *decoder) quant(c *Config) {
 			at = "quant.weight.format"
 		}
 		d.reportAt(at, "weights in %s and activations in %s do not go together", q.Weight.Format, q.Act.Format).Hint = "use integers for both, or the same 16-bit float for both"
+	}
+	if !q.Weight.Format.IsInteger() && !d.failed("quant") {
+		const hint = "16-bit floats have no grid to choose on: remove it, or use integer formats"
+		if q.Calibration.BiasCorrection {
+			d.reportAt("quant.calibration.bias_correction", "has no effect on a network in %s", q.Weight.Format).Hint = hint
+		}
+		if q.Calibration.Rounding != "nearest" {
+			d.reportAt("quant.calibration.rounding", "%s has no effect on a network in %s", q.Calibration.Rounding, q.Weight.Format).Hint = hint
+		}
 	}
 	if !q.Weight.Format.IsInteger() && len(q.Rules) > 0 && !d.failed("quant") {
 		d.reportAt("quant.rules", "have no effect on a network in %s", q.Weight.Format).Hint = "remove them, or use integer formats"

@@ -156,8 +156,12 @@ type Rule struct {
 // Calibration says how post-training quantization finds ranges.
 type Calibration struct {
 	Examples   int
-	Method     string  // minmax, percentile, mse; auto: the best of them on the validation split
+	Method     string  // minmax, percentile, mse, kl, histogram; auto: the best of the first four on the validation split
 	Percentile float64 // of the absolute values; for the methods percentile and auto
+
+	Equalize       bool   // channels of neighbouring layers are made alike before calibration
+	BiasCorrection bool   // biases take back the mean shift of each layer's output
+	Rounding       string // of weights: nearest, adaround, gptq
 }
 
 // QAT says how quantization-aware training runs; the loss is that of Train.

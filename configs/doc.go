@@ -44,8 +44,9 @@
 //	                adam, adamw: beta1 0.9, beta2 0.999, eps 0.00000001; adamw: weight_decay 0.01; sgd: momentum 0.9
 //	                schedule step: step_every 1 (epoch), step_gamma 0.1; cosine: min_lr 0
 //	quant           weights int8 symmetric per channel minmax; activations int8 affine per tensor envelope; target onnx
-//	                calibration on 1024 examples by auto, the best of minmax, percentile and mse on the
-//	                validation split (minmax where val_fraction is 0); percentile 99.99
+//	                calibration on 1024 examples by auto, the best of minmax, percentile, mse and kl on the
+//	                validation split (minmax where val_fraction is 0); percentile 99.99; equalize and
+//	                bias_correction false, rounding nearest
 //	qat             start ptq, epochs 1, lr half of train's, scale_lr a tenth of lr, the optimizer of train
 //	                with its constants, schedule cosine, freeze_ranges_after 0.8, freeze_bn_after 0.5
 //	compare         precisions fp32 and int8, methods ptq (and qat where the section is there), seeds 3

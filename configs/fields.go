@@ -247,7 +247,7 @@ func (s *Quant) fields() []field {
 
 func (s *Quant) later() map[string]string {
 	return map[string]string{
-		"equalize": "there is no cross-layer equalization yet", "bias_correction": "there is no bias correction yet",
+		"equalize": "write it under calibration:", "bias_correction": "write it under calibration:", "rounding": "write it under calibration:",
 	}
 }
 
@@ -333,9 +333,13 @@ type calibrationSection struct {
 func (s *calibrationSection) fields() []field {
 	return []field{
 		{key: "examples", value: whole{&s.Examples, 1, 1 << 30}},
-		{key: "method", value: oneOf(&s.Method, map[string]string{"entropy": "use auto or mse", "kl": "use auto or mse", "histogram": "use auto or mse", "max": "write minmax"},
-			"minmax", "percentile", "mse", "auto")},
+		{key: "method", value: oneOf(&s.Method, map[string]string{"entropy": "write kl", "max": "write minmax"},
+			"minmax", "percentile", "mse", "kl", "histogram", "auto")},
 		{key: "percentile", value: number{p: &s.Percentile, min: 50, max: 100, openMin: true}, only: unless(s.percentile, "method: percentile or auto")},
+		{key: "equalize", value: boolean{&s.Equalize}},
+		{key: "bias_correction", value: boolean{&s.BiasCorrection}},
+		{key: "rounding", value: oneOf(&s.Rounding, map[string]string{"stochastic": "use adaround, which learns what stochastic rounding tries", "learned": "write adaround"},
+			"nearest", "adaround", "gptq")},
 	}
 }
 

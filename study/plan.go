@@ -57,6 +57,10 @@ func newPlan(c *configs.Config, d *datasets.Dataset) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	calibration, err := train.CalibrationOptions(c, 1)
+	if err != nil {
+		return nil, err
+	}
 	p.arms = append(p.arms, arm{quant.Full, MethodNone})
 	if doQAT {
 		p.arms = append(p.arms, arm{quant.Full, MethodExtra})
@@ -75,6 +79,9 @@ func newPlan(c *configs.Config, d *datasets.Dataset) (*plan, error) {
 		}
 		if err := tryPlace(float, q); err != nil {
 			return nil, fmt.Errorf("precision %s: %w", name, err)
+		}
+		if err := calibration.For(precision).Check(float, precision); err != nil {
+			return nil, fmt.Errorf("quant.calibration, at precision %s: %w", name, err)
 		}
 		p.quants[precision] = q
 		if doPTQ {

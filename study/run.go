@@ -198,7 +198,7 @@ func (r *runner) calibrate(ctx context.Context, c cell) (*ptq.Result, error) {
 		return nil, err
 	}
 	o.Seed = c.seed
-	q, err := ptq.Quantize(ctx, m, r.plan.quants[c.precision], r.Data.Train, r.Data.Val, o)
+	q, err := ptq.Quantize(ctx, m, r.plan.quants[c.precision], r.Data.Train, r.Data.Val, o.For(r.plan.quants[c.precision].Precision))
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,7 @@ type Info struct {
 	Precision string `json:"precision"`
 	Method    string `json:"method"`           // none, qat or ptq
 	Ranges    string `json:"ranges,omitempty"` // the calibration method
+	Passes    string `json:"passes,omitempty"` // what was done beside calibration: equalize, adaround, ...
 	Tier      string `json:"instruction_tier"` // of the machine that made it
 	GoVersion string `json:"go_version"`
 }
@@ -79,7 +80,7 @@ func Calibrated(ctx context.Context, c *configs.Config, m *model.Model, p quant.
 	if err != nil {
 		return nil, q, err
 	}
-	r, err := ptq.Quantize(ctx, m, q, d.Train, d.Val, o)
+	r, err := ptq.Quantize(ctx, m, q, d.Train, d.Val, o.For(p))
 	return r, q, err
 }
 
@@ -87,7 +88,14 @@ func Calibrated(ctx context.Context, c *configs.Config, m *model.Model, p quant.
 func CalibrationOptions(c *configs.Config, workers int) (ptq.Options, error) {
 	s := c.Calibration()
 	method, err := ptq.ParseMethod(s.Method)
-	return ptq.Options{Examples: s.Examples, Method: method, Percentile: s.Percentile, Seed: c.Seed, Workers: workers}, err
+	if err != nil {
+		return ptq.Options{}, err
+	}
+	rounding, err := ptq.ParseRounding(s.Rounding)
+	return ptq.Options{
+		Examples: s.Examples, Method: method, Percentile: s.Percentile, Seed: c.Seed, Workers: workers,
+		Equalize: s.Equalize, BiasCorrection: s.BiasCorrection, Rounding: rounding,
+	}, err
 }
 
 // Run trains a config and leaves a run folder: float32 training, then, if a precision asks for it, calibration and
@@ -108,6 +116,15 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 	m, err := NewModel(c, d, c.Seed)
 	if err != nil {
 		return Info{}, err
+	}
+	if p != quant.Full {
+		calibration, err := CalibrationOptions(c, o.Workers)
+		if err != nil {
+			return Info{}, err
+		}
+		if err := calibration.For(p).Check(m, p); err != nil {
+			return Info{}, fmt.Errorf("quant.calibration, at precision %s: %w", p, err)
+		}
 	}
 	job := Job{
 		Model: m, Data: d, Phase: FloatPhase(c), Seed: c.Seed, Pool: pool, Dir: o.Dir, Resume: o.Resume,
@@ -130,7 +147,7 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 		if _, err := Fit(ctx, job); err != nil {
 			return Info{}, err
 		}
-		info.Method, info.Ranges = "qat", r.Method.String()
+		info.Method, info.Ranges, info.Passes = "qat", r.Method.String(), r.Passes()
 	}
 	return WriteRun(o.Dir, job.Model, info)
 }

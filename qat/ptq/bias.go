@@ -40,7 +40,7 @@ func CorrectBias(ctx context.Context, m, q *model.Model, set *datasets.Set, o Op
 		o.progress(Step{Pass: passBias, Layer: n.Layer, Done: done, Total: len(layers)})
 		s, err := correctLayer(ctx, float, out, i, sampled, o)
 		if err != nil {
-			return fail(fmt.Errorf("%s %q: %w", n.Op, n.Layer, err))
+			return fail(err)
 		}
 		report = append(report, s)
 	}
@@ -48,36 +48,46 @@ func CorrectBias(ctx context.Context, m, q *model.Model, set *datasets.Set, o Op
 	return out, report, nil
 }
 
+// correctable is the role of the parameter that takes the correction of a layer.
+func correctable(n *model.Node) (role string, err error) {
+	switch {
+	case n.Attr.Norm:
+		return model.Beta, nil
+	case n.Attr.Bias:
+		return model.Bias, nil
+	}
+	return "", fmt.Errorf("%s %q: bias correction finds neither bias nor batch norm to go into: set bias: true, or bias_correction: false", n.Op, n.Layer)
+}
+
 // correctLayer corrects one layer of out in place.
 func correctLayer(ctx context.Context, float, out *model.Model, i int, set *datasets.Set, o Options) (LayerShift, error) {
 	n := &out.Nodes[i]
 	report := LayerShift{Layer: n.Layer}
-	role := model.Bias
-	if n.Attr.Norm {
-		role = model.Beta
-	} else if !n.Attr.Bias {
-		return report, fmt.Errorf("it has neither bias nor batch norm to put the correction in: set bias: true, or bias_correction: false")
+	wrap := func(err error) error { return fmt.Errorf("%s %q: %w", n.Op, n.Layer, err) }
+	role, err := correctable(n)
+	if err != nil {
+		return report, err
 	}
 	in, ok := out.ShapeOf(n.In[0])
 	if !ok {
-		return report, fmt.Errorf("input %q has no shape", n.In[0])
+		return report, wrap(fmt.Errorf("input %q has no shape", n.In[0]))
 	}
 	g := newWindow(n, in)
 	want, err := meanPatch(ctx, &g, float, n.In[0], set, o)
 	if err != nil {
-		return report, err
+		return report, wrap(err)
 	}
 	have, err := meanPatch(ctx, &g, out, n.In[0], set, o)
 	if err != nil {
-		return report, err
+		return report, wrap(err)
 	}
 	codes, scale, err := coded(out, n)
 	if err != nil {
-		return report, err
+		return report, wrap(err)
 	}
 	affine, err := out.Affine(n)
 	if err != nil {
-		return report, err
+		return report, wrap(err)
 	}
 	master, bias := float.Params[n.Param(model.Weight)].Data, out.Params[n.Param(role)].Data
 	per := g.units / g.groups
@@ -92,7 +102,7 @@ func correctLayer(ctx context.Context, float, out *model.Model, i int, set *data
 			shift *= affine.F[c]
 		}
 		if math.IsNaN(shift) || math.IsInf(shift, 0) {
-			return report, fmt.Errorf("the mean of output channel %d is %v: the float model diverged or its weights are damaged", c, shift)
+			return report, wrap(fmt.Errorf("the mean of output channel %d is %v: the float model diverged or its weights are damaged", c, shift))
 		}
 		report.Largest = max(report.Largest, math.Abs(shift))
 		bias[c] = float32(float64(bias[c]) - shift)

@@ -1,6 +1,7 @@
 package ptq
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -52,7 +53,7 @@ func Equalize(m *model.Model) (*model.Model, []Equalization, error) {
 		return fail(err)
 	}
 	if len(pairs) == 0 {
-		return fail(fmt.Errorf("no layer's output reaches exactly one other conv or dense layer through ReLU, pooling or flatten alone: set equalize: false"))
+		return fail(errNoPair)
 	}
 	report := make([]Equalization, len(pairs))
 	for i, p := range pairs {
@@ -89,27 +90,47 @@ type eqLayer struct {
 // pair is a layer and the only reader of its output.
 type pair struct{ from, to *eqLayer }
 
+// errNoPair is what a model without anything to equalize gets.
+var errNoPair = errors.New("equalization finds no layer whose output reaches exactly one other conv or dense layer through ReLU, pooling or flatten alone: set equalize: false")
+
+// pairable lists the pairs of a fused model by the indices of their nodes.
+func pairable(m *model.Model) (pairs [][2]int, err error) {
+	index := map[string]int{}
+	for i := range m.Nodes {
+		index[m.Nodes[i].Name] = i
+	}
+	for _, i := range weighted(m) {
+		n := &m.Nodes[i]
+		to, capped := reader(m, n)
+		if to == nil {
+			continue
+		}
+		if capped {
+			return nil, fmt.Errorf("%s %q: its ReLU has an upper limit, which equalized channels would meet elsewhere: use act: relu, or equalize: false", n.Op, n.Layer)
+		}
+		pairs = append(pairs, [2]int{i, index[to.Name]})
+	}
+	return pairs, nil
+}
+
 func findPairs(m *model.Model) ([]pair, []*eqLayer, error) {
-	layers := map[string]*eqLayer{}
+	found, err := pairable(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	layers := map[int]*eqLayer{}
 	var order []*eqLayer
 	for _, i := range weighted(m) {
 		l, err := newEqLayer(m, &m.Nodes[i])
 		if err != nil {
 			return nil, nil, err
 		}
-		layers[l.node.Name] = l
+		layers[i] = l
 		order = append(order, l)
 	}
 	var pairs []pair
-	for _, l := range order {
-		to, capped := reader(m, l.node)
-		if to == nil {
-			continue
-		}
-		if capped {
-			return nil, nil, fmt.Errorf("%s %q: its ReLU has an upper limit, which scaled channels would meet elsewhere: use act: relu, or equalize: false", l.node.Op, l.node.Layer)
-		}
-		pairs = append(pairs, pair{l, layers[to.Name]})
+	for _, p := range found {
+		pairs = append(pairs, pair{layers[p[0]], layers[p[1]]})
 	}
 	return pairs, order, nil
 }

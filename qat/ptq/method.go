@@ -15,10 +15,12 @@ const (
 	MinMax Method = iota + 1
 	Percentile
 	MSE
-	Auto // Quantize only: the best of the three on the validation split
+	KL
+	Histogram
+	Auto // Quantize only: the best on the validation split
 )
 
-var methodNames = [...]string{MinMax: "minmax", Percentile: "percentile", MSE: "mse", Auto: "auto"}
+var methodNames = [...]string{MinMax: "minmax", Percentile: "percentile", MSE: "mse", KL: "kl", Histogram: "histogram", Auto: "auto"}
 
 func (m Method) String() string {
 	if int(m) < len(methodNames) && methodNames[m] != "" {
@@ -27,7 +29,7 @@ func (m Method) String() string {
 	return fmt.Sprintf("Method(%d)", uint8(m))
 }
 
-// ParseMethod reads "minmax", "percentile", "mse" or "auto".
+// ParseMethod reads "minmax", "percentile", "mse", "kl", "histogram" or "auto".
 func ParseMethod(s string) (Method, error) {
 	for m, name := range methodNames {
 		if name == s && s != "" {

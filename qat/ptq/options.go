@@ -51,6 +51,43 @@ func (o Options) For(p quant.Precision) Options {
 	return o
 }
 
+// Check reports a pass of o that cannot be applied to the float model m at a precision: equalization without a pair of
+// layers, or through a capped ReLU; learned rounding or bias correction without integers; a layer without a bias to
+// correct. The weights do not matter, so that it can be asked before training.
+func (o Options) Check(m *model.Model, p quant.Precision) error {
+	if !p.IsInteger() && (o.Rounding > Nearest || o.BiasCorrection) {
+		pass := passBias
+		if o.Rounding > Nearest {
+			pass = "rounding " + o.Rounding.String()
+		}
+		return fmt.Errorf("%s is for integer weights and has nothing to work on here: leave it out, or quantize to int8 or below", pass)
+	}
+	if !o.Equalize && !o.BiasCorrection {
+		return nil
+	}
+	fused, err := model.Fuse(m)
+	if err != nil {
+		return err
+	}
+	if o.Equalize {
+		pairs, err := pairable(fused)
+		if err != nil {
+			return err
+		}
+		if len(pairs) == 0 {
+			return errNoPair
+		}
+	}
+	if o.BiasCorrection {
+		for _, i := range weighted(fused) {
+			if _, err := correctable(&fused.Nodes[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (o Options) resolve() (Options, error) {
 	if o.Examples == 0 {
 		o.Examples = 1024

@@ -139,6 +139,9 @@ func TestPassesLeaveTheirArgumentsAlone(t *testing.T) {
 	if got := strings.Join(steps, ", "); got != want {
 		t.Errorf("progress: %s, want %s", got, want)
 	}
+	if got := r.Passes(); got != "equalize, adaround, bias correction" {
+		t.Errorf("passes %q", got)
+	}
 	if len(r.Equalized) != 2 || len(r.Rounded) != 3 || len(r.Shifted) != 3 {
 		t.Errorf("reports of %d pairs, %d and %d layers, want 2, 3, 3", len(r.Equalized), len(r.Rounded), len(r.Shifted))
 	}
@@ -227,7 +230,7 @@ func TestPassesRefuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := ptq.CorrectBias(t.Context(), bare, q, tiny, ptq.Options{}); err == nil || !strings.Contains(err.Error(), `dense "a": it has neither bias nor batch norm`) {
+	if _, _, err := ptq.CorrectBias(t.Context(), bare, q, tiny, ptq.Options{}); err == nil || !strings.Contains(err.Error(), `dense "a": bias correction finds neither bias nor batch norm`) {
 		t.Errorf("no bias: %v", err)
 	}
 	if _, err := ptq.ParseRounding("up"); err == nil || err.Error() != `unknown rounding "up" (allowed: nearest, adaround, gptq)` {

@@ -133,7 +133,7 @@ func TestCalibrateFillsWhatFreezeNeeds(t *testing.T) {
 	m := teacher(t)
 	train := lesson(t, m, 300, 1)
 	for _, name := range []string{"int8", "w4a8", "w4a4", "w3a5", "w2a4", "fp16", "bf16"} {
-		for _, method := range []ptq.Method{ptq.MinMax, ptq.Percentile, ptq.MSE} {
+		for _, method := range []ptq.Method{ptq.MinMax, ptq.Percentile, ptq.MSE, ptq.KL, ptq.Histogram} {
 			q, err := ptq.Calibrate(t.Context(), m, precision(t, name), train, ptq.Options{Method: method, Examples: 200, Workers: 1})
 			if err != nil {
 				t.Fatalf("%s by %s: %v", name, method, err)
@@ -208,7 +208,7 @@ func TestAutoKeepsTheBestOnValidation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Trials) != 3 || r.Method == ptq.Auto {
+	if len(r.Trials) != 4 || r.Method == ptq.Auto {
 		t.Fatalf("trials %+v, method %s", r.Trials, r.Method)
 	}
 	for _, trial := range r.Trials {
@@ -246,7 +246,7 @@ func TestSameForAnyWorkersAndBatch(t *testing.T) {
 		}
 		return q.Quant
 	}
-	for _, method := range []ptq.Method{ptq.MinMax, ptq.Percentile, ptq.MSE} {
+	for _, method := range []ptq.Method{ptq.MinMax, ptq.Percentile, ptq.MSE, ptq.KL, ptq.Histogram} {
 		want := run(ptq.Options{Method: method, Examples: 128, Seed: 9, Workers: 1})
 		for _, o := range []ptq.Options{{Workers: 2}, {Workers: 3, Batch: 5}, {Workers: 1, Batch: 1000}, {}} {
 			o.Method, o.Examples, o.Seed = method, 128, 9
@@ -404,12 +404,12 @@ func TestErrors(t *testing.T) {
 }
 
 func TestParseMethod(t *testing.T) {
-	for _, m := range []ptq.Method{ptq.MinMax, ptq.Percentile, ptq.MSE, ptq.Auto} {
+	for _, m := range []ptq.Method{ptq.MinMax, ptq.Percentile, ptq.MSE, ptq.KL, ptq.Histogram, ptq.Auto} {
 		if got, err := ptq.ParseMethod(m.String()); err != nil || got != m {
 			t.Errorf("%s: %s, %v", m, got, err)
 		}
 	}
-	if _, err := ptq.ParseMethod("entropy"); err == nil || err.Error() != `unknown calibration method "entropy" (allowed: minmax, percentile, mse, auto)` {
+	if _, err := ptq.ParseMethod("entropy"); err == nil || err.Error() != `unknown calibration method "entropy" (allowed: minmax, percentile, mse, kl, histogram, auto)` {
 		t.Errorf("entropy: %v", err)
 	}
 	if s := fmt.Sprint(ptq.Method(0)); s != "Method(0)" {

@@ -3,6 +3,7 @@ package ptq
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/narrow-ml/narrow/datasets"
 	"github.com/narrow-ml/narrow/infer"
@@ -26,22 +27,36 @@ type Result struct {
 	Trials []Trial      // of method auto, in the order they were tried; otherwise empty
 
 	Equalized []Equalization  // with Options.Equalize
-	Rounded   []LayerRounding // with a learned Options.Rounding
+	Rounding  Rounding        // of the weights
+	Rounded   []LayerRounding // with a learned Rounding
 	Shifted   []LayerShift    // with Options.BiasCorrection
 }
 
+// Passes names what was done beside calibration, in order; "" if nothing was.
+func (r *Result) Passes() string {
+	var names []string
+	if r.Equalized != nil {
+		names = append(names, "equalize")
+	}
+	if r.Rounded != nil {
+		names = append(names, r.Rounding.String())
+	}
+	if r.Shifted != nil {
+		names = append(names, passBias)
+	}
+	return strings.Join(names, ", ")
+}
+
 // Quantize is Calibrate with the passes around it: Equalize before, RoundWeights and then CorrectBias after, each as o says.
-// Combinations without a meaning are errors. It knows one more method, auto: it then calibrates once, fills the ranges by minmax, percentile
-// and mse, runs each model on val by the integer engine, and keeps the one with the most correct answers; of equals, the
-// first in that order; weights are rounded to nearest for this. The test split has no part in it. val may be nil for the
-// other methods. Where there is nothing to choose (FP16, BF16) auto is minmax without trials.
+// A combination that [Options.Check] refuses is an error.
+//
+// Quantize knows one more method, auto: it calibrates once, fills the ranges by minmax, percentile, mse and kl, runs each
+// model on val by the integer engine, and keeps the one with the most correct answers; of equals, the first in that order;
+// weights are rounded to nearest for this. The test split has no part in it. val may be nil for the other methods. Where
+// there is nothing to choose (FP16, BF16) auto is minmax without trials.
 func Quantize(ctx context.Context, m *model.Model, q model.QuantConfig, train, val *datasets.Set, o Options) (*Result, error) {
-	if !q.Precision.IsInteger() && (o.Rounding > Nearest || o.BiasCorrection) {
-		pass := passBias
-		if o.Rounding > Nearest {
-			pass = "rounding " + o.Rounding.String()
-		}
-		return nil, fmt.Errorf("quantize %q for %s: %s is for integer weights and has nothing to work on here: leave it out, or quantize to int8 or below", m.Name, q.Precision, pass)
+	if err := o.Check(m, q.Precision); err != nil {
+		return nil, fmt.Errorf("quantize %q for %s: %w", m.Name, q.Precision, err)
 	}
 	var equalized []Equalization
 	if o.Equalize {
@@ -54,7 +69,7 @@ func Quantize(ctx context.Context, m *model.Model, q model.QuantConfig, train, v
 	if err != nil {
 		return nil, err
 	}
-	out.Equalized = equalized
+	out.Equalized, out.Rounding = equalized, max(o.Rounding, Nearest)
 	if o.Rounding > Nearest {
 		if out.Model, out.Rounded, err = RoundWeights(ctx, m, out.Model, train, o.Rounding, o); err != nil {
 			return nil, err
@@ -92,7 +107,7 @@ func calibrated(ctx context.Context, m *model.Model, q model.QuantConfig, train,
 	}
 	out := &Result{}
 	best := -1
-	for _, method := range []Method{MinMax, Percentile, MSE} {
+	for _, method := range []Method{MinMax, Percentile, MSE, KL} {
 		filled, err := c.fill(ctx, method)
 		if err != nil {
 			return nil, err

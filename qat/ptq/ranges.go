@@ -24,6 +24,10 @@ func (h *histogram) choose(spec quant.Spec, m Method, p float64) (scale float32,
 		scale, zero = spec.Choose(h.clipped(p))
 	case MSE:
 		scale, zero = h.leastSquares(spec)
+	case KL:
+		scale, zero = spec.Choose(h.leastDivergence(spec))
+	case Histogram:
+		scale, zero = spec.Choose(h.searched(spec))
 	default:
 		return 0, 0, fmt.Errorf("calibration method %s chooses no range", m)
 	}

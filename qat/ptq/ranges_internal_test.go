@@ -91,7 +91,7 @@ func TestHistogramRefusesWhatHasNoRange(t *testing.T) {
 
 func TestEveryMethodOnNoData(t *testing.T) {
 	spec := quant.ActSpec(quant.Int8)
-	for _, m := range []Method{MinMax, Percentile, MSE} {
+	for _, m := range []Method{MinMax, Percentile, MSE, KL, Histogram} {
 		h := filled(t, make([]float32, 100)) // a dead layer: zeros only
 		s, z, err := h.choose(spec, m, 99.99)
 		if err != nil || s != quant.MinScale || z != 0 {
