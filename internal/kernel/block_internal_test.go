@@ -58,9 +58,7 @@ func TestBlockPasses(t *testing.T) {
 				t.Errorf("%+v: normPool differs from normalize and pool", g)
 			}
 			picked := make([]float32, in)
-			for i := range win {
-				picked[i] = win[i]
-			}
+			copy(picked, win)
 			generic().normalize(picked[:out], win, mean, inv, gamma, beta, g.C)
 			if !slices.Equal(bitsOfF32(picked[:out]), bitsOfF32(y)) {
 				t.Errorf("%+v: the winners do not give the maxima", g)
