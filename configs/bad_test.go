@@ -208,9 +208,6 @@ func badFiles() []badFile {
 		{"qat-alone", []string{
 			`qat-alone.bad.yaml:8: qat: needs a quant section; add quant: {} for the defaults: int8 weights and activations`,
 		}},
-		{"qat-fuse", []string{
-			`qat-fuse.bad.yaml:9: qat.fuse: true is not supported by this version (allowed: false); the unfused graph gives the same integers; fusing it will only be faster`,
-		}},
 		{"qat-range", []string{
 			`qat-range.bad.yaml:9: quant.weight.range: mse finds a range once, from calibration data, and the qat section trains on; use minmax or lsq here and quant.calibration.method: mse for the start`,
 			`qat-range.bad.yaml:10: quant.act.range: percentile finds a range once, from calibration data, and the qat section trains on; use envelope, ema or lsq here and quant.calibration.method: percentile for the start`,

@@ -53,7 +53,7 @@ func (c *Config) Calibration() Calibration {
 }
 
 func newQAT() *QAT {
-	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, FreezeRangesAfter: 0.8, FreezeBNAfter: 0.5}
+	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, FreezeRangesAfter: 0.8, FreezeBNAfter: 0.5, Fuse: true}
 }
 
 // finish fills in the defaults that depend on other settings, then checks what no single setting can.
@@ -256,10 +256,6 @@ func (d *decoder) qat(c *Config) {
 	}
 	d.unused("qat", q.fields())
 	d.checkSolver("qat", &q.Solver)
-	if q.Fuse {
-		p := d.reportAt("qat.fuse", "true is not supported by this version")
-		p.Allowed, p.Hint = "false", "the unfused graph gives the same integers; fusing it will only be faster"
-	}
 	if c.Quant == nil && !d.given("quant") {
 		d.reportAt("qat", "needs a quant section").Hint = "add quant: {} for the defaults: int8 weights and activations"
 	}

@@ -138,6 +138,15 @@ func TestDefaults(t *testing.T) {
 }
 
 // TestQATInherits: QAT takes the optimizer's constants from train only while the optimizer is the same.
+// Blocks are fused unless the config says otherwise, in the float phases too.
+func TestFuse(t *testing.T) {
+	for text, want := range map[string]bool{"qat: {}\n": true, "qat: {fuse: true}\n": true, "qat: {fuse: false}\n": false} {
+		if c := parse(t, small+"quant: {}\n"+text); c.QAT.Fuse != want {
+			t.Errorf("%s: fuse %t", text, c.QAT.Fuse)
+		}
+	}
+}
+
 func TestQATInherits(t *testing.T) {
 	text := strings.Replace(small, "{epochs: 2}", "{epochs: 2, optimizer: sgd, momentum: 0.8, weight_decay: 0.0001, lr: 0.1}", 1) + "quant: {}\n"
 	same := parse(t, text+"qat: {}\n").QAT.Solver

@@ -20,6 +20,8 @@ type Phase struct {
 	// of quantization-aware training.
 	Order uint64
 
+	Fuse bool // one graph op for a layer with all that follows it: the same results, faster
+
 	// Quantization-aware training only; fractions of the phase's steps, 1 = never.
 	ScaleLR           float64
 	FreezeRangesAfter float64
@@ -31,7 +33,7 @@ func FloatPhase(c *configs.Config) Phase {
 	return Phase{
 		Name: "float", Solver: c.Train.Solver, Epochs: float64(c.Train.Epochs), Batch: c.Dataset.Batch,
 		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing, EarlyStop: c.Train.EarlyStop,
-		FreezeRangesAfter: 1, FreezeNormAfter: 1,
+		FreezeRangesAfter: 1, FreezeNormAfter: 1, Fuse: c.QAT == nil || c.QAT.Fuse,
 	}
 }
 
@@ -50,7 +52,7 @@ func ExtraPhase(c *configs.Config) Phase {
 	return Phase{
 		Name: "extra", Solver: c.QAT.Solver, Epochs: c.QAT.Epochs, Batch: c.Dataset.Batch,
 		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing,
-		Order: 1, FreezeRangesAfter: 1, FreezeNormAfter: c.QAT.FreezeBNAfter,
+		Order: 1, FreezeRangesAfter: 1, FreezeNormAfter: c.QAT.FreezeBNAfter, Fuse: c.QAT.Fuse,
 	}
 }
 

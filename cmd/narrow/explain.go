@@ -105,7 +105,7 @@ func (a *app) explain(ctx context.Context, name string, o *explainOptions) error
 			}
 			m = r.Model
 		}
-		net, err := layers.Build(m, layers.Options{Batch: c.Dataset.Batch, Train: true, Loss: layers.Loss{Kind: c.Train.Loss, Smoothing: c.Train.LabelSmoothing}})
+		net, err := layers.Build(m, layers.Options{Batch: c.Dataset.Batch, Train: true, Fuse: c.QAT == nil || c.QAT.Fuse, Loss: layers.Loss{Kind: c.Train.Loss, Smoothing: c.Train.LabelSmoothing}})
 		if err != nil {
 			return err
 		}
