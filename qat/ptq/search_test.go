@@ -50,3 +50,53 @@ func TestHistogramObserverD8(t *testing.T) {
 		t.Errorf("%d cases, want 24", seen)
 	}
 }
+
+// TestHistogramObserverStates: no values, one value, values that are refused, a histogram that has to grow.
+func TestHistogramObserverStates(t *testing.T) {
+	o := ptq.HistogramObserver{Bins: 64, Levels: 16}
+	if lo, hi := o.Range(); lo != 0 || hi != 0 {
+		t.Errorf("no data: [%v, %v]", lo, hi)
+	}
+	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1))} {
+		if err := o.Observe([]float32{1, bad}); err == nil || !strings.Contains(err.Error(), "value[1]") {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+	if err := o.Observe([]float32{3, 3, 3}); err != nil {
+		t.Fatal(err)
+	}
+	if lo, hi := o.Range(); lo != 3 || hi != 3 {
+		t.Errorf("one value: [%v, %v]", lo, hi)
+	}
+	for scale := float32(1); scale < 1000; scale *= 10 {
+		x := make([]float32, 500)
+		for i := range x {
+			x[i] = scale * float32(i-100) / 400
+		}
+		if err := o.Observe(x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lo, hi := o.Range(); lo > -10 || hi < 50 || lo < -26 || hi > 105 {
+		t.Errorf("three decades: [%v, %v]", lo, hi)
+	}
+	if err := (&ptq.HistogramObserver{}).Observe([]float32{1}); err == nil || !strings.Contains(err.Error(), "0 bins and 0 levels") {
+		t.Errorf("no settings: %v", err)
+	}
+}
+
+// The largest value is alone far out; the search leaves it out.
+func ExampleHistogramObserver() {
+	o := ptq.HistogramObserver{Bins: 2048, Levels: 16}
+	x := []float32{9}
+	for i := range 4000 {
+		x = append(x, float32(i)/1000)
+	}
+	if err := o.Observe(x); err != nil {
+		fmt.Println(err)
+		return
+	}
+	lo, hi := o.Range()
+	fmt.Printf("%.1f to %.1f\n", lo, hi)
+	// Output: 0.0 to 4.0
+}
