@@ -25,7 +25,7 @@ func newIntegerLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error)
 	}
 	z := in.params.Zero[0]
 	l.zero = uint8(z)
-	l.weight = kernel.PackS8(m.Params[n.Param(model.Weight)].Codes, l.geom.Depth(), l.geom.Cout)
+	l.weight = kernel.PackConvS8(m.Params[n.Param(model.Weight)].Codes, l.geom)
 	// Sums over q rather than q-z may leave 32 bits, and so may this difference, but their sum is the accumulator, which
 	// model.Validate bounds: two's complement wraps back.
 	l.bias = make([]int32, l.geom.Cout)

@@ -36,6 +36,7 @@ func main() {
 	}{
 		{"tilef32", tilesF32},
 		{"tiles8", tilesS8},
+		{"tilerequant", tilesRequant},
 		{"stream", streams},
 		{"pool", pools},
 		{"pack", packs},

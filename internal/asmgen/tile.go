@@ -187,12 +187,21 @@ func (g *gen) tileF32(rows, width int) {
 func tilesS8(g *gen) {
 	for rows := 1; rows <= rowsS8Y; rows++ {
 		g.wide = false
-		g.tileS8(rows, 2)
+		g.tileS8(rows, 2, false)
 	}
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.wide = true
-		g.tileS8(rows, 1)
-		g.tileS8(rows, 2)
+		g.tileS8(rows, 1, false)
+		g.tileS8(rows, 2, false)
+	}
+}
+
+// tilesRequant emits the integer tiles that requantize what they store.
+func tilesRequant(g *gen) {
+	g.wide = true
+	for rows := 1; rows <= rowsS8Z; rows++ {
+		g.tileS8(rows, 1, true)
+		g.tileS8(rows, 2, true)
 	}
 }
 
@@ -200,10 +209,16 @@ func tilesS8(g *gen) {
 // steps of k at a time. The last tail (0..3) steps of k re-read the four bytes
 // that end A's row, shifted down, against B rows padded with zeros. A ymm tile
 // multiplies s16 pairs, which cannot saturate.
-func (g *gen) tileS8(rows, width int) {
+func (g *gen) tileS8(rows, width int, requant bool) {
 	name := g.tileName("tileS8", rows, width)
-	g.begin(name, tileSignature+", tail int, mask *int32)",
-		name+" computes strips of an exact u8 x s8 product: C = A*B.")
+	if requant {
+		name = g.tileName("tileRequant", rows, width)
+		g.begin(name, tileSignature+", tail int, mask *int32, bias *int32, m *float32, lo, hi float32, zero int32)",
+			name+" computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.")
+	} else {
+		g.begin(name, tileSignature+", tail int, mask *int32)",
+			name+" computes strips of an exact u8 x s8 product: C = A*B.")
+	}
 	acc, bv, x := g.vecs(rows*width), g.vecs(2), g.vec()
 	var even, odd, half, product reg.VecVirtual // ymm: bytes 0,1 and 2,3 of each dword as s16
 	if !g.wide {
@@ -280,7 +295,11 @@ func (g *gen) tileS8(rows, width int) {
 			}
 		})
 		g.Label("store")
-		g.storeS8(rows, width, acc, bv, c)
+		if requant {
+			g.storeRequant(rows, width, acc, c)
+		} else {
+			g.storeS8(rows, width, acc, bv, c)
+		}
 	}
 	g.tileLoop(rows, step, clear, store)
 }
@@ -316,4 +335,31 @@ func (g *gen) storeS8(rows, width int, acc, free []reg.VecVirtual, c reg.Registe
 	g.Label("whole")
 	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU(acc[i*width+w], m) })
 	g.Label("stored")
+}
+
+// storeRequant turns a zmm tile into codes, one vector of columns after the
+// other, and stores those that the mask names.
+func (g *gen) storeRequant(rows, width int, acc []reg.VecVirtual, c reg.Register) {
+	lo, hi, zero, bias := g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero"), g.vec()
+	for w := range width {
+		k := g.K()
+		g.KMOVW(off(g.arg("mask"), 2*w), k)
+		g.VMOVDQU32_Z(off(g.arg("bias"), 64*w), k, bias)
+		m, ldc, p := g.arg("m"), g.arg("ldc"), g.GP64()
+		g.MOVQ(c, p)
+		for i := range rows {
+			v := acc[i*width+w]
+			g.VPADDD(bias, v, v)
+			g.VCVTDQ2PS(v, v)
+			g.VMULPS_Z(off(m, 64*w), v, k, v)
+			g.VMAXPS(lo, v, v)
+			g.VMINPS(hi, v, v)
+			g.VCVTPS2DQ(v, v)
+			g.VPADDD(zero, v, v)
+			g.VPMOVDB(v, k, off(p, 16*w))
+			if i < rows-1 {
+				g.ADDQ(ldc, p)
+			}
+		}
+	}
 }

@@ -167,6 +167,13 @@ func TestConvU8S8AgainstDefinition(t *testing.T) {
 					t.Fatalf("%+v: sum (q-z)*w [%d] = %d, want %d", g, j, got, signed[j])
 				}
 			}
+			if kern.tier == active.tier {
+				again := make([]int32, len(want))
+				kern.convU8S8(again, x, zero, PackConvS8(w, g), n, g, &s)
+				if err := qtest.Same("acc of weights packed for the convolution", again, want); err != nil {
+					t.Fatalf("%+v: %v", g, err)
+				}
+			}
 			dst := qtest.Guarded[uint8](len(want), i)
 			kern.convU8S8Requant(dst.Data, x, zero, &p, bias, m, 12, 3, 250, n, g, &s)
 			if err := qtest.Same("codes", dst.Data, wantU8); err != nil {

@@ -29,7 +29,7 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 	case g.pointwise():
 		t.gemmU8S8(acc, g.Cout, x, k, w, n*pixels, 0, w.N)
 	case t.s8 != nil && g.direct():
-		t.convDirect(acc, x, zero, w, n, g, s)
+		t.convDirect(acc, nil, x, zero, w, n, g, s)
 	default:
 		ld := (k + 3) &^ 3
 		cols := grow(&s.bytes, pixels*ld)
@@ -43,9 +43,17 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 func (t *isa) convU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, bias []int32, mult []float32, zero, lo, hi int32, n int, g ConvGeom, s *Scratch) {
 	in, out := g.inSize(), g.outSize()
 	dst, x = dst[:n*out], x[:n*in]
-	if g.depthwise() && bias != nil {
-		checkPacked(w, g)
-		t.depthwiseU8(nil, &rowRequant{dst, bias[:g.Cout], mult[:g.Cout], zero, lo, hi}, x, xZero, w.raw, n, g, s)
+	checkPacked(w, g)
+	switch {
+	case bias == nil:
+	case g.depthwise():
+		t.depthwiseU8(nil, s.requant(rowRequant{dst, bias[:g.Cout], mult[:g.Cout], zero, lo, hi}), x, xZero, w.raw, n, g, s)
+		return
+	case g.pointwise() && g.Groups == 1:
+		t.gemmU8S8Requant(dst, x, g.Cin, w, bias, mult, zero, lo, hi, out/g.Cout*n, s)
+		return
+	case t.s8 != nil && t.s8.codes != nil && g.direct():
+		t.convDirect(nil, s.requant(rowRequant{dst, bias[:g.Cout], mult[:g.Cout], zero, lo, hi}), x, xZero, w, n, g, s)
 		return
 	}
 	acc := grow(&s.acc, out)

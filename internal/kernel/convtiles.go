@@ -117,30 +117,39 @@ func (t *isa) inputGeom(g ConvGeom) (flipped ConvGeom, ok bool) {
 // forward computes one image of a direct convolution of codes; img is padded.
 // A kernel row of run codes takes whole groups of four: the weights of the
 // codes beyond it are zero, and img may be read up to three codes past its end.
-func (t *tilesS8) forward(acc []int32, img []uint8, b *PackedS8, g ConvGeom) {
-	outW, groups := g.OutW(), (g.KW*g.Cin+3)/4
-	for oy := range g.OutH() {
-		p := productS8{
-			a: img[oy*g.StrideH*g.paddedRow():], rs: g.StrideW * g.Cin, cs: 4, a2: g.dilH()*g.paddedRow() - 4*groups,
-			k: groups, k2: g.KH, c: acc[oy*outW*g.Cout:], ldc: g.Cout,
-		}
+// The result begins at element at of acc, or with rq of its codes.
+func (t *tilesS8) forward(acc []int32, rq *rowRequant, at int, img []uint8, b *PackedS8, g ConvGeom) {
+	outW, outH, groups := g.OutW(), g.OutH(), (g.KW*g.Cin+3)/4
+	p := productS8{
+		a: img, rs: g.StrideW * g.Cin, cs: 4, a2: g.dilH()*g.paddedRow() - 4*groups,
+		k: groups, k2: g.KH, ldc: g.Cout,
+	}
+	if outW <= t.rows { // the whole image in a call
+		p.to(acc, rq, at)
+		p.height, p.astrip = outW, g.StrideH*g.paddedRow()
+		t.block(&p, b, outH*outW)
+		return
+	}
+	for oy := range outH {
+		p.a = img[oy*g.StrideH*g.paddedRow():]
+		p.to(acc, rq, at+oy*outW*g.Cout)
 		t.block(&p, b, outW)
 	}
 }
 
 // convDirect is a convolution of codes without a patch matrix. When a kernel
 // row is not a multiple of four codes, the weights are packed anew with zeros
-// after each kernel row; such rows are those of first layers, and short.
-func (t *isa) convDirect(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g ConvGeom, s *Scratch) {
+// after each kernel row, unless PackConvS8 did; such rows are those of first
+// layers, and short. The result is acc's or, with rq, codes.
+func (t *isa) convDirect(acc []int32, rq *rowRequant, x []uint8, zero uint8, w *PackedS8, n int, g ConvGeom, s *Scratch) {
 	in, out, run := g.inSize(), g.outSize(), g.KW*g.Cin
 	slack := -run & 3
-	if slack != 0 {
-		wide := grow(&s.codes, g.KH*(run+slack)*g.Cout)
-		clear(wide)
-		for kh := range g.KH {
-			copy(wide[kh*(run+slack)*g.Cout:], w.raw[kh*run*g.Cout:(kh+1)*run*g.Cout])
-		}
-		t.packS8(&s.packed, wide, g.KH*(run+slack), g.Cout)
+	switch {
+	case slack == 0:
+	case w.rowsLen == run && w.rows.layout == t.tier:
+		w = w.rows
+	default:
+		t.packRows(&s.packed, w.raw, s, g)
 		w = &s.packed
 	}
 	for i := range n {
@@ -148,6 +157,6 @@ func (t *isa) convDirect(acc []int32, x []uint8, zero uint8, w *PackedS8, n int,
 		if slack != 0 || g.padded() {
 			img = padInto(grow(&s.bytes, g.paddedSize()+slack), img, zero, g)
 		}
-		t.s8.forward(acc[i*out:][:out], img, w, g)
+		t.s8.forward(acc, rq, i*out, img, w, g)
 	}
 }

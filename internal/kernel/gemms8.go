@@ -47,7 +47,7 @@ func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m,
 	}
 	a = matrix(a, lda, m, b.K)
 	if t.s8 != nil {
-		t.s8.gemm(acc, ldc, a, lda, b, m, from, to)
+		t.s8.gemm(acc, nil, ldc, a, lda, b, m, from, to)
 		return
 	}
 	gemmU8S8Generic(acc, ldc, a, lda, b.raw, m, b.N, b.K, from, to)
@@ -78,6 +78,10 @@ func (t *isa) gemmU8S8Requant(dst []uint8, a []uint8, lda int, b *PackedS8, bias
 		return
 	}
 	dst = dst[:m*n]
+	if bias != nil && b.K > 0 && t.s8 != nil && t.s8.codes != nil && b.layout == t.tier {
+		t.s8.gemm(nil, s.requant(rowRequant{dst, bias[:n], mult[:n], zero, lo, hi}), n, matrix(a, lda, m, b.K), lda, b, m, 0, n)
+		return
+	}
 	rows := min(m, max(1, accumulatorBytes/(4*n)))
 	acc := grow(&s.acc, rows*n)
 	for i := 0; i < m; i += rows {

@@ -171,7 +171,13 @@ func checkRequantTrain(t *testing.T, kern *isa, acc, bias []int32, m []float32, 
 func TestGemmU8S8RequantIsTheTwoSteps(t *testing.T) {
 	r := newRand(3)
 	eachTier(t, func(t *testing.T, kern *isa) {
-		for _, s := range [][3]int{{1, 1, 1}, {5, 33, 20}, {700, 40, 9}, {64, 256, 100}} {
+		shapes := [][3]int{{1, 1, 1}, {5, 33, 20}, {700, 40, 9}, {64, 256, 100}}
+		for _, n := range []int{1, 7, 15, 16, 17, 31, 32, 47, 48, 49} { // every mask, height and tail
+			for m := 1; m <= 30; m += 1 + m/15*13 {
+				shapes = append(shapes, [3]int{m, n, 1 + r.IntN(11)})
+			}
+		}
+		for _, s := range shapes {
 			m, n, k := s[0], s[1], s[2]
 			a, w := make([]uint8, m*k), make([]int8, k*n)
 			randomCodes(r, a)
@@ -182,12 +188,14 @@ func TestGemmU8S8RequantIsTheTwoSteps(t *testing.T) {
 			}
 			var p PackedS8
 			kern.packS8(&p, w, k, n)
-			acc, want, got := make([]int32, m*n), make([]uint8, m*n), make([]uint8, m*n)
+			acc, want, got := make([]int32, m*n), make([]uint8, m*n), qtest.Guarded[uint8](m*n, m)
 			kern.gemmU8S8(acc, n, a, k, &p, m, 0, p.N)
 			kern.requantRows(want, acc, bias, mult, 100, 0, 255, n)
-			kern.gemmU8S8Requant(got, a, k, &p, bias, mult, 100, 0, 255, m, new(Scratch))
-			if err := qtest.Same("codes", got, want); err != nil {
-				t.Errorf("%v: %v", s, err)
+			kern.gemmU8S8Requant(got.Data, a, k, &p, bias, mult, 100, 0, 255, m, new(Scratch))
+			for _, err := range []error{qtest.Same("codes", got.Data, want), got.Check()} {
+				if err != nil {
+					t.Errorf("%v: %v", s, err)
+				}
 			}
 		}
 	})

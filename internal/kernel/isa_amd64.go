@@ -40,6 +40,10 @@ var tilesS8Z = tilesS8{
 		tileS8Z8x2, tileS8Z9x2, tileS8Z10x2, tileS8Z11x2, tileS8Z12x2, tileS8Z13x2, tileS8Z14x2},
 	narrow: []tileFunc{nil, tileS8Z1x1, tileS8Z2x1, tileS8Z3x1, tileS8Z4x1, tileS8Z5x1, tileS8Z6x1, tileS8Z7x1,
 		tileS8Z8x1, tileS8Z9x1, tileS8Z10x1, tileS8Z11x1, tileS8Z12x1, tileS8Z13x1, tileS8Z14x1},
+	codes: []requantTileFunc{nil, tileRequantZ1x2, tileRequantZ2x2, tileRequantZ3x2, tileRequantZ4x2, tileRequantZ5x2, tileRequantZ6x2, tileRequantZ7x2,
+		tileRequantZ8x2, tileRequantZ9x2, tileRequantZ10x2, tileRequantZ11x2, tileRequantZ12x2, tileRequantZ13x2, tileRequantZ14x2},
+	narrowCodes: []requantTileFunc{nil, tileRequantZ1x1, tileRequantZ2x1, tileRequantZ3x1, tileRequantZ4x1, tileRequantZ5x1, tileRequantZ6x1, tileRequantZ7x1,
+		tileRequantZ8x1, tileRequantZ9x1, tileRequantZ10x1, tileRequantZ11x1, tileRequantZ12x1, tileRequantZ13x1, tileRequantZ14x1},
 }
 
 var tilesS8Y = tilesS8{

@@ -13,6 +13,11 @@ type PackedS8 struct {
 	raw    []int8 // the matrix as given, row-major
 	panels []int8 // the same as the tier's tiles read it
 	layout cpu.Tier
+
+	// Of a convolution's weights whose kernel rows are no multiple of four codes
+	// long: rowsLen is that length and rows the same with zeros after each row.
+	rowsLen int
+	rows    *PackedS8
 }
 
 // PackS8 packs w, row-major [k,n]. Convolution weights [KH,KW,Cin/Groups,Cout]
@@ -23,12 +28,36 @@ func PackS8(w []int8, k, n int) *PackedS8 {
 	return p
 }
 
+// PackConvS8 is PackS8 of a convolution's weights, with all that ConvU8S8 would
+// otherwise prepare on each call.
+func PackConvS8(w []int8, g ConvGeom) *PackedS8 {
+	p := PackS8(w, g.Depth(), g.Cout)
+	if run := g.KW * g.Cin; active.s8 != nil && g.direct() && !g.pointwise() && run%4 != 0 {
+		p.rows, p.rowsLen = new(PackedS8), run
+		active.packRows(p.rows, w, new(Scratch), g)
+	}
+	return p
+}
+
+// packRows packs w with zeros after each kernel row, up to a multiple of four
+// codes.
+func (t *isa) packRows(p *PackedS8, w []int8, s *Scratch, g ConvGeom) {
+	run := g.KW * g.Cin
+	long := (run + 3) &^ 3
+	wide := grow(&s.codes, g.KH*long*g.Cout)
+	clear(wide)
+	for kh := range g.KH {
+		copy(wide[kh*long*g.Cout:], w[kh*run*g.Cout:(kh+1)*run*g.Cout])
+	}
+	t.packS8(p, wide, g.KH*long, g.Cout)
+}
+
 // Repack is PackS8 into the memory of p.
 func (p *PackedS8) Repack(w []int8, k, n int) { active.packS8(p, w, k, n) }
 
 func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
 	w = w[:k*n]
-	p.K, p.N, p.layout = k, n, t.tier
+	p.K, p.N, p.layout, p.rowsLen = k, n, t.tier, 0
 	copy(grow(&p.raw, k*n), w)
 	sums := grow(&p.ColSums, n)
 	clear(sums)

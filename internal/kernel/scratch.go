@@ -13,6 +13,7 @@ type Scratch struct {
 	codes []int8    // weights with zeros after each kernel row
 
 	packed PackedS8 // those weights, packed
+	rq     rowRequant
 }
 
 // grow returns *buf with length n, reallocated when too small. Its contents
@@ -23,4 +24,11 @@ func grow[T any](buf *[]T, n int) []T {
 	}
 	*buf = (*buf)[:n]
 	return *buf
+}
+
+// requant keeps a requantization's arguments where a pointer to them costs
+// nothing.
+func (s *Scratch) requant(r rowRequant) *rowRequant {
+	s.rq = r
+	return &s.rq
 }

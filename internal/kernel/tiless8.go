@@ -10,7 +10,12 @@ type tilesS8 struct {
 	pack       func(panel []int8, w []int8, n, cols int)
 	run        []tileFunc
 	narrow     []tileFunc
+	// the same requantizing; nil where the tier has none
+	codes, narrowCodes []requantTileFunc
 }
+
+// requantTileFunc is a tileFunc whose results are codes.
+type requantTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask, bias *int32, m *float32, lo, hi float32, zero int32)
 
 // groupBytes is the size of one packed group of four steps.
 const groupBytes = 128
@@ -24,6 +29,24 @@ type productS8 struct {
 	tail       int
 	c          []int32
 	ldc        int
+
+	// Of a convolution whose rows of pixels are a strip each: their height, and
+	// where in A the next one begins.
+	height, astrip int
+
+	// With rq the results are codes, which go to q instead of c.
+	q  []uint8
+	rq *rowRequant
+}
+
+// to sets where the result begins: at element at of the sums, or with rq of
+// the codes.
+func (p *productS8) to(acc []int32, rq *rowRequant, at int) {
+	if p.rq = rq; rq != nil {
+		p.q = rq.dst[at:]
+	} else {
+		p.c = acc[at:]
+	}
 }
 
 // block computes m rows by all columns of b.
@@ -33,22 +56,33 @@ func (t *tilesS8) block(p *productS8, b *PackedS8, m int) { t.columnsOf(p, b, m,
 // of t.cols.
 func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
 	panel := groupBytes * ((b.K + 3) / 4)
-	for j := from; j < to; j += t.cols {
-		width, run := min(t.cols, to-j), t.run
-		if width <= t.cols/2 && t.narrow != nil {
-			run = t.narrow
-		}
+	type strips struct{ count, height, astrip int }
+	var sets [2]strips
+	if p.height != 0 {
+		sets[0] = strips{m / p.height, p.height, p.astrip}
+	} else {
 		count := (m + t.rows - 1) / t.rows
 		height, taller := m/count, m%count
+		sets = [2]strips{{taller, height + 1, p.rs * (height + 1)}, {count - taller, height, p.rs * height}}
+	}
+	for j := from; j < to; j += t.cols {
+		width, run, codes := min(t.cols, to-j), t.run, t.codes
+		if width <= t.cols/2 && t.narrow != nil {
+			run, codes = t.narrow, t.narrowCodes
+		}
 		row := 0
-		for _, s := range [2]struct{ strips, height int }{{taller, height + 1}, {count - taller, height}} {
-			if s.strips == 0 {
-				continue
+		for _, s := range sets {
+			switch at := row*p.ldc + j; {
+			case s.count == 0:
+			case p.rq != nil:
+				r := p.rq
+				codes[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
+					&p.q[at], p.ldc, p.ldc*s.height, s.count, p.tail, t.mask(width), &r.bias[j], &r.m[j], float32(r.lo-r.zero), float32(r.hi-r.zero), r.zero)
+			default:
+				run[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
+					bytesAt(p.c, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.columns(width))
 			}
-			run[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, p.rs*s.height,
-				bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-				bytesAt(p.c, row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.strips, p.tail, t.columns(width))
-			row += s.strips * s.height
+			row += s.count * s.height
 		}
 	}
 }
@@ -114,20 +148,22 @@ func packPairs(panel []int8, w []int8, n, cols int) {
 
 // gemm is GemmU8S8 on tiles. A's rows are read in groups of four bytes; a row
 // shorter than that is copied to a padded one first.
-func (t *tilesS8) gemm(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
+// The result goes to acc, or with rq to its codes.
+func (t *tilesS8) gemm(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
 	if b.K < 4 {
-		t.gemmShort(acc, ldc, a, lda, b, m, from, to)
+		t.gemmShort(acc, rq, ldc, a, lda, b, m, from, to)
 		return
 	}
 	// keep the block of A in the second-level cache
 	step := max(t.rows, (256<<10)/b.K/t.rows*t.rows)
 	for i := 0; i < m; i += step {
-		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: b.K / 4, k2: 1, tail: b.K % 4, c: acc[i*ldc:], ldc: ldc}
+		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: b.K / 4, k2: 1, tail: b.K % 4, ldc: ldc}
+		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, min(step, m-i), from, to)
 	}
 }
 
-func (t *tilesS8) gemmShort(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
+func (t *tilesS8) gemmShort(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
 	const step = 64
 	rows := new([4 * step]uint8)
 	for i := 0; i < m; i += step {
@@ -135,7 +171,8 @@ func (t *tilesS8) gemmShort(acc []int32, ldc int, a []uint8, lda int, b *PackedS
 		for j := range r {
 			copy(rows[4*j:4*j+b.K], a[(i+j)*lda:])
 		}
-		p := productS8{a: rows[:], rs: 4, cs: 4, k: 1, k2: 1, c: acc[i*ldc:], ldc: ldc}
+		p := productS8{a: rows[:], rs: 4, cs: 4, k: 1, k2: 1, ldc: ldc}
+		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, r, from, to)
 	}
 }
