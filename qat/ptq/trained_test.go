@@ -30,6 +30,23 @@ model:
 train: {epochs: 1, optimizer: adam, lr: 0.004, schedule: cosine}
 `
 
+// shortcut is a net with a residual sum and a global average.
+const shortcut = `
+version: 1
+name: digits-residual
+seed: 7
+dataset: {name: digits, batch: 32}
+model:
+  - conv: {name: c1, filters: 16, kernel: 3, norm: batch, act: relu}
+  - conv: {name: c2, filters: 24, kernel: 3, norm: batch, act: relu}
+  - conv: {name: c3, filters: 16, kernel: 3, norm: batch, act: none}
+  - add: {name: sum, from: [c1, c3], act: relu}
+  - conv: {name: c4, filters: 32, kernel: 3, stride: 2, norm: batch, act: relu}
+  - gap: {}
+  - dense: {name: fc, units: 10}
+train: {epochs: 1, optimizer: adam, lr: 0.004, schedule: cosine}
+`
+
 // digitsNet is a net trained on the digits for a few epochs.
 type digitsNet struct {
 	model *model.Model
@@ -39,7 +56,7 @@ type digitsNet struct {
 // nets holds each net once for all tests, which do not change it.
 var nets sync.Map
 
-// trained is a preset, or the net "depthwise".
+// trained is a preset, or the net "depthwise" or "residual".
 func trained(t testing.TB, name string) digitsNet {
 	t.Helper()
 	made, _ := nets.LoadOrStore(name, sync.OnceValues(func() (digitsNet, error) { return fit(t, name) }))
@@ -52,9 +69,12 @@ func trained(t testing.TB, name string) digitsNet {
 
 func fit(t testing.TB, name string) (n digitsNet, err error) {
 	var c *configs.Config
-	if name == "depthwise" {
+	switch name {
+	case "depthwise":
 		c, err = configs.Parse(name, []byte(depthwise), "train.epochs=4")
-	} else {
+	case "residual":
+		c, err = configs.Parse(name, []byte(shortcut), "train.epochs=4")
+	default:
 		c, err = configs.Preset(name, "train.epochs=4")
 	}
 	if err != nil {
@@ -249,6 +269,34 @@ func TestBiasCorrectionCentresTheLogits(t *testing.T) {
 		}
 		if len(fixed.Shifted) == 0 || fixed.Shifted[0].Largest == 0 {
 			t.Errorf("%s: report %+v", name, fixed.Shifted)
+		}
+	}
+}
+
+// TestPassesOnAResidualNet: the pairs stop at the sum, c2 to c3 and c4 to fc, and every pass works on the layers around it.
+func TestPassesOnAResidualNet(t *testing.T) {
+	n := trained(t, "residual")
+	equal, pairs, err := ptq.Equalize(n.model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pairs) != 2 || pairs[0].From != "c2" || pairs[0].To != "c3" || pairs[1].From != "c4" || pairs[1].To != "fc" {
+		t.Errorf("pairs %+v", pairs)
+	}
+	want := run(t, n.model, n.data.Val)
+	for i, v := range run(t, equal, n.data.Val) {
+		if d := math.Abs(float64(v - want[i])); d > 1e-5*largest(want) {
+			t.Fatalf("logit %d is %v after equalization, %v before", i, v, want[i])
+		}
+	}
+	near := meanError(t, n.model, n.quantized(t, n.model, precision(t, "w3a8"), quick()).Model, n.data.Val)
+	for _, r := range []ptq.Rounding{ptq.AdaRound, ptq.GPTQ} {
+		o := quick()
+		o.Rounding, o.Equalize, o.BiasCorrection = r, true, true
+		got := meanError(t, n.model, n.quantized(t, n.model, precision(t, "w3a8"), o).Model, n.data.Val)
+		t.Logf("w3a8: error of the logits %.4f rounded to nearest, %.4f by %s and both other passes", near, got, r)
+		if got > 0.7*near {
+			t.Errorf("%s: error %v, nearest %v", r, got, near)
 		}
 	}
 }
