@@ -262,7 +262,12 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return qat.QuantizeWeight(b.st, b.m, n, leaf, scale)
+	in, _ := b.m.ShapeOf(n.In[0])
+	geom, err := geometry(n, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	return qat.QuantizeWeight(b.st, b.m, n, geom, leaf, scale)
 }
 
 // scale adds the leaf of a learned scale; nil for other range methods.

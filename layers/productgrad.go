@@ -41,9 +41,9 @@ type productGrad struct {
 	f          *product
 	dw, db, dx *tensor.Dense
 	dws, dxs   []float32
-	xs         []float32             // values of a dense layer's input codes, a piece for each cut
-	images     [par.Shards][]float32 // values of an example's codes
-	ws         []float32             // values of the weight's codes
+	images     [par.Shards][]float32 // values of codes: of an example, or of a dense layer's piece
+	pieces     [par.Shards][]float32 // and of that piece of the weight
+	ws         []float32             // values of a convolution's weight codes
 	flipped    []float32             // a convolution's w in the order that dx reads it
 	parts      [par.Shards][]float32 // of dw
 	biasParts  []float64
@@ -58,15 +58,19 @@ func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
 	b := &productGrad{f: k, dw: gx.NewTensor(weight...)}
 	b.dws = b.dw.Data().([]float32)
 	b.eachRow, b.eachWeight, b.eachFeature = b.rowShard, b.weightShard, b.featureShard
-	if k.weight != nil {
+	if k.weight != nil && !k.dense {
 		b.ws = make([]float32, len(b.dws))
 	}
 	if k.weight != nil && k.dense {
-		b.xs = make([]float32, in[0]*k.in)
+		piece := min(pieceFeatures, (k.in+par.Shards-1)/par.Shards)
+		for s := range par.Count(k.in) {
+			b.images[s] = make([]float32, in[0]*piece)
+			b.pieces[s] = make([]float32, piece*k.geom.Cout)
+		}
 	}
 	for s := range par.Count(in[0]) {
 		if k.dense {
-			continue
+			break
 		}
 		b.parts[s] = make([]float32, len(b.dws))
 		if k.weight != nil {
@@ -135,28 +139,44 @@ func (b *productGrad) runDense() error {
 	return f.st.Each(f.in, b.eachFeature)
 }
 
+// pieceFeatures is how many features of a quantized dense layer have their codes turned into values at a time: few enough
+// that the values never leave the second-level cache.
+const pieceFeatures = 128
+
 // featureShard makes the rows [lo, hi) of a dense layer's dw and these columns of dx.
 func (b *productGrad) featureShard(s, lo, hi int) {
 	f := b.f
-	rows, c := f.st.Rows, f.geom.Cout
-	x, stride := b.x[min(lo, len(b.x)):], f.in
-	if b.codes != nil {
-		x, stride = b.xs[rows*lo:rows*hi], hi-lo
-		scale, z := b.codes.Params.At(0)
-		one := [1]float32{scale}
-		for r := range rows {
-			kernel.DequantizeU8(x[r*stride:(r+1)*stride], b.codes.U8[r*f.in+lo:r*f.in+hi], one[:], z)
-		}
-	}
-	kernel.Gemm(b.dws[lo*c:hi*c], c, x, stride, true, b.dy, c, false, hi-lo, c, rows, false, f.st.Scratch(s))
-	if !f.needDX {
+	c := f.geom.Cout
+	if b.codes == nil {
+		b.features(s, lo, hi, b.x[lo:], f.in, b.w[lo*c:hi*c])
 		return
 	}
-	w := b.w[lo*c : hi*c]
-	if b.codes != nil {
-		kernel.DequantizeS8(w, b.weight.S8[lo*c:hi*c], b.weight.Params.Scale)
+	scale, z := b.codes.Params.At(0)
+	one := [1]float32{scale}
+	for ; lo < hi; lo += pieceFeatures {
+		end := min(hi, lo+pieceFeatures)
+		n := end - lo
+		x := b.images[s][:f.st.Rows*n]
+		for r := range f.st.Rows {
+			kernel.DequantizeU8(x[r*n:(r+1)*n], b.codes.U8[r*f.in+lo:r*f.in+end], one[:], z)
+		}
+		w := b.pieces[s][:n*c]
+		if f.needDX {
+			kernel.DequantizeS8(w, b.weight.S8[lo*c:end*c], b.weight.Params.Scale)
+		}
+		b.features(s, lo, end, x, n, w)
 	}
-	kernel.Gemm(b.dxs[lo:], f.in, b.dy, c, false, w, c, true, rows, hi-lo, c, false, f.st.Scratch(s))
+}
+
+// features makes the rows [lo, hi) of dw from these columns of the input, which are stride apart, and the same columns of
+// dx from these rows of the weight.
+func (b *productGrad) features(s, lo, hi int, x []float32, stride int, w []float32) {
+	f := b.f
+	rows, c := f.st.Rows, f.geom.Cout
+	kernel.Gemm(b.dws[lo*c:hi*c], c, x, stride, true, b.dy, c, false, hi-lo, c, rows, false, f.st.Scratch(s))
+	if f.needDX {
+		kernel.Gemm(b.dxs[lo:], f.in, b.dy, c, false, w, c, true, rows, hi-lo, c, false, f.st.Scratch(s))
+	}
 }
 
 // rowShard does the examples [lo, hi) of a convolution.

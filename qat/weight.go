@@ -19,6 +19,7 @@ type Weight struct {
 	st     *Step
 	m      *model.Model
 	node   *model.Node
+	geom   kernel.ConvGeom
 	master []float32
 	p, in  *quant.Params // of the weight and of the layer's input
 	out    *Codes
@@ -34,7 +35,8 @@ type Weight struct {
 
 // QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; scale is the
 // leaf of a learned scale, and nil for the other range methods.
-func QuantizeWeight(st *Step, m *model.Model, n *model.Node, master, scale *G.Node) (*G.Node, *Weight, error) {
+// geom is the layer as a convolution, a dense layer being one of 1x1 images.
+func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeom, master, scale *G.Node) (*G.Node, *Weight, error) {
 	p := m.Quant[n.Param(model.Weight)]
 	param := m.Params[n.Param(model.Weight)]
 	if (scale != nil) != (p.Spec.Range == quant.LSQ) {
@@ -44,7 +46,7 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, master, scale *G.No
 	spec := p.Spec
 	spec.Per = quant.PerChannel
 	w := &Weight{
-		st: st, m: m, node: n, master: param.Data, p: p, in: m.Quant[n.In[0]],
+		st: st, m: m, node: n, geom: geom, master: param.Data, p: p, in: m.Quant[n.In[0]],
 		out: &Codes{
 			S8:     make([]int8, len(param.Data)),
 			Params: &quant.Params{Spec: spec, Scale: make([]float32, c), Zero: make([]int32, c)},
@@ -91,8 +93,7 @@ func (w *Weight) Run([]G.Value) (G.Value, error) {
 		}
 		w.folded = &f
 	}
-	c := w.node.Attr.Units
-	w.packed.Repack(w.out.S8, len(w.master)/c, c)
+	w.packed.RepackConv(w.out.S8, w.geom, w.st.Scratch(0))
 	return w.out, nil
 }
 
@@ -115,7 +116,10 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	if w.p.Spec.Range == quant.MinMax {
 		return G.Nodes{grad}, nil
 	}
-	w.dw = gx.NewTensor(w.out.shape...)
+	var ok bool
+	if w.dw, ok = gx.Output(grad).(*tensor.Dense); !ok { // a layer's gradient is made anew at each step: masked in place
+		w.dw = gx.NewTensor(w.out.shape...)
+	}
 	w.mask = make([]uint8, kernel.MaskLen(len(w.master)))
 	w.parts = make([]float64, w.node.Attr.Units)
 	w.ds = make([]float32, len(w.p.Scale))
@@ -138,11 +142,13 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	}
 	lo, hi := w.p.Spec.Grid()
 	scale := w.out.Params.Scale
+	if w.p.Spec.Range == quant.LSQ {
+		kernel.ScaleGradChannels(w.parts, dy, w.master, scale, lo, hi)
+	}
 	kernel.MaskGrad(w.dw.Data().([]float32), dy, w.mask)
 	if w.p.Spec.Range != quant.LSQ {
 		return w.dw, nil
 	}
-	kernel.ScaleGradChannels(w.parts, dy, w.master, scale, lo, hi)
 	shared := len(scale) / len(w.ds) // channels that share a scale
 	g := scaleFactor(len(w.master)/len(w.ds), hi)
 	for i := range w.ds {

@@ -20,7 +20,8 @@ type PackedS8 struct {
 	rows    *PackedS8
 }
 
-// PackS8 packs w, row-major [k,n]. Convolution weights [KH,KW,Cin/Groups,Cout]
+// PackS8 packs w, row-major [k,n], and keeps w: its elements must not change
+// until the next Repack. Convolution weights [KH,KW,Cin/Groups,Cout]
 // are the matrix with k = KH*KW*Cin/Groups and n = Cout.
 func PackS8(w []int8, k, n int) *PackedS8 {
 	p := new(PackedS8)
@@ -31,12 +32,22 @@ func PackS8(w []int8, k, n int) *PackedS8 {
 // PackConvS8 is PackS8 of a convolution's weights, with all that ConvU8S8 would
 // otherwise prepare on each call.
 func PackConvS8(w []int8, g ConvGeom) *PackedS8 {
-	p := PackS8(w, g.Depth(), g.Cout)
-	if run := g.KW * g.Cin; active.s8 != nil && g.direct() && !g.pointwise() && run%4 != 0 {
-		p.rows, p.rowsLen = new(PackedS8), run
-		active.packRows(p.rows, w, new(Scratch), g)
-	}
+	p := new(PackedS8)
+	p.RepackConv(w, g, new(Scratch))
 	return p
+}
+
+// RepackConv is PackConvS8 into the memory of p.
+func (p *PackedS8) RepackConv(w []int8, g ConvGeom, s *Scratch) {
+	p.Repack(w, g.Depth(), g.Cout)
+	if run := g.KW * g.Cin; active.s8 != nil && g.direct() && !g.pointwise() && run%4 != 0 {
+		if p.rows == nil {
+			p.rows = new(PackedS8)
+		}
+		p.rowsLen = run
+		active.packRows(p.rows, w, s, g)
+		p.rows.raw = nil // was the scratch memory's
+	}
 }
 
 // packRows packs w with zeros after each kernel row, up to a multiple of four
@@ -58,7 +69,7 @@ func (p *PackedS8) Repack(w []int8, k, n int) { active.packS8(p, w, k, n) }
 func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
 	w = w[:k*n]
 	p.K, p.N, p.layout, p.rowsLen = k, n, t.tier, 0
-	copy(grow(&p.raw, k*n), w)
+	p.raw = w
 	sums := grow(&p.ColSums, n)
 	clear(sums)
 	if t.s8 != nil && k > 0 && n > 0 {
