@@ -75,6 +75,7 @@ func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
 	case n.Attr.Bias:
 		l.mul, l.add = slices.Repeat([]float32{1}, n.Attr.Units), m.Params[n.Param(model.Bias)].Data
 	}
+	l.mul, l.add = severalRows(l.mul), severalRows(l.add)
 	return l, l.geom.Check()
 }
 
@@ -94,4 +95,17 @@ func (l *floatLayer) kernel() string {
 		name = "float32 matrix product"
 	}
 	return name + stored(l.out)
+}
+
+// severalRows is one number per channel repeated to the length that kernel.ScaleShift likes best, unless that is long.
+func severalRows(v []float32) []float32 {
+	const best, long = 64, 4096
+	n := len(v)
+	if n == 0 || n > long {
+		return v
+	}
+	for n%best != 0 {
+		n *= 2
+	}
+	return slices.Repeat(v, n/len(v))
 }

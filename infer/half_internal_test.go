@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
 )
 
@@ -13,7 +14,7 @@ import (
 // neighbours of both, and random patterns, each among others of its vector and as one of the last few.
 func TestRound16(t *testing.T) {
 	out := func(f quant.Format) *tensor {
-		return &tensor{size: 20, params: &quant.Params{Spec: quant.Spec{Format: f}}}
+		return &tensor{size: 20, shape: model.Shape{20}, params: &quant.Params{Spec: quant.Spec{Format: f}}}
 	}
 	rnd := rand.New(rand.NewPCG(1, 1))
 	for _, f := range []quant.Format{quant.FP16, quant.BF16} {

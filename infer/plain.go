@@ -94,7 +94,7 @@ func (t *tensor) finish(layer string, y, mul, add []float32, a activation, first
 	if mul == nil && after == (kernel.After{}) {
 		return nil
 	}
-	at := kernel.ScaleShift(y, y, mul, add, len(mul), after)
+	at := kernel.ScaleShift(y, y, mul, add, t.shape[len(t.shape)-1], after)
 	if at < 0 {
 		return nil
 	}

@@ -10,8 +10,12 @@ import (
 func after(g *gen) {
 	g.eachWidth(func() {
 		for _, format := range []string{"", "F16", "BF16"} {
-			g.scaleShift(format, false)
-			g.scaleShift(format, true)
+			for _, relu := range []bool{false, true} {
+				g.scaleShift(format, relu, 1)
+				if g.wide {
+					g.scaleShift(format, relu, 4)
+				}
+			}
 		}
 		g.addRequant()
 		g.meanSums()
@@ -20,8 +24,8 @@ func after(g *gen) {
 }
 
 // scaleShift emits the pass for one format of the result, with or without a
-// ReLU that has an upper limit.
-func (g *gen) scaleShift(format string, relu bool) {
+// ReLU that has an upper limit; an iteration takes times sixteen elements.
+func (g *gen) scaleShift(format string, relu bool, times int) {
 	name := "scaleShift" + format
 	doc := []string{"y = x*mul + add, product and sum rounded apart"}
 	if relu {
@@ -29,9 +33,12 @@ func (g *gen) scaleShift(format string, relu bool) {
 		doc[0] += ", then min(max(y, 0), limit), a NaN staying one"
 	}
 	name += g.suffix()
+	if times > 1 {
+		name += "x4"
+	}
 	doc[0] = name + " computes " + doc[0] + "."
 	if format != "" {
-		doc = append(doc, "Each result is rounded to "+format+", up to the first sixteen with one that is infinite or NaN then:",
+		doc = append(doc, "Each result is rounded to "+format+", up to the first iteration with one that is infinite or NaN then:",
 			"left is how many elements there were from there on, else 0.")
 	}
 	signature := "func(y, x, mul, add *float32, n, period int"
@@ -44,7 +51,8 @@ func (g *gen) scaleShift(format string, relu bool) {
 	}
 	g.begin(name, signature, doc...)
 	s := g.newStream()
-	y, x := s.pointer("y", 64), s.pointer("x", 64)
+	s.times = times
+	y, x := s.pointer("y", 64*times), s.pointer("x", 64*times)
 	mul, add := g.arg("mul"), g.arg("add")
 	zero, limit := g.vec(), reg.VecVirtual(nil)
 	if relu {
@@ -57,8 +65,8 @@ func (g *gen) scaleShift(format string, relu bool) {
 	}
 	s.loop(true, func() {
 		var out, bad []reg.VecVirtual
-		var badK reg.OpmaskVirtual
-		for h := range g.halves() {
+		badK := g.K()
+		for h := range times * g.halves() {
 			v := g.vec()
 			g.VMOVUPS(off(x, h*g.bytes()), v)
 			g.VMULPS(s.periodic(mul, h), v, v)
@@ -76,16 +84,22 @@ func (g *gen) scaleShift(format string, relu bool) {
 				r = g.vec()
 				bf.round(v, r)
 			}
-			if format != "" { // r-r is NaN where r is not finite
+			switch {
+			case format == "":
+			case g.wide:
+				k := badK
+				if h > 0 {
+					k = g.K()
+				}
+				g.notFinite(v, r, format, k)
+				if h > 0 {
+					g.KORW(k, badK, badK)
+				}
+			default: // r-r is NaN where r is not finite
 				d := g.vec()
 				g.VSUBPS(r, r, d)
-				if g.wide {
-					badK = g.K()
-					g.VCMPPS(cmpUnordered, v, d, badK)
-				} else {
-					g.VCMPPS(cmpUnordered, v, d, d)
-					bad = append(bad, d)
-				}
+				g.VCMPPS(cmpUnordered, v, d, d)
+				bad = append(bad, d)
 			}
 			out = append(out, r)
 		}
@@ -109,6 +123,18 @@ func (g *gen) scaleShift(format string, relu bool) {
 		g.Store(s.n, g.ReturnIndex(0))
 	}
 	g.end()
+}
+
+// notFinite sets the lanes of k where the rounded r is infinite or v is NaN.
+func (g *gen) notFinite(v, r reg.VecVirtual, format string, k reg.OpmaskVirtual) {
+	if format == "F16" { // where a NaN stays one
+		const infinities, nans = 0x18, 0x81
+		g.VFPCLASSPSZ(operand.U8(infinities|nans), r, k)
+		return
+	}
+	d := g.vec()
+	g.VSUBPS(r, r, d)
+	g.VCMPPS(cmpUnordered, v, d, k)
 }
 
 // keepPositive clears v where it is not above zero, a NaN apart.

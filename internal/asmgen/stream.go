@@ -20,6 +20,7 @@ type stream struct {
 	g      *gen
 	n, o   reg.GPVirtual // elements left; byte offset in the period
 	moving []movingPointer
+	times  int // how many times sixteen elements an iteration takes: 1 but in the longest streams
 }
 
 type movingPointer struct {
@@ -28,7 +29,7 @@ type movingPointer struct {
 	step  reg.GPVirtual // a register that holds it
 }
 
-func (g *gen) newStream() *stream { return &stream{g: g} }
+func (g *gen) newStream() *stream { return &stream{g: g, times: 1} }
 
 // pointer loads a pointer argument that moves by bytes per iteration.
 func (s *stream) pointer(name string, bytes int) reg.GPVirtual {
@@ -49,7 +50,7 @@ func (s *stream) periodic(base reg.GPVirtual, h int) operand.Mem {
 	return operand.Mem{Base: base, Index: s.o, Scale: 1, Disp: h * s.g.bytes()}
 }
 
-// loop emits body once per sixteen elements.
+// loop emits body once per iteration.
 func (s *stream) loop(period bool, body func()) {
 	g := s.g
 	s.n = g.arg("n")
@@ -70,11 +71,11 @@ func (s *stream) loop(period bool, body func()) {
 		}
 	}
 	if period {
-		g.ADDQ(operand.I8(64), s.o)
+		g.ADDQ(imm(64*s.times), s.o)
 		g.CMPQ(s.o, end)
 		g.CMOVQEQ(zero, s.o)
 	}
-	g.SUBQ(operand.I8(lanes), s.n)
+	g.SUBQ(operand.I8(int8(lanes*s.times)), s.n)
 	g.JNZ(operand.LabelRef("loop"))
 }
 

@@ -440,6 +440,46 @@ loop:
 	VZEROUPPER
 	RET
 
+// func scaleShiftZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·scaleShiftZx4(SB), NOSPLIT, $0-48
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ mul+16(FP), DX
+	MOVQ add+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ period+40(FP), R9
+	XORQ DI, DI
+	XORQ R8, R8
+	SHLQ $+2, R9
+
+loop:
+	VMOVUPS (CX), Z0
+	VMULPS  (DX)(DI*1), Z0, Z0
+	VADDPS  (BX)(DI*1), Z0, Z0
+	VMOVUPS 64(CX), Z1
+	VMULPS  64(DX)(DI*1), Z1, Z1
+	VADDPS  64(BX)(DI*1), Z1, Z1
+	VMOVUPS 128(CX), Z2
+	VMULPS  128(DX)(DI*1), Z2, Z2
+	VADDPS  128(BX)(DI*1), Z2, Z2
+	VMOVUPS 192(CX), Z3
+	VMULPS  192(DX)(DI*1), Z3, Z3
+	VADDPS  192(BX)(DI*1), Z3, Z3
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	ADDQ    $+256, AX
+	ADDQ    $+256, CX
+	ADDQ    $+256, DI
+	CMPQ    DI, R9
+	CMOVQEQ R8, DI
+	SUBQ    $+64, SI
+	JNZ     loop
+	VZEROUPPER
+	RET
+
 // func scaleShiftReLUZ(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·scaleShiftReLUZ(SB), NOSPLIT, $0-52
@@ -473,46 +513,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func scaleShiftF16Z(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
+// func scaleShiftReLUZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·scaleShiftF16Z(SB), NOSPLIT, $0-56
-	MOVQ y+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ mul+16(FP), DX
-	MOVQ add+24(FP), BX
-	MOVQ n+32(FP), SI
-	MOVQ period+40(FP), R9
-	XORQ DI, DI
-	XORQ R8, R8
-	SHLQ $+2, R9
-
-loop:
-	VMOVUPS   (CX), Z0
-	VMULPS    (DX)(DI*1), Z0, Z0
-	VADDPS    (BX)(DI*1), Z0, Z0
-	VCVTPS2PH $0x00, Z0, Y1
-	VCVTPH2PS Y1, Z1
-	VSUBPS    Z1, Z1, Z2
-	VCMPPS    $0x03, Z0, Z2, K1
-	KORTESTW  K1, K1
-	JNZ       bad
-	VMOVUPS   Z1, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, DI
-	CMPQ      DI, R9
-	CMOVQEQ   R8, DI
-	SUBQ      $+16, SI
-	JNZ       loop
-
-bad:
-	MOVQ SI, left+48(FP)
-	VZEROUPPER
-	RET
-
-// func scaleShiftF16ReLUZ(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
-// Requires: AVX, AVX512F, CMOV
-TEXT ·scaleShiftF16ReLUZ(SB), NOSPLIT, $0-64
+TEXT ·scaleShiftReLUZx4(SB), NOSPLIT, $0-52
 	MOVQ         y+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         mul+16(FP), DX
@@ -532,20 +535,243 @@ loop:
 	VCMPPS    $0x06, Z0, Z2, K1
 	VMOVAPS.Z Z2, K1, Z2
 	VMINPS    Z2, Z1, Z2
-	VCVTPS2PH $0x00, Z2, Y3
-	VCVTPH2PS Y3, Z3
-	VSUBPS    Z3, Z3, Z4
-	VCMPPS    $0x03, Z2, Z4, K1
-	KORTESTW  K1, K1
-	JNZ       bad
-	VMOVUPS   Z3, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, DI
+	VMOVUPS   64(CX), Z3
+	VMULPS    64(DX)(DI*1), Z3, Z3
+	VADDPS    64(BX)(DI*1), Z3, Z3
+	VCMPPS    $0x06, Z0, Z3, K1
+	VMOVAPS.Z Z3, K1, Z3
+	VMINPS    Z3, Z1, Z3
+	VMOVUPS   128(CX), Z4
+	VMULPS    128(DX)(DI*1), Z4, Z4
+	VADDPS    128(BX)(DI*1), Z4, Z4
+	VCMPPS    $0x06, Z0, Z4, K1
+	VMOVAPS.Z Z4, K1, Z4
+	VMINPS    Z4, Z1, Z4
+	VMOVUPS   192(CX), Z5
+	VMULPS    192(DX)(DI*1), Z5, Z5
+	VADDPS    192(BX)(DI*1), Z5, Z5
+	VCMPPS    $0x06, Z0, Z5, K1
+	VMOVAPS.Z Z5, K1, Z5
+	VMINPS    Z5, Z1, Z5
+	VMOVUPS   Z2, (AX)
+	VMOVUPS   Z3, 64(AX)
+	VMOVUPS   Z4, 128(AX)
+	VMOVUPS   Z5, 192(AX)
+	ADDQ      $+256, AX
+	ADDQ      $+256, CX
+	ADDQ      $+256, DI
 	CMPQ      DI, R9
 	CMOVQEQ   R8, DI
-	SUBQ      $+16, SI
+	SUBQ      $+64, SI
 	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func scaleShiftF16Z(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·scaleShiftF16Z(SB), NOSPLIT, $0-56
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ mul+16(FP), DX
+	MOVQ add+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ period+40(FP), R9
+	XORQ DI, DI
+	XORQ R8, R8
+	SHLQ $+2, R9
+
+loop:
+	VMOVUPS     (CX), Z0
+	VMULPS      (DX)(DI*1), Z0, Z0
+	VADDPS      (BX)(DI*1), Z0, Z0
+	VCVTPS2PH   $0x00, Z0, Y0
+	VCVTPH2PS   Y0, Z0
+	VFPCLASSPSZ $0x99, Z0, K1
+	KORTESTW    K1, K1
+	JNZ         bad
+	VMOVUPS     Z0, (AX)
+	ADDQ        $+64, AX
+	ADDQ        $+64, CX
+	ADDQ        $+64, DI
+	CMPQ        DI, R9
+	CMOVQEQ     R8, DI
+	SUBQ        $+16, SI
+	JNZ         loop
+
+bad:
+	MOVQ SI, left+48(FP)
+	VZEROUPPER
+	RET
+
+// func scaleShiftF16Zx4(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·scaleShiftF16Zx4(SB), NOSPLIT, $0-56
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ mul+16(FP), DX
+	MOVQ add+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ period+40(FP), R9
+	XORQ DI, DI
+	XORQ R8, R8
+	SHLQ $+2, R9
+
+loop:
+	VMOVUPS     (CX), Z0
+	VMULPS      (DX)(DI*1), Z0, Z0
+	VADDPS      (BX)(DI*1), Z0, Z0
+	VCVTPS2PH   $0x00, Z0, Y0
+	VCVTPH2PS   Y0, Z0
+	VFPCLASSPSZ $0x99, Z0, K1
+	VMOVUPS     64(CX), Z1
+	VMULPS      64(DX)(DI*1), Z1, Z1
+	VADDPS      64(BX)(DI*1), Z1, Z1
+	VCVTPS2PH   $0x00, Z1, Y1
+	VCVTPH2PS   Y1, Z1
+	VFPCLASSPSZ $0x99, Z1, K2
+	KORW        K2, K1, K1
+	VMOVUPS     128(CX), Z2
+	VMULPS      128(DX)(DI*1), Z2, Z2
+	VADDPS      128(BX)(DI*1), Z2, Z2
+	VCVTPS2PH   $0x00, Z2, Y2
+	VCVTPH2PS   Y2, Z2
+	VFPCLASSPSZ $0x99, Z2, K2
+	KORW        K2, K1, K1
+	VMOVUPS     192(CX), Z3
+	VMULPS      192(DX)(DI*1), Z3, Z3
+	VADDPS      192(BX)(DI*1), Z3, Z3
+	VCVTPS2PH   $0x00, Z3, Y3
+	VCVTPH2PS   Y3, Z3
+	VFPCLASSPSZ $0x99, Z3, K2
+	KORW        K2, K1, K1
+	KORTESTW    K1, K1
+	JNZ         bad
+	VMOVUPS     Z0, (AX)
+	VMOVUPS     Z1, 64(AX)
+	VMOVUPS     Z2, 128(AX)
+	VMOVUPS     Z3, 192(AX)
+	ADDQ        $+256, AX
+	ADDQ        $+256, CX
+	ADDQ        $+256, DI
+	CMPQ        DI, R9
+	CMOVQEQ     R8, DI
+	SUBQ        $+64, SI
+	JNZ         loop
+
+bad:
+	MOVQ SI, left+48(FP)
+	VZEROUPPER
+	RET
+
+// func scaleShiftF16ReLUZ(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·scaleShiftF16ReLUZ(SB), NOSPLIT, $0-64
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         mul+16(FP), DX
+	MOVQ         add+24(FP), BX
+	VBROADCASTSS limit+48(FP), Z1
+	VPXORD       Z0, Z0, Z0
+	MOVQ         n+32(FP), SI
+	MOVQ         period+40(FP), R9
+	XORQ         DI, DI
+	XORQ         R8, R8
+	SHLQ         $+2, R9
+
+loop:
+	VMOVUPS     (CX), Z2
+	VMULPS      (DX)(DI*1), Z2, Z2
+	VADDPS      (BX)(DI*1), Z2, Z2
+	VCMPPS      $0x06, Z0, Z2, K1
+	VMOVAPS.Z   Z2, K1, Z2
+	VMINPS      Z2, Z1, Z2
+	VCVTPS2PH   $0x00, Z2, Y2
+	VCVTPH2PS   Y2, Z2
+	VFPCLASSPSZ $0x99, Z2, K1
+	KORTESTW    K1, K1
+	JNZ         bad
+	VMOVUPS     Z2, (AX)
+	ADDQ        $+64, AX
+	ADDQ        $+64, CX
+	ADDQ        $+64, DI
+	CMPQ        DI, R9
+	CMOVQEQ     R8, DI
+	SUBQ        $+16, SI
+	JNZ         loop
+
+bad:
+	MOVQ SI, left+56(FP)
+	VZEROUPPER
+	RET
+
+// func scaleShiftF16ReLUZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·scaleShiftF16ReLUZx4(SB), NOSPLIT, $0-64
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         mul+16(FP), DX
+	MOVQ         add+24(FP), BX
+	VBROADCASTSS limit+48(FP), Z1
+	VPXORD       Z0, Z0, Z0
+	MOVQ         n+32(FP), SI
+	MOVQ         period+40(FP), R9
+	XORQ         DI, DI
+	XORQ         R8, R8
+	SHLQ         $+2, R9
+
+loop:
+	VMOVUPS     (CX), Z2
+	VMULPS      (DX)(DI*1), Z2, Z2
+	VADDPS      (BX)(DI*1), Z2, Z2
+	VCMPPS      $0x06, Z0, Z2, K1
+	VMOVAPS.Z   Z2, K1, Z2
+	VMINPS      Z2, Z1, Z2
+	VCVTPS2PH   $0x00, Z2, Y2
+	VCVTPH2PS   Y2, Z2
+	VFPCLASSPSZ $0x99, Z2, K1
+	VMOVUPS     64(CX), Z3
+	VMULPS      64(DX)(DI*1), Z3, Z3
+	VADDPS      64(BX)(DI*1), Z3, Z3
+	VCMPPS      $0x06, Z0, Z3, K2
+	VMOVAPS.Z   Z3, K2, Z3
+	VMINPS      Z3, Z1, Z3
+	VCVTPS2PH   $0x00, Z3, Y3
+	VCVTPH2PS   Y3, Z3
+	VFPCLASSPSZ $0x99, Z3, K2
+	KORW        K2, K1, K1
+	VMOVUPS     128(CX), Z4
+	VMULPS      128(DX)(DI*1), Z4, Z4
+	VADDPS      128(BX)(DI*1), Z4, Z4
+	VCMPPS      $0x06, Z0, Z4, K2
+	VMOVAPS.Z   Z4, K2, Z4
+	VMINPS      Z4, Z1, Z4
+	VCVTPS2PH   $0x00, Z4, Y4
+	VCVTPH2PS   Y4, Z4
+	VFPCLASSPSZ $0x99, Z4, K2
+	KORW        K2, K1, K1
+	VMOVUPS     192(CX), Z5
+	VMULPS      192(DX)(DI*1), Z5, Z5
+	VADDPS      192(BX)(DI*1), Z5, Z5
+	VCMPPS      $0x06, Z0, Z5, K2
+	VMOVAPS.Z   Z5, K2, Z5
+	VMINPS      Z5, Z1, Z5
+	VCVTPS2PH   $0x00, Z5, Y5
+	VCVTPH2PS   Y5, Z5
+	VFPCLASSPSZ $0x99, Z5, K2
+	KORW        K2, K1, K1
+	KORTESTW    K1, K1
+	JNZ         bad
+	VMOVUPS     Z2, (AX)
+	VMOVUPS     Z3, 64(AX)
+	VMOVUPS     Z4, 128(AX)
+	VMOVUPS     Z5, 192(AX)
+	ADDQ        $+256, AX
+	ADDQ        $+256, CX
+	ADDQ        $+256, DI
+	CMPQ        DI, R9
+	CMOVQEQ     R8, DI
+	SUBQ        $+64, SI
+	JNZ         loop
 
 bad:
 	MOVQ SI, left+56(FP)
@@ -601,6 +827,91 @@ bad:
 	VZEROUPPER
 	RET
 
+// func scaleShiftBF16Zx4(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·scaleShiftBF16Zx4(SB), NOSPLIT, $0-56
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         mul+16(FP), DX
+	MOVQ         add+24(FP), BX
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0xffff0000, SI
+	VMOVD        SI, X2
+	VPBROADCASTD X2, Z2
+	MOVQ         n+32(FP), SI
+	MOVQ         period+40(FP), R9
+	XORQ         DI, DI
+	XORQ         R8, R8
+	SHLQ         $+2, R9
+
+loop:
+	VMOVUPS  (CX), Z3
+	VMULPS   (DX)(DI*1), Z3, Z3
+	VADDPS   (BX)(DI*1), Z3, Z3
+	VPSRLD   $0x10, Z3, Z4
+	VPANDD   Z0, Z4, Z4
+	VPADDD   Z1, Z4, Z4
+	VPADDD   Z3, Z4, Z4
+	VPANDD   Z2, Z4, Z4
+	VSUBPS   Z4, Z4, Z5
+	VCMPPS   $0x03, Z3, Z5, K1
+	VMOVUPS  64(CX), Z3
+	VMULPS   64(DX)(DI*1), Z3, Z3
+	VADDPS   64(BX)(DI*1), Z3, Z3
+	VPSRLD   $0x10, Z3, Z5
+	VPANDD   Z0, Z5, Z5
+	VPADDD   Z1, Z5, Z5
+	VPADDD   Z3, Z5, Z5
+	VPANDD   Z2, Z5, Z5
+	VSUBPS   Z5, Z5, Z6
+	VCMPPS   $0x03, Z3, Z6, K2
+	KORW     K2, K1, K1
+	VMOVUPS  128(CX), Z3
+	VMULPS   128(DX)(DI*1), Z3, Z3
+	VADDPS   128(BX)(DI*1), Z3, Z3
+	VPSRLD   $0x10, Z3, Z6
+	VPANDD   Z0, Z6, Z6
+	VPADDD   Z1, Z6, Z6
+	VPADDD   Z3, Z6, Z6
+	VPANDD   Z2, Z6, Z6
+	VSUBPS   Z6, Z6, Z7
+	VCMPPS   $0x03, Z3, Z7, K2
+	KORW     K2, K1, K1
+	VMOVUPS  192(CX), Z3
+	VMULPS   192(DX)(DI*1), Z3, Z3
+	VADDPS   192(BX)(DI*1), Z3, Z3
+	VPSRLD   $0x10, Z3, Z7
+	VPANDD   Z0, Z7, Z7
+	VPADDD   Z1, Z7, Z7
+	VPADDD   Z3, Z7, Z7
+	VPANDD   Z2, Z7, Z7
+	VSUBPS   Z7, Z7, Z8
+	VCMPPS   $0x03, Z3, Z8, K2
+	KORW     K2, K1, K1
+	KORTESTW K1, K1
+	JNZ      bad
+	VMOVUPS  Z4, (AX)
+	VMOVUPS  Z5, 64(AX)
+	VMOVUPS  Z6, 128(AX)
+	VMOVUPS  Z7, 192(AX)
+	ADDQ     $+256, AX
+	ADDQ     $+256, CX
+	ADDQ     $+256, DI
+	CMPQ     DI, R9
+	CMOVQEQ  R8, DI
+	SUBQ     $+64, SI
+	JNZ      loop
+
+bad:
+	MOVQ SI, left+48(FP)
+	VZEROUPPER
+	RET
+
 // func scaleShiftBF16ReLUZ(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·scaleShiftBF16ReLUZ(SB), NOSPLIT, $0-64
@@ -648,6 +959,105 @@ loop:
 	CMPQ      DI, R9
 	CMOVQEQ   R8, DI
 	SUBQ      $+16, SI
+	JNZ       loop
+
+bad:
+	MOVQ SI, left+56(FP)
+	VZEROUPPER
+	RET
+
+// func scaleShiftBF16ReLUZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·scaleShiftBF16ReLUZx4(SB), NOSPLIT, $0-64
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         mul+16(FP), DX
+	MOVQ         add+24(FP), BX
+	VBROADCASTSS limit+48(FP), Z1
+	VPXORD       Z0, Z0, Z0
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0xffff0000, SI
+	VMOVD        SI, X4
+	VPBROADCASTD X4, Z4
+	MOVQ         n+32(FP), SI
+	MOVQ         period+40(FP), R9
+	XORQ         DI, DI
+	XORQ         R8, R8
+	SHLQ         $+2, R9
+
+loop:
+	VMOVUPS   (CX), Z5
+	VMULPS    (DX)(DI*1), Z5, Z5
+	VADDPS    (BX)(DI*1), Z5, Z5
+	VCMPPS    $0x06, Z0, Z5, K1
+	VMOVAPS.Z Z5, K1, Z5
+	VMINPS    Z5, Z1, Z5
+	VPSRLD    $0x10, Z5, Z6
+	VPANDD    Z2, Z6, Z6
+	VPADDD    Z3, Z6, Z6
+	VPADDD    Z5, Z6, Z6
+	VPANDD    Z4, Z6, Z6
+	VSUBPS    Z6, Z6, Z7
+	VCMPPS    $0x03, Z5, Z7, K1
+	VMOVUPS   64(CX), Z5
+	VMULPS    64(DX)(DI*1), Z5, Z5
+	VADDPS    64(BX)(DI*1), Z5, Z5
+	VCMPPS    $0x06, Z0, Z5, K2
+	VMOVAPS.Z Z5, K2, Z5
+	VMINPS    Z5, Z1, Z5
+	VPSRLD    $0x10, Z5, Z7
+	VPANDD    Z2, Z7, Z7
+	VPADDD    Z3, Z7, Z7
+	VPADDD    Z5, Z7, Z7
+	VPANDD    Z4, Z7, Z7
+	VSUBPS    Z7, Z7, Z8
+	VCMPPS    $0x03, Z5, Z8, K2
+	KORW      K2, K1, K1
+	VMOVUPS   128(CX), Z5
+	VMULPS    128(DX)(DI*1), Z5, Z5
+	VADDPS    128(BX)(DI*1), Z5, Z5
+	VCMPPS    $0x06, Z0, Z5, K2
+	VMOVAPS.Z Z5, K2, Z5
+	VMINPS    Z5, Z1, Z5
+	VPSRLD    $0x10, Z5, Z8
+	VPANDD    Z2, Z8, Z8
+	VPADDD    Z3, Z8, Z8
+	VPADDD    Z5, Z8, Z8
+	VPANDD    Z4, Z8, Z8
+	VSUBPS    Z8, Z8, Z9
+	VCMPPS    $0x03, Z5, Z9, K2
+	KORW      K2, K1, K1
+	VMOVUPS   192(CX), Z5
+	VMULPS    192(DX)(DI*1), Z5, Z5
+	VADDPS    192(BX)(DI*1), Z5, Z5
+	VCMPPS    $0x06, Z0, Z5, K2
+	VMOVAPS.Z Z5, K2, Z5
+	VMINPS    Z5, Z1, Z5
+	VPSRLD    $0x10, Z5, Z9
+	VPANDD    Z2, Z9, Z9
+	VPADDD    Z3, Z9, Z9
+	VPADDD    Z5, Z9, Z9
+	VPANDD    Z4, Z9, Z9
+	VSUBPS    Z9, Z9, Z10
+	VCMPPS    $0x03, Z5, Z10, K2
+	KORW      K2, K1, K1
+	KORTESTW  K1, K1
+	JNZ       bad
+	VMOVUPS   Z6, (AX)
+	VMOVUPS   Z7, 64(AX)
+	VMOVUPS   Z8, 128(AX)
+	VMOVUPS   Z9, 192(AX)
+	ADDQ      $+256, AX
+	ADDQ      $+256, CX
+	ADDQ      $+256, DI
+	CMPQ      DI, R9
+	CMOVQEQ   R8, DI
+	SUBQ      $+64, SI
 	JNZ       loop
 
 bad:

@@ -15,28 +15,28 @@ func scaleShiftY(y *float32, x *float32, mul *float32, add *float32, n int, peri
 func scaleShiftReLUY(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32)
 
 // scaleShiftF16Y computes y = x*mul + add, product and sum rounded apart.
-// Each result is rounded to F16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to F16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
 func scaleShiftF16Y(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
 
 // scaleShiftF16ReLUY computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
-// Each result is rounded to F16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to F16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
 func scaleShiftF16ReLUY(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
 
 // scaleShiftBF16Y computes y = x*mul + add, product and sum rounded apart.
-// Each result is rounded to BF16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to BF16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
 func scaleShiftBF16Y(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
 
 // scaleShiftBF16ReLUY computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
-// Each result is rounded to BF16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to BF16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
@@ -63,38 +63,76 @@ func meanF32Y(y *float32, x *float32, cells int, stride int, count float32)
 //go:noescape
 func scaleShiftZ(y *float32, x *float32, mul *float32, add *float32, n int, period int)
 
+// scaleShiftZx4 computes y = x*mul + add, product and sum rounded apart.
+//
+//go:noescape
+func scaleShiftZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int)
+
 // scaleShiftReLUZ computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
 //
 //go:noescape
 func scaleShiftReLUZ(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32)
 
+// scaleShiftReLUZx4 computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
+//
+//go:noescape
+func scaleShiftReLUZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32)
+
 // scaleShiftF16Z computes y = x*mul + add, product and sum rounded apart.
-// Each result is rounded to F16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to F16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
 func scaleShiftF16Z(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
 
+// scaleShiftF16Zx4 computes y = x*mul + add, product and sum rounded apart.
+// Each result is rounded to F16, up to the first iteration with one that is infinite or NaN then:
+// left is how many elements there were from there on, else 0.
+//
+//go:noescape
+func scaleShiftF16Zx4(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
+
 // scaleShiftF16ReLUZ computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
-// Each result is rounded to F16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to F16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
 func scaleShiftF16ReLUZ(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
 
+// scaleShiftF16ReLUZx4 computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
+// Each result is rounded to F16, up to the first iteration with one that is infinite or NaN then:
+// left is how many elements there were from there on, else 0.
+//
+//go:noescape
+func scaleShiftF16ReLUZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
+
 // scaleShiftBF16Z computes y = x*mul + add, product and sum rounded apart.
-// Each result is rounded to BF16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to BF16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
 func scaleShiftBF16Z(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
 
+// scaleShiftBF16Zx4 computes y = x*mul + add, product and sum rounded apart.
+// Each result is rounded to BF16, up to the first iteration with one that is infinite or NaN then:
+// left is how many elements there were from there on, else 0.
+//
+//go:noescape
+func scaleShiftBF16Zx4(y *float32, x *float32, mul *float32, add *float32, n int, period int) (left int)
+
 // scaleShiftBF16ReLUZ computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
-// Each result is rounded to BF16, up to the first sixteen with one that is infinite or NaN then:
+// Each result is rounded to BF16, up to the first iteration with one that is infinite or NaN then:
 // left is how many elements there were from there on, else 0.
 //
 //go:noescape
 func scaleShiftBF16ReLUZ(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
+
+// scaleShiftBF16ReLUZx4 computes y = x*mul + add, product and sum rounded apart, then min(max(y, 0), limit), a NaN staying one.
+// Each result is rounded to BF16, up to the first iteration with one that is infinite or NaN then:
+// left is how many elements there were from there on, else 0.
+//
+//go:noescape
+func scaleShiftBF16ReLUZx4(y *float32, x *float32, mul *float32, add *float32, n int, period int, limit float32) (left int)
 
 // addRequantZ computes dst = rint(clamp(float32(a-za)*ma + float32(b-zb)*mb, lo, hi)) + zero,
 // products and sum rounded apart.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/narrow-ml/narrow/internal/qtest"
@@ -144,7 +145,14 @@ func TestScaleShiftIsTheSameInAllTiers(t *testing.T) {
 						bad := generic().scaleShift(want, y, mul, add, channels, a)
 						eachTier(t, func(t *testing.T, kern *isa) {
 							got := qtest.Guarded[float32](len(y), channels)
-							if b := kern.scaleShift(got.Data, y, mul, add, channels, a); b != bad {
+							m, s := mul, add
+							if mul != nil && fault == 0 { // all lengths of stream
+								m, s = slices.Repeat(mul, 1+len(y)%64), slices.Repeat(add, 1+len(y)%64)
+							}
+							if mul != nil && math.IsInf(float64(fault), 1) {
+								m, s = slices.Repeat(mul, 64), slices.Repeat(add, 64)
+							}
+							if b := kern.scaleShift(got.Data, y, m, s, channels, a); b != bad {
 								t.Fatalf("%d channels, %+v, with %v: first fault at %d, want %d", channels, a, fault, b, bad)
 							}
 							checked := len(y)

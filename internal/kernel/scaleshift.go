@@ -25,7 +25,8 @@ const (
 //
 // product and sum rounded apart. mul and add are both nil where there is
 // nothing to scale; then so is channels 0. A NaN passes a ReLU, -0 becomes 0
-// there. y may be x.
+// there. mul and add may hold the numbers of several rows: 64 of them are the
+// fastest. y may be x.
 //
 // With rounding, bad is the index of the first NaN or finite value that would
 // become infinite, else -1: y holds results before it and its unrounded value
@@ -35,36 +36,35 @@ func ScaleShift(y, x, mul, add []float32, channels int, a After) (bad int) {
 }
 
 // ones and noShift leave a value as it is; neither is ever written.
-var ones, noShift = [vecLanes]float32{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, negativeZeros()
+var ones, noShift = repeated(1), repeated(float32(math.Copysign(0, -1))) // adding -0 changes no value, not even -0
 
-// negativeZeros are sixteen -0: adding one changes no value, not even -0.
-func negativeZeros() (v [vecLanes]float32) {
-	fill(v[:], float32(math.Copysign(0, -1)))
-	return v
+func repeated(v float32) (x [4 * vecLanes]float32) {
+	fill(x[:], v)
+	return x
 }
 
 func (t *isa) scaleShift(y, x, mul, add []float32, channels int, a After) (bad int) {
 	y = y[:len(x)]
 	if mul == nil {
-		mul, add, channels = ones[:], noShift[:], 0
+		mul, add = ones[:], noShift[:]
 	} else {
 		rows(len(x), channels)
-		mul, add = mul[:channels], add[:channels]
+		add = add[:len(mul)]
+		rows(len(mul), channels)
 	}
 	if !a.ReLU || a.Limit == 0 {
 		a.Limit = float32(math.Inf(1))
 	}
-	done := 0
-	for {
-		n, stopped := t.scaleShiftVec(y, x, mul, add, done, channels, a)
-		if done += n; !stopped {
-			break
-		}
+	done, stopped := t.scaleShiftVec(y, x, mul, add, 0, a)
+	for stopped && len(x)-done >= vecLanes { // at a value that is no 16-bit number, or an infinity
 		if bad = scaleShiftGeneric(y[:done+vecLanes], x, mul, add, done, a); bad >= 0 {
 			return bad
 		}
-		if done += vecLanes; channels != 0 && done%channels != 0 { // the streams begin with a row: infinities are rare
-			break
+		done += vecLanes
+		if stopped = done%len(mul) == 0; stopped { // where the streams begin again
+			var n int
+			n, stopped = t.scaleShiftVec(y, x, mul, add, done, a)
+			done += n
 		}
 	}
 	return scaleShiftGeneric(y, x, mul, add, done, a)

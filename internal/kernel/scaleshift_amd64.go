@@ -4,7 +4,7 @@ import "github.com/narrow-ml/narrow/internal/cpu"
 
 // scaleShiftVec does leading sixteens from element from on, which begins a
 // row; stopped says that the next one has a result that is not finite.
-func (t *isa) scaleShiftVec(y, x, mul, add []float32, from, channels int, a After) (done int, stopped bool) {
+func (t *isa) scaleShiftVec(y, x, mul, add []float32, from int, a After) (done int, stopped bool) {
 	n := (len(x) - from) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {
 		return 0, false
@@ -27,6 +27,10 @@ func (t *isa) scaleShiftStretched(y, x, mul, add []float32, n int, a After) (don
 func (t *isa) scaleShiftRun(y, x *float32, mul, add []float32, n int, a After) (done int, stopped bool) {
 	m, b, period, left := &mul[0], &add[0], len(mul), 0
 	wide := t.tier == cpu.AVX512VNNI
+	if long := n &^ (longLanes - 1); wide && period%longLanes == 0 && long > 0 {
+		left = scaleShiftLong(y, x, m, b, long, period, a)
+		return long - left, left > 0
+	}
 	switch {
 	case a.Round == RoundF16 && a.ReLU && wide:
 		left = scaleShiftF16ReLUZ(y, x, m, b, n, period, a.Limit)
@@ -54,6 +58,29 @@ func (t *isa) scaleShiftRun(y, x *float32, mul, add []float32, n int, a After) (
 		scaleShiftY(y, x, m, b, n, period)
 	}
 	return n - left, left > 0
+}
+
+// longLanes is what an iteration of the long streams takes.
+const longLanes = 4 * vecLanes
+
+// scaleShiftLong is the avx512 routine for n and period that are multiples of
+// longLanes.
+func scaleShiftLong(y, x, m, b *float32, n, period int, a After) (left int) {
+	switch {
+	case a.Round == RoundF16 && a.ReLU:
+		return scaleShiftF16ReLUZx4(y, x, m, b, n, period, a.Limit)
+	case a.Round == RoundF16:
+		return scaleShiftF16Zx4(y, x, m, b, n, period)
+	case a.Round == RoundBF16 && a.ReLU:
+		return scaleShiftBF16ReLUZx4(y, x, m, b, n, period, a.Limit)
+	case a.Round == RoundBF16:
+		return scaleShiftBF16Zx4(y, x, m, b, n, period)
+	case a.ReLU:
+		scaleShiftReLUZx4(y, x, m, b, n, period, a.Limit)
+	default:
+		scaleShiftZx4(y, x, m, b, n, period)
+	}
+	return 0
 }
 
 // addRequantVec, meanSumsVec and meanVec do leading elements or channels.

@@ -2,7 +2,7 @@
 
 package kernel
 
-func (t *isa) scaleShiftVec([]float32, []float32, []float32, []float32, int, int, After) (int, bool) {
+func (t *isa) scaleShiftVec([]float32, []float32, []float32, []float32, int, After) (int, bool) {
 	return 0, false
 }
 
