@@ -135,6 +135,19 @@ func (e *entry) bytes() int64 {
 	return int64(e.train+e.test) * (n + 1)
 }
 
+// Describe returns what is known of a data set before any of its files is read: all of a Dataset but its rows. Train and
+// Test are empty sets of the right shape, and there is no Val.
+func Describe(name string) (*Dataset, error) {
+	e, err := find(catalog(), name)
+	if err != nil {
+		return nil, err
+	}
+	return &Dataset{
+		Name: e.name, Classes: e.classes, Scale: e.scale, MaxCode: e.maxCode, Licence: e.licence,
+		Train: &Set{Shape: e.shape}, Test: &Set{Shape: e.shape},
+	}, nil
+}
+
 // Names returns the names Load knows.
 func Names() []string {
 	var names []string

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/narrow-ml/narrow/configs"
+	"github.com/narrow-ml/narrow/datasets"
 	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
@@ -84,7 +85,10 @@ func (a *app) explain(ctx context.Context, name string, o *explainOptions) error
 	if asked != nil {
 		p = *asked
 	}
-	d, err := o.load(ctx, a, c)
+	d, err := datasets.Describe(c.Dataset.Name)
+	if o.dot && p != quant.Full { // the ranges of its graph are calibrated
+		d, err = o.load(ctx, a, c)
+	}
 	if err != nil {
 		return err
 	}
