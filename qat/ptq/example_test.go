@@ -40,3 +40,62 @@ func ExampleCalibrate() {
 	// Output:
 	// quantized int8 [0.4] [0]
 }
+
+// The first layer's channels have ranges 8 and 2, what reads them 2 and 8. Both become 4; the function stays.
+func ExampleEqualize() {
+	m := model.New("tiny", model.Input{Name: "x", Shape: model.Shape{1}, Scale: 1})
+	m.Append(model.Node{Name: "fc1/dense", Layer: "fc1", Op: model.Dense, Attr: model.Attr{Units: 2}})
+	m.Append(model.Node{Name: "fc1", Layer: "fc1", Op: model.ReLU})
+	m.Append(model.Node{Name: "fc2", Layer: "fc2", Op: model.Dense, Attr: model.Attr{Units: 1}})
+	m, err := model.Shapes(m)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	m.Params["fc1.weight"].Data = []float32{8, -2}
+	m.Params["fc2.weight"].Data = []float32{2, 8}
+	equal, pairs, err := ptq.Equalize(m)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(equal.Params["fc1.weight"].Data, equal.Params["fc2.weight"].Data)
+	fmt.Printf("%s to %s: %v-fold, then %v-fold\n", pairs[0].From, pairs[0].To, pairs[0].Before, pairs[0].After)
+	// Output:
+	// [4 -4] [4 4]
+	// fc1 to fc2: 4-fold, then 1-fold
+}
+
+// Two inputs are always equal, so only the sum of their weights counts: in steps of about 1/3, 0.45 + 0.45 is better served
+// by 1/3 + 2/3 than by rounding each to 1/3.
+func ExampleQuantize() {
+	m := model.New("tiny", model.Input{Name: "x", Shape: model.Shape{3}, Scale: 0.01})
+	m.Append(model.Node{Name: "fc", Layer: "fc", Op: model.Dense, Attr: model.Attr{Units: 1, Bias: true}})
+	m, err := model.Shapes(m)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	m.Params["fc.weight"].Data = []float32{0.45, 0.45, 1}
+	set := &datasets.Set{Shape: []int{3}, Labels: make([]int32, 32)}
+	for i := range set.Labels {
+		set.X = append(set.X, uint8(8*i), uint8(8*i), uint8(100+i%7))
+	}
+	q := model.DefaultQuant(quant.Precision{Weight: quant.Int3, Act: quant.Int8})
+	for _, r := range []ptq.Rounding{ptq.Nearest, ptq.GPTQ} {
+		out, err := ptq.Quantize(context.Background(), m, q, set, nil, ptq.Options{Method: ptq.MSE, Rounding: r, BiasCorrection: r == ptq.GPTQ})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		frozen, err := model.Freeze(out.Model)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("codes %v, passes %q\n", frozen.Params["fc.weight"].Codes, out.Passes())
+	}
+	// Output:
+	// codes [1 1 3], passes ""
+	// codes [1 2 3], passes "gptq, bias correction"
+}

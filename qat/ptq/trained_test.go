@@ -122,9 +122,13 @@ func meanError(t testing.TB, a, b *model.Model, set *datasets.Set) float64 {
 // TestLearnedRoundingBeatsNearest holds both roundings to less error than nearest in every layer, to a far smaller error
 // of the logits on the validation split, and to its accuracy.
 func TestLearnedRoundingBeatsNearest(t *testing.T) {
-	for _, name := range []string{"digits-mlp", "digits-cnn", "depthwise"} {
+	names, precisions := []string{"digits-mlp", "digits-cnn", "depthwise"}, []string{"w4a8", "w3a8", "w2a8"}
+	if testing.Short() {
+		names, precisions = names[:1], precisions[1:2]
+	}
+	for _, name := range names {
 		n := trained(t, name)
-		for _, p := range []string{"w4a8", "w3a8", "w2a8"} {
+		for _, p := range precisions {
 			near := n.quantized(t, n.model, precision(t, p), quick())
 			score, before := agreement(t, near.Model, n.data.Val), meanError(t, n.model, near.Model, n.data.Val)
 			for _, r := range []ptq.Rounding{ptq.AdaRound, ptq.GPTQ} {
@@ -210,7 +214,11 @@ func largest(x []float32) (m float64) {
 
 // TestEqualizationRescues: rescaled channels ruin one scale for each tensor, and equalization brings the accuracy back.
 func TestEqualizationRescues(t *testing.T) {
-	for _, name := range []string{"digits-cnn", "depthwise"} {
+	names := []string{"depthwise", "digits-cnn"}
+	if testing.Short() {
+		names = names[:1]
+	}
+	for _, name := range names {
 		n := trained(t, name)
 		bad := rescaled(t, n.model)
 		want := run(t, n.model, n.data.Val)
@@ -243,7 +251,11 @@ func TestEqualizationRescues(t *testing.T) {
 
 // TestBiasCorrectionCentresTheLogits: the logits have no ReLU behind them, so their mean must come out right.
 func TestBiasCorrectionCentresTheLogits(t *testing.T) {
-	for _, name := range []string{"digits-mlp", "digits-cnn"} {
+	names := []string{"digits-mlp", "digits-cnn"}
+	if testing.Short() {
+		names = names[:1]
+	}
+	for _, name := range names {
 		n := trained(t, name)
 		shift := func(m *model.Model) (worst float64) {
 			x, y := run(t, n.model, n.data.Train), run(t, m, n.data.Train)
@@ -275,6 +287,9 @@ func TestBiasCorrectionCentresTheLogits(t *testing.T) {
 
 // TestPassesOnAResidualNet: the pairs stop at the sum, c2 to c3 and c4 to fc, and every pass works on the layers around it.
 func TestPassesOnAResidualNet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("trains a net of its own")
+	}
 	n := trained(t, "residual")
 	equal, pairs, err := ptq.Equalize(n.model)
 	if err != nil {
