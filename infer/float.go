@@ -51,6 +51,8 @@ type floatLayer struct {
 	dense    bool
 	geom     kernel.ConvGeom
 	weight   []float32
+	half     []uint16 // the same in 16 bits, when the model has them
+	format   kernel.Rounding
 	mul, add []float32 // y = float32(mul*v) + add; nil where there is neither batch norm nor bias
 	after    activation
 }
@@ -64,6 +66,7 @@ func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
 	l.weight = w.Data
 	if w.Half != nil {
 		format := m.Quant[n.Param(model.Weight)].Spec.Format
+		l.half, l.format = w.Half, rounding16(format)
 		l.weight = make([]float32, len(w.Half))
 		for i, bits := range w.Half {
 			l.weight[i] = quant.Decode16(bits, format)
@@ -81,9 +84,12 @@ func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
 
 func (l *floatLayer) run(w *worker, n int) error {
 	x, y := w.values(l.in, n), w.values(l.out, n)
-	if c := l.geom.Cout; l.dense {
+	switch c := l.geom.Cout; {
+	case l.dense && n == 1:
+		kernel.GemmRow(y, x, l.weight, l.half, l.format, c, l.geom.Cin, &w.scratch)
+	case l.dense:
 		kernel.Gemm(y, c, x, l.geom.Cin, false, l.weight, c, false, n, c, l.geom.Cin, false, &w.scratch)
-	} else {
+	default:
 		kernel.ConvForward(y, x, l.weight, nil, n, l.geom, &w.scratch)
 	}
 	return l.out.finish(l.name, y, l.mul, l.add, l.after, w.first)

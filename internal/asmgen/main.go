@@ -44,6 +44,7 @@ func main() {
 		{"row", rows},
 		{"row3", rows3},
 		{"after", after},
+		{"onerow", oneRow},
 	} {
 		if err := writeFile(*out, f.name, f.write); err != nil {
 			log.Fatalf("%s: %v", f.name, err)
