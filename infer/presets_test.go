@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
+	"github.com/narrow-ml/narrow/infer"
 	"github.com/narrow-ml/narrow/model"
 )
 
@@ -135,3 +137,29 @@ var presets = []struct {
 	name  string
 	build func(testing.TB) *model.Model
 }{{"mlp", mlp}, {"cnn", cnn}, {"mbnet", mbnet}, {"resnet8", resnet8}}
+
+// TestPresetsBatchesAgree runs the presets example by example, and all at once on two workers.
+func TestPresetsBatchesAgree(t *testing.T) {
+	for _, net := range presets {
+		rnd := rand.New(rand.NewPCG(3, 3))
+		m := net.build(t)
+		const n = 5
+		x := randomBytes(rnd, n*m.Inputs[0].Shape.Size())
+		for _, precision := range []string{"fp32", "fp16", "bf16", "int8"} {
+			q := quantized(t, m, precision, x, rnd)
+			one, all := compile(t, q, infer.Options{Workers: 1}), compile(t, q, infer.Options{Workers: 2, MaxBatch: 2}).ShareAlways()
+			want, got := make([]float32, n*one.Classes()), make([]float32, n*one.Classes())
+			for i := range n {
+				if err := one.Run(want[i*one.Classes():], x[i*one.InputSize():], 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := all.Run(got, x, n); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s, %s: the logits of %d examples are not those of each", net.name, precision, n)
+			}
+		}
+	}
+}
