@@ -11,29 +11,10 @@ import "math"
 // each shard, joined in order; Normalize. The backward pass is
 // NormalizeGradSums, Combine, NormalizeGrad.
 
-// BatchMean turns column sums over n rows into means.
-func BatchMean(mean []float32, sums []float64, n int) {
-	mean = mean[:len(sums)]
-	for c, v := range sums {
-		mean[c] = float32(v / float64(n))
-	}
-}
-
 // SumSquaredDeviations writes dst[c] = sum of (x[r,c]-mean[c])^2, one shard's
 // part.
 func SumSquaredDeviations(dst []float64, x, mean []float32, channels int) {
 	active.columnSums(dst, termSquare, &columnArgs{x: x, mean: mean[:channels]}, channels)
-}
-
-// BatchInvStd turns sums of squared deviations over n rows into the biased
-// variance and 1/sqrt(variance+eps).
-func BatchInvStd(invStd, variance []float32, sums []float64, n int, eps float64) {
-	invStd, variance = invStd[:len(sums)], variance[:len(sums)]
-	for c, v := range sums {
-		v /= float64(n)
-		variance[c] = float32(v)
-		invStd[c] = float32(1 / math.Sqrt(v+eps))
-	}
 }
 
 // InvStd writes 1/sqrt(variance+eps), for batch norm with running statistics.

@@ -169,13 +169,16 @@ func TestTorchBatchNorm(t *testing.T) {
 		runMean, runVar := c.Inputs["running_mean"].F32(), c.Inputs["running_var"].F32()
 		eps := c.Float("eps", 0)
 		mean, variance, inv := make([]float32, ch), make([]float32, ch), make([]float32, ch)
-		sums := make([]float64, ch)
 		training := c.Bool("training")
 		if training {
-			kernel.SumColumns(sums, xs, ch)
-			kernel.BatchMean(mean, sums, nr)
-			kernel.SumSquaredDeviations(sums, xs, mean, ch)
-			kernel.BatchInvStd(inv, variance, sums, nr, eps)
+			var all, image kernel.Moments
+			all.Reset(ch)
+			for i := range n {
+				image.Reset(ch)
+				image.Add(xs[i*pixels*ch : (i+1)*pixels*ch])
+				all.Join(&image)
+			}
+			all.Stats(mean, variance, inv, eps)
 			kernel.UpdateRunning(runMean, runVar, mean, variance, nr, c.Float("momentum", 0))
 		} else {
 			copy(mean, runMean)

@@ -374,12 +374,12 @@ func TestBatchNormGradient(t *testing.T) {
 		return total
 	}
 	mean, variance, inv := make([]float32, ch), make([]float32, ch), make([]float32, ch)
-	sums, dgamma, dbeta := make([]float64, ch), make([]float64, ch), make([]float64, ch)
+	dgamma, dbeta := make([]float64, ch), make([]float64, ch)
 	dx := make([]float32, n*ch)
-	SumColumns(sums, x, ch)
-	BatchMean(mean, sums, n)
-	SumSquaredDeviations(sums, x, mean, ch)
-	BatchInvStd(inv, variance, sums, n, eps)
+	var m Moments
+	m.Reset(ch)
+	m.Add(x)
+	m.Stats(mean, variance, inv, eps)
 	NormalizeGradSums(dgamma, dbeta, dy, x, mean, inv, ch)
 	NormalizeGrad(dx, dy, x, mean, inv, gamma, dgamma, dbeta, n, ch)
 	var p, grad []float64
