@@ -208,3 +208,25 @@ func TestVerdictOnSlowIntegers(t *testing.T) {
 		t.Errorf("want %q in\n%s", want, all)
 	}
 }
+
+// Where fp32 gains as much from the extra epochs, QAT's gain over PTQ is theirs and not the quantizers'.
+func TestJudgeTellsTrainingLongerFromQAT(t *testing.T) {
+	res := resultOf(t,
+		accuraciesOf{"fp32 none", []float64{90.60, 90.70, 90.50}},
+		accuraciesOf{"fp32 fp32+", []float64{92.00, 92.10, 91.90}},
+		accuraciesOf{"int8 ptq", []float64{90.60, 90.70, 90.50}},
+		accuraciesOf{"int8 qat", []float64{92.05, 92.15, 91.95}},
+		accuraciesOf{"w2a4 ptq", []float64{78.00, 78.20, 77.80}},
+		accuraciesOf{"w2a4 qat", []float64{90.80, 90.90, 90.70}},
+	)
+	got := strings.Join(res.Verdict, "\n")
+	for _, want := range []string{
+		"QAT at int8: the extra training pays, not the quantizers: fp32 gains +1.40 points from it too.",
+		"QAT at w2a4: worth it.",
+		"Overall, QAT pays at w2a4; at int8 train fp32 longer, then PTQ should do.",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the verdict lacks %q:\n%s", want, got)
+		}
+	}
+}

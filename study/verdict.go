@@ -127,7 +127,7 @@ func (res *Result) judgeExtra() []string {
 // judgeQAT says at each precision whether training for it was worth it, and then overall.
 func (res *Result) judgeQAT() []string {
 	var out []string
-	var pays, enough []string
+	var pays, enough, longer []string // longer: the gain is that of training longer
 	asked, verb := 0, "pays"
 	for _, p := range res.precisions() {
 		q, base := res.row(p, MethodQAT), res.row(p, MethodPTQ)
@@ -145,7 +145,11 @@ func (res *Result) judgeQAT() []string {
 			close:       "not worth it",
 			open:        "not settled: the seeds differ too much; run more of them",
 		}[f]
+		gain, alone := res.extraGain(q, base)
 		switch {
+		case (f == better || f == leansBetter) && alone:
+			what = fmt.Sprintf("the extra training pays, not the quantizers: fp32 gains %s from it too", points(gain))
+			longer = append(longer, p)
 		case f == better && d.Mean < smallPoints:
 			what = "real, but hardly worth it"
 			enough = append(enough, p)
@@ -160,13 +164,32 @@ func (res *Result) judgeQAT() []string {
 		out = append(out, fmt.Sprintf("QAT at %s: %s. %s against PTQ%s, for %s more training.", p, what, withInterval(d), res.control(q), seconds(q.TrainSeconds)))
 	}
 	switch {
-	case len(enough) == 0:
-	case len(enough) == asked:
+	case len(enough)+len(longer) == 0:
+	case len(enough)+len(longer) == asked:
 		out = append(out, "Overall, QAT is not worth it here: use PTQ at the precision whose loss you can accept.")
 	case len(pays) > 0:
-		out = append(out, fmt.Sprintf("Overall, QAT %s at %s; at %s PTQ is enough.", verb, strings.Join(pays, ", "), strings.Join(enough, ", ")))
+		overall := fmt.Sprintf("Overall, QAT %s at %s", verb, strings.Join(pays, ", "))
+		if len(enough) > 0 {
+			overall += fmt.Sprintf("; at %s PTQ is enough", strings.Join(enough, ", "))
+		}
+		if len(longer) > 0 {
+			overall += fmt.Sprintf("; at %s train fp32 longer, then PTQ should do", strings.Join(longer, ", "))
+		}
+		out = append(out, overall+".")
 	}
 	return out
+}
+
+// extraGain is what the extra training of QAT gives fp32, and whether it accounts for what QAT gains over PTQ: for most
+// of it, and for all but less than smallPoints.
+func (res *Result) extraGain(q, ptq *Row) (gain float64, alone bool) {
+	plus, base := res.row("fp32", MethodExtra), res.baseline()
+	if plus == nil || base == nil {
+		return 0, false
+	}
+	gain = summarize(differences(plus.Values, base.Values)).Mean
+	own := summarize(differences(q.Values, ptq.Values)).Mean - gain
+	return gain, own < smallPoints && own < gain
 }
 
 // control compares a qat row with fp32+, which had the same training without quantizers.
