@@ -76,6 +76,7 @@ func (p *process) line(ctx context.Context, timeout time.Duration) (string, erro
 	select {
 	case line, ok := <-p.lines:
 		if !ok {
+			p.stop() // what it wrote to stderr is whole once it has been waited for
 			return "", fmt.Errorf("the worker ended: %s", p.stderr.String())
 		}
 		return line, nil
@@ -89,6 +90,7 @@ func (p *process) line(ctx context.Context, timeout time.Duration) (string, erro
 // run asks for a sample.
 func (p *process) run(ctx context.Context, batch int, d time.Duration) (Sample, error) {
 	if _, err := fmt.Fprintf(p.in, "run %d %g\n", batch, d.Seconds()); err != nil {
+		p.stop()
 		return Sample{}, fmt.Errorf("the worker ended: %w: %s", err, p.stderr.String())
 	}
 	line, err := p.line(ctx, 10*d+runTimeout)
@@ -101,7 +103,7 @@ func (p *process) run(ctx context.Context, batch int, d time.Duration) (Sample, 
 	return parseSample(line)
 }
 
-// stop ends the worker and waits for it.
+// stop ends the worker and waits for it. It may be called again.
 func (p *process) stop() {
 	p.in.Close()
 	grace := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })
