@@ -17,6 +17,7 @@ import (
 	"github.com/narrow-ml/narrow/internal/cpu"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
+	"github.com/narrow-ml/narrow/study"
 	"github.com/narrow-ml/narrow/train"
 )
 
@@ -100,7 +101,7 @@ func (a *app) bench(ctx context.Context, name string, o *benchOptions) error {
 		return err
 	}
 	r := benchResult{Subject: name, Model: s.models[0].Name, Weights: s.weights, Tier: cpu.Describe(), GoVersion: runtime.Version(),
-		CPUs: runtime.NumCPU(), Seconds: o.seconds, Rounds: benchRounds}
+		CPUs: runtime.NumCPU(), Seconds: o.seconds, Rounds: study.RaceRounds}
 	d := time.Duration(o.seconds * float64(time.Second))
 	for _, n := range batches {
 		for _, t := range threads {
@@ -251,7 +252,7 @@ func (s *contest) measure(ctx context.Context, n, threads int, d time.Duration) 
 		}
 		engines = append(engines, e)
 	}
-	laps, err := race(ctx, engines, s.examples(n, engines[0].InputSize()), n, d)
+	laps, err := study.Race(ctx, engines, s.examples(n, engines[0].InputSize()), n, d)
 	if err != nil {
 		return nil, err
 	}

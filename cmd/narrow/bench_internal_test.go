@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/narrow-ml/narrow/infer"
 	"github.com/narrow-ml/narrow/model"
@@ -109,36 +106,6 @@ func TestFloatTwin(t *testing.T) {
 	}
 	if q.Stage != model.Quantized || q.Quant == nil {
 		t.Error("making a twin changed the model")
-	}
-}
-
-func TestRace(t *testing.T) {
-	m := model.New("race", model.Input{Name: "x", Shape: model.Shape{4}, Scale: 1})
-	m.Append(model.Node{Name: "fc", Layer: "fc", Op: model.Dense, Attr: model.Attr{Units: 2}})
-	m, err := model.Shapes(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := infer.Compile(m, infer.Options{Workers: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	laps, err := race(t.Context(), []*infer.Engine{e, e}, make([]uint8, 64*4), 4, time.Millisecond)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, l := range laps {
-		if len(l) != benchRounds || slices.Min(l) <= 0 {
-			t.Errorf("engine %d: %v, want a positive time in each of %d rounds", i, l, benchRounds)
-		}
-	}
-	if _, err := race(t.Context(), []*infer.Engine{e}, make([]uint8, 4), 1, time.Millisecond); err != nil {
-		t.Errorf("one example is enough: %v", err)
-	}
-	done, stop := context.WithCancel(t.Context())
-	stop()
-	if _, err := race(done, []*infer.Engine{e}, make([]uint8, 4), 1, time.Hour); !errors.Is(err, done.Err()) {
-		t.Errorf("%v, want the end of the context", err)
 	}
 }
 
