@@ -1,5 +1,32 @@
 package model
 
+import "fmt"
+
+// Packed is the codes of weight name of a Frozen model as files store them, and the name of their type in docs/format.md,
+// for example "s4". It is empty for a parameter that is no weight codes.
+func (m *Model) Packed(name string) (typ string, data []byte) {
+	p := m.Params[name]
+	if p == nil || p.Codes == nil {
+		return "", nil
+	}
+	b := blob{tensorHeader{Type: m.paramType(name, p), Shape: p.Shape}, *p}
+	return b.Type, b.appendTo(nil)
+}
+
+// Unpack reads n codes of a type that [Model.Packed] names.
+func Unpack(typ string, n int, data []byte) ([]int8, error) {
+	if len(typ) < 2 || typ[0] != 's' || blobBits(typ) == 0 {
+		return nil, fmt.Errorf("type %q holds no codes (allowed: s2 to s8)", typ)
+	}
+	bits := blobBits(typ)
+	if want := (n*bits + 7) / 8; n < 0 || len(data) != want {
+		return nil, fmt.Errorf("%d codes of %s take %d bytes, not %d", n, typ, want, len(data))
+	}
+	codes := make([]int8, n)
+	unpackCodes(codes, data, bits)
+	return codes, nil
+}
+
 // packCodes writes n = len(codes) two's complement codes of the given width, 2 to 8 bits, as one little-endian bit
 // stream: code i occupies bits [i*bits, (i+1)*bits) of the stream, and bit b of the stream is bit b%8 of byte b/8. Unused
 // bits of the last byte are 0. dst must have PackedBytes(n) bytes.

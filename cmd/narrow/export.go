@@ -1,18 +1,16 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/narrow-ml/narrow/export"
 	"github.com/narrow-ml/narrow/export/onnx"
-	"github.com/narrow-ml/narrow/export/safetensors"
 	"github.com/narrow-ml/narrow/internal/durable"
 	"github.com/narrow-ml/narrow/model"
-	"github.com/narrow-ml/narrow/quant"
 )
 
 type exportOptions struct {
@@ -63,7 +61,7 @@ func (a *app) export(name string, o *exportOptions) error {
 			return onnx.Write(w, m, onnx.Options{Preset: preset, PackInt4: o.packInt4})
 		}
 	case "safetensors":
-		write = writeSafetensors
+		write = export.WriteTensors
 	case "narrow":
 		write = model.Encode
 	case "tflite", "c":
@@ -92,49 +90,4 @@ func (a *app) export(name string, o *exportOptions) error {
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s  %s %s  %s bytes  sha256 %s\n", r.Path, r.Format, r.Precision, thousands(int(r.Bytes)), r.SHA256)
 	return err
-}
-
-// writeSafetensors stores a frozen model's numbers under the names of its tensors: codes as I8, biases as I32, 16-bit
-// floats as F16 or BF16; scales and zero points of a quantized tensor as NAME.scale and NAME.zero_point.
-func writeSafetensors(w io.Writer, m *model.Model) error {
-	var tensors []safetensors.Tensor
-	add := func(name, dtype string, shape []int, values any) error {
-		data, err := binary.Append(nil, binary.LittleEndian, values)
-		tensors = append(tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: shape, Data: data})
-		return err
-	}
-	for _, name := range m.ParamNames() {
-		p := m.Params[name]
-		var err error
-		switch {
-		case p.Codes != nil:
-			err = add(name, safetensors.I8, p.Shape, p.Codes)
-		case p.Int32 != nil:
-			err = add(name, safetensors.I32, p.Shape, p.Int32)
-		case p.Half != nil:
-			dtype := safetensors.F16
-			if q := m.Quant[name]; q != nil && q.Spec.Format == quant.BF16 {
-				dtype = safetensors.BF16
-			}
-			err = add(name, dtype, p.Shape, p.Half)
-		default:
-			err = add(name, safetensors.F32, p.Shape, p.Data)
-		}
-		if err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
-		}
-	}
-	for _, name := range m.QuantNames() {
-		q := m.Quant[name]
-		if len(q.Scale) == 0 {
-			continue
-		}
-		if err := add(name+".scale", safetensors.F32, []int{len(q.Scale)}, q.Scale); err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
-		}
-		if err := add(name+".zero_point", safetensors.I32, []int{len(q.Zero)}, q.Zero); err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
-		}
-	}
-	return safetensors.Write(w, tensors, map[string]string{"format": "narrow", "model": m.Name, "precision": m.Precision.String()})
 }

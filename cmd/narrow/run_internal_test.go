@@ -312,7 +312,7 @@ func TestEndToEnd(t *testing.T) {
 	checkTampered(t, qat.Run)
 }
 
-// checkSafetensors: the exported weights are codes of one byte with scales beside them.
+// checkSafetensors: the exported weights are packed codes with scales beside them.
 func checkSafetensors(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -327,7 +327,7 @@ func checkSafetensors(t *testing.T, path string) {
 	for _, s := range tensors {
 		types[s.Name] = s.DType
 	}
-	if types["fc1.weight"] != safetensors.I8 || types["fc1.weight.scale"] != safetensors.F32 || types["fc1.bias"] != safetensors.I32 || meta["precision"] != "w4a8" {
+	if types["fc1.weight"] != safetensors.U8 || meta["narrow.packed"] == "" || types["fc1.weight.scale"] != safetensors.F32 || types["fc1.bias"] != safetensors.I32 || meta["precision"] != "w4a8" {
 		t.Errorf("%v %v", types, meta)
 	}
 }
