@@ -53,7 +53,7 @@ func (c *Config) Calibration() Calibration {
 }
 
 func newQAT() *QAT {
-	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, FreezeRangesAfter: 0.8, FreezeBNAfter: 0.5, Fuse: true}
+	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, ScaleStep: quant.StepLog, ScaleGradient: quant.FactorLSQ, FreezeRangesAfter: 0.8, FreezeBNAfter: 0.5, Fuse: true}
 }
 
 // finish fills in the defaults that depend on other settings, then checks what no single setting can.
@@ -252,7 +252,10 @@ func (d *decoder) qat(c *Config) {
 	q := c.QAT
 	d.solver("qat", &q.Solver, &c.Train.Solver)
 	if !d.given("qat.scale_lr") {
-		q.ScaleLR = q.LR / 10
+		q.ScaleLR = q.LR
+		if q.ScaleStep == quant.StepLinear {
+			q.ScaleLR = q.LR / 10
+		}
 	}
 	d.unused("qat", q.fields())
 	d.checkSolver("qat", &q.Solver)

@@ -17,7 +17,8 @@
 //	epochs                    passes over the training examples; in qat: a fraction is allowed (0.5)
 //	steps                     one batch each; warmup_steps counts them
 //	freeze_*_after            a fraction of all QAT steps, 0 = from the first step, 1 = never
-//	lr, scale_lr              learning rate of weights, and of learned quantization scales (range: lsq)
+//	lr, scale_lr              learning rate of weights, and of learned quantization scales (range: lsq);
+//	                          with scale_step log, of their logarithms
 //	pad                       same | valid | p | [top, left, bottom, right]
 //
 // pad "same" adds kernel-1 cells along each axis, (kernel-1)/2 of them before, so that a stride of s gives
@@ -47,8 +48,9 @@
 //	                calibration on 1024 examples by auto, the best of minmax, percentile, mse and kl on the
 //	                validation split (minmax where val_fraction is 0); percentile 99.99; equalize and
 //	                bias_correction false, rounding nearest
-//	qat             start ptq, epochs 1, lr half of train's, scale_lr a tenth of lr, the optimizer of train
-//	                with its constants, schedule cosine, freeze_ranges_after 0.8, freeze_bn_after 0.5
+//	qat             start ptq, epochs 1, lr half of train's, scale_step log, scale_lr as lr (a tenth of it with
+//	                scale_step linear), scale_gradient lsq, the optimizer of train with its constants,
+//	                schedule cosine, freeze_ranges_after 0.8, freeze_bn_after 0.5
 //	compare         precisions fp32 and int8, methods ptq (and qat where the section is there), seeds 3
 //
 // Sources: Adam's constants arXiv:1412.6980; decoupled weight decay arXiv:1711.05101; LSQ arXiv:1902.08153; freezing of

@@ -221,6 +221,8 @@ func (s *QAT) fields() []field {
 		{key: "epochs", value: number{p: &s.Epochs, max: 1 << 20, openMin: true}},
 	}, s.solverFields(), []field{
 		{key: "scale_lr", value: number{p: &s.ScaleLR, max: 10, openMin: true}},
+		{key: "scale_step", value: oneOf(&s.ScaleStep, map[string]string{"relative": "write log", "absolute": "write linear"}, quant.StepLog, quant.StepLinear)},
+		{key: "scale_gradient", value: oneOf(&s.ScaleGradient, map[string]string{"sqrt": "write elements"}, quant.FactorLSQ, quant.FactorElements, quant.FactorNone)},
 		{key: "freeze_ranges_after", value: number{p: &s.FreezeRangesAfter, max: 1}},
 		{key: "freeze_bn_after", value: number{p: &s.FreezeBNAfter, max: 1}},
 		{key: "fuse", value: boolean{&s.Fuse}},

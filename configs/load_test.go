@@ -126,8 +126,11 @@ func TestDefaults(t *testing.T) {
 	if got := c.QAT.Solver; got != (configs.Solver{Optimizer: "adam", LR: 0.0005, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, Schedule: "cosine"}) {
 		t.Errorf("qat %+v", got)
 	}
-	if c.QAT.ScaleLR != 0.00005 || c.QAT.Epochs != 1 || c.QAT.Start != "ptq" || c.QAT.FreezeRangesAfter != 0.8 || c.QAT.FreezeBNAfter != 0.5 {
+	if c.QAT.ScaleLR != 0.0005 || c.QAT.ScaleStep != quant.StepLog || c.QAT.ScaleGradient != quant.FactorLSQ || c.QAT.Epochs != 1 || c.QAT.Start != "ptq" || c.QAT.FreezeRangesAfter != 0.8 || c.QAT.FreezeBNAfter != 0.5 {
 		t.Errorf("qat %+v", *c.QAT)
+	}
+	if c := parse(t, small+"quant: {}\nqat: {scale_step: linear}\n"); c.QAT.ScaleLR != 0.00005 {
+		t.Errorf("linear steps: scale_lr %v", c.QAT.ScaleLR)
 	}
 	if strings.Join(c.Compare.Methods, " ") != "ptq qat" || strings.Join(c.Compare.Precisions, " ") != "fp32 int8" || c.Compare.Seeds != 3 {
 		t.Errorf("compare %+v", c.Compare)

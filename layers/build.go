@@ -51,6 +51,7 @@ func build(m *model.Model, o Options) (*Net, error) {
 		m: m, o: o, g: G.NewGraph(), st: qat.NewStep(o.Pool, o.Train),
 		edges: map[string]edge{}, acts: map[string]*act{}, pooled: map[string]bool{},
 	}
+	b.st.ScaleFactor = o.ScaleFactor
 	if err := b.input(); err != nil {
 		return nil, err
 	}

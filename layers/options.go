@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // Options configure [Build].
@@ -14,6 +15,8 @@ type Options struct {
 	Fuse  bool      // in a training graph: one op for a layer with all that follows it; the results are the same, to the bit
 	Loss  Loss      // the zero value is cross-entropy
 	Pool  *par.Pool // workers; nil means the caller's goroutine alone. Build does not close it.
+
+	ScaleFactor quant.ScaleFactor // of the gradients of learned scales; the zero value is that of LSQ
 }
 
 // Loss says what is minimised. All losses compare the logits of an example with its class: cross_entropy after a

@@ -325,7 +325,7 @@ func (a *Act) EndGrad() {
 	for s := range par.Count(a.st.Rows) {
 		sum += a.parts[s]
 	}
-	a.ds[0] = float32(sum * scaleFactor(a.share, hi))
+	a.ds[0] = float32(sum * a.st.ScaleFactor.Of(a.share, hi))
 }
 
 // ScaleGrad is the memory of the gradient of a learned scale.

@@ -421,7 +421,7 @@ func (b fakeQuantGrad) Run(in []G.Value) (G.Value, error) {
 		})
 	}
 	for c, v := range k.parts {
-		k.ds[c] = float32(v * scaleFactor(k.share, hi))
+		k.ds[c] = float32(v * quant.FactorLSQ.Of(k.share, hi))
 	}
 	return k.dx, err
 }

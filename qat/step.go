@@ -3,6 +3,7 @@ package qat
 import (
 	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // Step is what the ops of one graph share: how many rows of the batch hold examples, what is frozen, and the workers
@@ -13,6 +14,8 @@ type Step struct {
 	Train        bool // gradients are wanted, statistics and ranges follow the batches
 	FreezeNorm   bool // batch norm uses its running statistics and keeps them
 	FreezeRanges bool // observers keep their ranges
+
+	ScaleFactor quant.ScaleFactor // of the gradients of learned scales
 
 	pool    *par.Pool
 	scratch [par.Shards]kernel.Scratch

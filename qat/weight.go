@@ -150,7 +150,7 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 		return w.dw, nil
 	}
 	shared := len(scale) / len(w.ds) // channels that share a scale
-	g := scaleFactor(len(w.master)/len(w.ds), hi)
+	g := w.st.ScaleFactor.Of(len(w.master)/len(w.ds), hi)
 	for i := range w.ds {
 		sum := 0.0
 		for c := i * shared; c < (i+1)*shared; c++ {
@@ -161,9 +161,6 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	}
 	return w.dw, nil
 }
-
-// scaleFactor is LSQ's g = 1/sqrt(n*hi).
-func scaleFactor(n int, hi int32) float64 { return 1 / math.Sqrt(float64(n)*float64(hi)) }
 
 // InitialScale sets the scales of a learned-scale weight that has none yet to 2*mean|w|/sqrt(hi) (arXiv:1902.08153,
 // section 2.1), for each channel or for the tensor. A calibrated scale is a better start and is left alone.

@@ -109,7 +109,7 @@ func newFit(j Job) (*fit, error) {
 	total := max(1, int(math.Round(j.Phase.Epochs*float64(perEpoch))))
 	net, err := layers.Build(j.Model, layers.Options{
 		Batch: j.Phase.Batch, Train: true, Loss: layers.Loss{Kind: j.Phase.Loss, Smoothing: j.Phase.LabelSmoothing}, Pool: j.Pool,
-		Fuse: j.Phase.Fuse,
+		Fuse: j.Phase.Fuse, ScaleFactor: j.Phase.ScaleFactor,
 	})
 	if err != nil {
 		return nil, err

@@ -14,21 +14,25 @@ import (
 // optimizer updates the trainable tensors of a graph and holds their moments. Weight decay is applied to all of them, as
 // PyTorch does, except to learned quantization scales.
 type optimizer struct {
-	solver  configs.Solver
-	scaleLR float64
-	params  []layers.Trainable
-	first   [][]float32 // Adam's m, SGD's velocity
-	second  [][]float32 // Adam's v
-	steps   int
-	pool    *par.Pool
+	solver    configs.Solver
+	scaleLR   float64
+	scaleStep quant.ScaleStep
+	params    []layers.Trainable
+	first     [][]float32 // Adam's m, SGD's velocity
+	second    [][]float32 // Adam's v
+	steps     int
+	pool      *par.Pool
 
 	lr   float64 // of the current step
 	at   int     // parameter of the current span
 	span func(shard, lo, hi int)
+
+	update           func(p, g []float32, lo, hi int, eps float64) // of the elements [lo, hi) of parameter at
+	logGrad, logStep []float32
 }
 
 func newOptimizer(p Phase, params []layers.Trainable, pool *par.Pool) (*optimizer, error) {
-	o := &optimizer{solver: p.Solver, scaleLR: p.ScaleLR, params: params, pool: pool}
+	o := &optimizer{solver: p.Solver, scaleLR: p.ScaleLR, scaleStep: p.ScaleStep, params: params, pool: pool}
 	for _, t := range params {
 		o.first = append(o.first, make([]float32, len(t.Value)))
 	}
@@ -37,11 +41,15 @@ func newOptimizer(p Phase, params []layers.Trainable, pool *par.Pool) (*optimize
 		for _, t := range params {
 			o.second = append(o.second, make([]float32, len(t.Value)))
 		}
-		o.span = o.adam
+		o.update = o.adam
 	case "sgd":
-		o.span = o.sgd
+		o.update = o.sgd
 	default:
 		return nil, fmt.Errorf("unknown optimizer %q (allowed: adam, adamw, sgd)", p.Solver.Optimizer)
+	}
+	o.span = func(_, lo, hi int) {
+		t := o.params[o.at]
+		o.update(t.Value[lo:hi], t.Grad[lo:hi], lo, hi, o.solver.Eps)
 	}
 	return o, nil
 }
@@ -53,14 +61,14 @@ func (o *optimizer) step(lr float64) error {
 		o.at, o.lr = i, lr
 		if t.Role == layers.RoleScale {
 			o.lr = lr * o.scaleLR / o.solver.LR // the scales follow the same schedule
-		}
-		if err := o.pool.Run(len(t.Value), o.span); err != nil {
-			return fmt.Errorf("update of %q: %w", t.Name, err)
-		}
-		if t.Role == layers.RoleScale {
+			o.learn(t)
 			for k := range t.Value {
 				t.Value[k] = max(t.Value[k], quant.MinScale)
 			}
+			continue
+		}
+		if err := o.pool.Run(len(t.Value), o.span); err != nil {
+			return fmt.Errorf("update of %q: %w", t.Name, err)
 		}
 	}
 	return nil
@@ -73,17 +81,15 @@ func (o *optimizer) decay() float64 {
 	return o.solver.WeightDecay
 }
 
-func (o *optimizer) adam(_, lo, hi int) {
-	t := o.params[o.at]
-	kernel.Adam(t.Value[lo:hi], t.Grad[lo:hi], o.first[o.at][lo:hi], o.second[o.at][lo:hi], nil, o.steps, kernel.AdamConfig{
-		LR: o.lr, Beta1: o.solver.Beta1, Beta2: o.solver.Beta2, Eps: o.solver.Eps,
+func (o *optimizer) adam(p, g []float32, lo, hi int, eps float64) {
+	kernel.Adam(p, g, o.first[o.at][lo:hi], o.second[o.at][lo:hi], nil, o.steps, kernel.AdamConfig{
+		LR: o.lr, Beta1: o.solver.Beta1, Beta2: o.solver.Beta2, Eps: eps,
 		WeightDecay: o.decay(), Decoupled: o.solver.Optimizer == "adamw",
 	})
 }
 
-func (o *optimizer) sgd(_, lo, hi int) {
-	t := o.params[o.at]
-	kernel.SGD(t.Value[lo:hi], t.Grad[lo:hi], o.first[o.at][lo:hi], o.steps, kernel.SGDConfig{
+func (o *optimizer) sgd(p, g []float32, lo, hi int, _ float64) {
+	kernel.SGD(p, g, o.first[o.at][lo:hi], o.steps, kernel.SGDConfig{
 		LR: o.lr, Momentum: o.solver.Momentum, Nesterov: o.solver.Nesterov, WeightDecay: o.decay(),
 	})
 }

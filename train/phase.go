@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/narrow-ml/narrow/configs"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // Phase is one stretch of training with settings of its own.
@@ -24,6 +25,8 @@ type Phase struct {
 
 	// Quantization-aware training only; fractions of the phase's steps, 1 = never.
 	ScaleLR           float64
+	ScaleStep         quant.ScaleStep
+	ScaleFactor       quant.ScaleFactor
 	FreezeRangesAfter float64
 	FreezeNormAfter   float64
 }
@@ -41,7 +44,7 @@ func FloatPhase(c *configs.Config) Phase {
 func QATPhase(c *configs.Config) Phase {
 	p := ExtraPhase(c)
 	p.Name = "qat"
-	p.ScaleLR = c.QAT.ScaleLR
+	p.ScaleLR, p.ScaleStep, p.ScaleFactor = c.QAT.ScaleLR, c.QAT.ScaleStep, c.QAT.ScaleGradient
 	p.FreezeRangesAfter, p.FreezeNormAfter = c.QAT.FreezeRangesAfter, c.QAT.FreezeBNAfter
 	return p
 }
