@@ -219,7 +219,7 @@ func (f *fit) step(b datasets.Batch) (lr float64, err error) {
 		return 0, err
 	}
 	f.pos.Step++
-	f.pos.Loss += res.Loss * float64(b.N)
+	f.pos.Loss += float64(res.Loss * float64(b.N))
 	f.pos.Correct += res.Correct
 	f.pos.Seen += b.N
 	return lr, nil

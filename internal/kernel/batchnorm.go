@@ -36,7 +36,7 @@ func UpdateRunning(runMean, runVar, mean, variance []float32, n int, momentum fl
 	for c := range mean {
 		m, v := float64(runMean[c]), float64(runVar[c])
 		runMean[c] = float32(m + float64(momentum*(float64(mean[c])-m)))
-		runVar[c] = float32(v + float64(momentum*(float64(variance[c])*unbias-v)))
+		runVar[c] = float32(v + float64(momentum*(float64(float64(variance[c])*unbias)-v)))
 	}
 }
 

@@ -43,7 +43,7 @@ func expm1Taylor(r float64) float64 {
 	for i := len(expTaylor) - 2; i >= 0; i-- {
 		p = float64(p*r) + expTaylor[i]
 	}
-	return p * r
+	return float64(p * r)
 }
 
 // Log returns the natural logarithm of x.
@@ -68,7 +68,7 @@ func Log(x float64) float64 {
 	for i := 21.; i >= 3; i -= 2 {
 		p = float64(p*s2) + 1/i
 	}
-	tail := float64(2*s) * float64(p*s2)
+	tail := float64(2 * s * float64(p*s2)) // 2*s is exact
 	k := float64(e)
 	return float64(k*ln2Hi) + (float64(2*s) + (tail + float64(k*ln2Lo)))
 }

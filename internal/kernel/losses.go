@@ -51,7 +51,7 @@ func SmoothL1Loss(grad, x, target []float32, beta float64, red Reduction) (float
 		case d == 0: // beta is zero: the kink of |d|
 			return 0, 0
 		}
-		return a - beta/2, math.Copysign(1, d)
+		return a - float64(beta/2), math.Copysign(1, d)
 	})
 }
 

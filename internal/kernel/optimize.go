@@ -113,7 +113,7 @@ func (t *isa) adam(p, g, m, v, vmax []float32, step int, c AdamConfig) {
 // adamGeneric is the definition of Adam; a nil vmax means no AMSGrad.
 func adamGeneric(p, g, m, v, vmax []float32, f *adamFactors) {
 	for i, pi := range p {
-		pi *= f.keep
+		pi = float32(pi * f.keep)
 		gi := g[i] + float32(f.decay*pi)
 		mi := float32(f.b1*m[i]) + float32(f.b1c*gi)
 		vi := float32(f.b2*v[i]) + float32(float32(f.b2c*gi)*gi)

@@ -85,10 +85,10 @@ func (s *Stream) Fill(dst []uint32) {
 }
 
 // Float32 returns a multiple of 2^-24 in [0, 1), each equally likely.
-func (s *Stream) Float32() float32 { return float32(s.Uint32()>>8) * 0x1p-24 }
+func (s *Stream) Float32() float32 { return float32(float32(s.Uint32()>>8) * 0x1p-24) }
 
 // Float64 returns a multiple of 2^-53 in [0, 1), each equally likely.
-func (s *Stream) Float64() float64 { return float64(s.Uint64()>>11) * 0x1p-53 }
+func (s *Stream) Float64() float64 { return float64(float64(s.Uint64()>>11) * 0x1p-53) }
 
 // IntN returns an integer in [0, n), each exactly equally likely. With n of 1 or less there is nothing to choose: the
 // result is 0 and no word is used.
