@@ -18,6 +18,8 @@ func after(g *gen) {
 			}
 		}
 		g.addRequant()
+		g.addRequantTrain()
+		g.addScaled()
 		g.meanSums()
 		g.meanF32()
 	})
@@ -203,30 +205,49 @@ func (g *gen) and(mask, v reg.VecVirtual) {
 	}
 }
 
+// sum is the arguments of a sum of two tensors of codes.
+type sum struct {
+	g       *gen
+	q       [2]reg.GPVirtual
+	m, zero [2]reg.VecVirtual
+}
+
+const sumDoc = "float32(a-za)*ma + float32(b-zb)*mb"
+
+func (g *gen) newSum(s *stream) sum {
+	return sum{
+		g, [2]reg.GPVirtual{s.pointer("a", 16), s.pointer("b", 16)},
+		[2]reg.VecVirtual{g.broadcast("ma"), g.broadcast("mb")}, [2]reg.VecVirtual{g.broadcast("za"), g.broadcast("zb")},
+	}
+}
+
+// load emits register h of the sum, products and sum rounded apart.
+func (t sum) load(h int) reg.VecVirtual {
+	g := t.g
+	var v [2]reg.VecVirtual
+	for i, q := range t.q {
+		v[i] = g.vec()
+		g.widen(false, q, h, v[i])
+		g.VPSUBD(t.zero[i], v[i], v[i])
+		g.VCVTDQ2PS(v[i], v[i])
+		g.VMULPS(t.m[i], v[i], v[i])
+	}
+	g.VADDPS(v[1], v[0], v[0])
+	return v[0]
+}
+
 func (g *gen) addRequant() {
 	name := "addRequant" + g.suffix()
 	g.begin(name, "func(dst, a, b *uint8, n int, ma, mb, lo, hi float32, za, zb, zero int32)",
-		name+" computes dst = rint(clamp(float32(a-za)*ma + float32(b-zb)*mb, lo, hi)) + zero,",
+		name+" computes dst = rint(clamp("+sumDoc+", lo, hi)) + zero,",
 		"products and sum rounded apart.")
 	s := g.newStream()
-	dst, a, b := s.pointer("dst", 16), s.pointer("a", 16), s.pointer("b", 16)
-	ma, mb, za, zb := g.broadcast("ma"), g.broadcast("mb"), g.broadcast("za"), g.broadcast("zb")
+	dst, t := s.pointer("dst", 16), g.newSum(s)
 	lo, hi, zero := g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero")
 	s.loop(false, func() {
 		var out []reg.VecVirtual
 		for h := range g.halves() {
-			v, w := g.vec(), g.vec()
-			for _, t := range []struct {
-				q    reg.Register
-				z, m reg.VecVirtual
-				v    reg.VecVirtual
-			}{{a, za, ma, v}, {b, zb, mb, w}} {
-				g.widen(false, t.q, h, t.v)
-				g.VPSUBD(t.z, t.v, t.v)
-				g.VCVTDQ2PS(t.v, t.v)
-				g.VMULPS(t.m, t.v, t.v)
-			}
-			g.VADDPS(w, v, v)
+			v := t.load(h)
 			g.VMAXPS(lo, v, v)
 			g.VMINPS(hi, v, v)
 			g.VCVTPS2DQ(v, v)
@@ -234,6 +255,36 @@ func (g *gen) addRequant() {
 			out = append(out, v)
 		}
 		g.storeBytes(out, false, off(dst, 0))
+	})
+	g.end()
+}
+
+func (g *gen) addRequantTrain() {
+	name := "addRequantTrain" + g.suffix()
+	g.begin(name, "func(dst, mask, a, b *uint8, stats *float32, n int, ma, mb, lo, hi, above float32, za, zb, zero int32)",
+		name+" is addRequant that also keeps mask bits and extremes, as requantTrain does.")
+	s := g.newStream()
+	dst, mask, t := s.pointer("dst", 16), s.pointer("mask", 2), g.newSum(s)
+	e := g.newTrainEnd()
+	s.loop(false, func() {
+		for h := range g.halves() {
+			e.add(t.load(h))
+		}
+		e.store(dst, mask)
+	})
+	e.close()
+	g.end()
+}
+
+func (g *gen) addScaled() {
+	name := "addScaled" + g.suffix()
+	g.begin(name, "func(dst *float32, a, b *uint8, n int, ma, mb float32, za, zb int32)", name+" computes dst = "+sumDoc+".")
+	s := g.newStream()
+	dst, t := s.pointer("dst", 64), g.newSum(s)
+	s.loop(false, func() {
+		for h := range g.halves() {
+			g.VMOVUPS(t.load(h), off(dst, h*g.bytes()))
+		}
 	})
 	g.end()
 }

@@ -43,6 +43,7 @@ func main() {
 		{"block", blocks},
 		{"row", rows},
 		{"row3", rows3},
+		{"rowgrad", rowGrads},
 		{"after", after},
 		{"onerow", oneRow},
 	} {

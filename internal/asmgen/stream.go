@@ -166,14 +166,14 @@ func streams(g *gen) {
 		g.scaleRows()
 		g.addBias()
 		g.relu()
-		g.reluGrad()
+		g.reluGrad(false)
+		g.reluGrad(true)
 		g.quantize("F32")
 		g.quantize("U8")
 		g.quantize("S8")
 		g.dequantize("U8")
 		g.dequantize("S8")
 		g.maskGrad()
-		g.mulAdd()
 		g.normalize()
 		g.normalizeGrad()
 		g.adam()
@@ -234,48 +234,77 @@ func (g *gen) requantTrain() {
 	s := g.newStream()
 	dst, mask, acc := s.pointer("dst", 16), s.pointer("mask", 2), s.pointer("acc", 64)
 	bias, m := g.arg("bias"), g.arg("m")
-	lo, hi, zero, above := g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero"), g.broadcast("above")
 	bo, refresh := s.biasOffset()
-	stats := g.arg("stats")
-	least, most := g.vec(), g.vec()
-	g.VMOVUPS(off(stats, 0), least)
-	g.VMOVUPS(off(stats, 64), most)
+	e := g.newTrainEnd()
 	s.loop(true, func() {
 		refresh()
-		var out, inside []reg.VecVirtual
-		var k []reg.OpmaskVirtual
 		for h := range g.halves() {
-			v, r := s.scaled(acc, bias, m, bo, h), g.vec()
-			g.VMINPS(v, least, least)
-			g.VMAXPS(v, most, most)
-			g.round(v, r)
-			if g.wide {
-				in := g.K()
-				g.VCMPPS(cmpGreaterEqual, lo, r, in)
-				g.VCMPPS(cmpLessEqual, hi, r, in, in)
-				g.VCMPPS(cmpGreater, above, v, in, in)
-				k = append(k, in)
-			} else {
-				in, c := g.vec(), g.vec()
-				g.VCMPPS(cmpGreaterEqual, lo, r, in)
-				g.VCMPPS(cmpLessEqual, hi, r, c)
-				g.VANDPS(c, in, in)
-				g.VCMPPS(cmpGreater, above, v, c)
-				g.VANDPS(c, in, in)
-				inside = append(inside, in)
-			}
-			g.VMAXPS(lo, r, r)
-			g.VMINPS(hi, r, r)
-			g.VCVTPS2DQ(r, r)
-			g.VPADDD(zero, r, r)
-			out = append(out, r)
+			e.add(s.scaled(acc, bias, m, bo, h))
 		}
-		g.MOVW(g.bitsOf(k, inside).As16(), off(mask, 0))
-		g.storeBytes(out, false, off(dst, 0))
+		e.store(dst, mask)
 	})
-	g.VMOVUPS(least, off(stats, 0))
-	g.VMOVUPS(most, off(stats, 64))
+	e.close()
 	g.end()
+}
+
+// trainEnd is the end of a requantization in training: codes, mask bits and
+// the extremes of what was rounded.
+type trainEnd struct {
+	g                                *gen
+	stats                            reg.GPVirtual
+	lo, hi, zero, above, least, most reg.VecVirtual
+	out, inside                      []reg.VecVirtual
+	k                                []reg.OpmaskVirtual
+}
+
+func (g *gen) newTrainEnd() *trainEnd {
+	e := &trainEnd{
+		g: g, lo: g.broadcast("lo"), hi: g.broadcast("hi"), zero: g.broadcast("zero"), above: g.broadcast("above"),
+		stats: g.arg("stats"), least: g.vec(), most: g.vec(),
+	}
+	g.VMOVUPS(off(e.stats, 0), e.least)
+	g.VMOVUPS(off(e.stats, 64), e.most)
+	return e
+}
+
+// add rounds the next register of an iteration.
+func (e *trainEnd) add(v reg.VecVirtual) {
+	g, r := e.g, e.g.vec()
+	g.VMINPS(v, e.least, e.least)
+	g.VMAXPS(v, e.most, e.most)
+	g.round(v, r)
+	if g.wide {
+		in := g.K()
+		g.VCMPPS(cmpGreaterEqual, e.lo, r, in)
+		g.VCMPPS(cmpLessEqual, e.hi, r, in, in)
+		g.VCMPPS(cmpGreater, e.above, v, in, in)
+		e.k = append(e.k, in)
+	} else {
+		in, c := g.vec(), g.vec()
+		g.VCMPPS(cmpGreaterEqual, e.lo, r, in)
+		g.VCMPPS(cmpLessEqual, e.hi, r, c)
+		g.VANDPS(c, in, in)
+		g.VCMPPS(cmpGreater, e.above, v, c)
+		g.VANDPS(c, in, in)
+		e.inside = append(e.inside, in)
+	}
+	g.VMAXPS(e.lo, r, r)
+	g.VMINPS(e.hi, r, r)
+	g.VCVTPS2DQ(r, r)
+	g.VPADDD(e.zero, r, r)
+	e.out = append(e.out, r)
+}
+
+// store ends an iteration.
+func (e *trainEnd) store(dst, mask reg.GPVirtual) {
+	e.g.MOVW(e.g.bitsOf(e.k, e.inside).As16(), off(mask, 0))
+	e.g.storeBytes(e.out, false, off(dst, 0))
+}
+
+// close stores the extremes.
+func (e *trainEnd) close() {
+	e.g.VMOVUPS(e.least, off(e.stats, 0))
+	e.g.VMOVUPS(e.most, off(e.stats, 64))
 }
 
 func (g *gen) scaleRows() {
@@ -312,8 +341,8 @@ func (g *gen) addBias() {
 	g.end()
 }
 
-// keepWhere stores v where the comparison of x with limit holds, else zero.
-func (g *gen) keepWhere(predicate operand.Op, x, limit, v reg.VecVirtual, m operand.Mem) {
+// clearUnless clears v where the comparison of x with limit does not hold.
+func (g *gen) clearUnless(predicate operand.Op, x, limit, v reg.VecVirtual) {
 	if g.wide {
 		k := g.K()
 		g.VCMPPS(predicate, limit, x, k)
@@ -323,7 +352,6 @@ func (g *gen) keepWhere(predicate operand.Op, x, limit, v reg.VecVirtual, m oper
 		g.VCMPPS(predicate, limit, x, c)
 		g.VANDPS(c, v, v)
 	}
-	g.VMOVUPS(v, m)
 }
 
 func (g *gen) relu() {
@@ -337,25 +365,37 @@ func (g *gen) relu() {
 		for h := range g.halves() {
 			v := g.vec()
 			g.VMOVUPS(off(x, h*g.bytes()), v)
-			g.keepWhere(cmpNotLessEqual, v, zero, v, off(y, h*g.bytes()))
+			g.clearUnless(cmpNotLessEqual, v, zero, v)
+			g.VMOVUPS(v, off(y, h*g.bytes()))
 		}
 	})
 	g.end()
 }
 
-func (g *gen) reluGrad() {
-	name := "reluGrad" + g.suffix()
-	g.begin(name, "func(dx, dy, y *float32, n int)", name+" computes dx = dy where y > 0, else 0.")
+// reluGrad emits the gradient of a ReLU, or of one with an upper limit.
+func (g *gen) reluGrad(capped bool) {
+	name, signature, doc := "reluGrad"+g.suffix(), "func(dx, dy, y *float32, n int)", " computes dx = dy where y > 0, else 0."
+	if capped {
+		name, signature, doc = "reluCapGrad"+g.suffix(), "func(dx, dy, y *float32, n int, limit float32)", " computes dx = dy where 0 < y < limit, else 0."
+	}
+	g.begin(name, signature, name+doc)
 	s := g.newStream()
 	dx, dy, y := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("y", 64)
-	zero := g.vec()
+	zero, limit := g.vec(), reg.VecVirtual(nil)
 	g.zero(zero)
+	if capped {
+		limit = g.broadcast("limit")
+	}
 	s.loop(false, func() {
 		for h := range g.halves() {
 			v, x := g.vec(), g.vec()
 			g.VMOVUPS(off(y, h*g.bytes()), x)
 			g.VMOVUPS(off(dy, h*g.bytes()), v)
-			g.keepWhere(cmpGreater, x, zero, v, off(dx, h*g.bytes()))
+			if capped {
+				g.clearUnless(cmpLess, x, limit, v)
+			}
+			g.clearUnless(cmpGreater, x, zero, v)
+			g.VMOVUPS(v, off(dx, h*g.bytes()))
 		}
 	})
 	g.end()
@@ -498,23 +538,6 @@ func (g *gen) dequantize(from string) {
 			g.VPSUBD(zero, v, v)
 			g.VCVTDQ2PS(v, v)
 			g.VMULPS(s.periodic(scale, h), v, v)
-			g.VMOVUPS(v, off(dst, h*g.bytes()))
-		}
-	})
-	g.end()
-}
-
-func (g *gen) mulAdd() {
-	name := "mulAdd" + g.suffix()
-	g.begin(name, "func(dst, a, b *float32, n int)", name+" computes dst += a*b, product and sum rounded apart.")
-	s := g.newStream()
-	dst, a, b := s.pointer("dst", 64), s.pointer("a", 64), s.pointer("b", 64)
-	s.loop(false, func() {
-		for h := range g.halves() {
-			v := g.vec()
-			g.VMOVUPS(off(a, h*g.bytes()), v)
-			g.VMULPS(off(b, h*g.bytes()), v, v)
-			g.VADDPS(off(dst, h*g.bytes()), v, v)
 			g.VMOVUPS(v, off(dst, h*g.bytes()))
 		}
 	})

@@ -18,9 +18,11 @@ func (t Term) slice(lo, hi int) Term { return Term{t.Q[lo:hi], t.Zero, t.M} }
 // AddScaled writes the sum of two terms before rounding:
 //
 //	dst = float32(float32(qa-za)*ma) + float32(float32(qb-zb)*mb)
-func AddScaled(dst []float32, a, b Term) {
+func AddScaled(dst []float32, a, b Term) { active.addScaled(dst, a, b) }
+
+func (t *isa) addScaled(dst []float32, a, b Term) {
 	a, b = a.slice(0, len(dst)), b.slice(0, len(dst))
-	for i := range dst {
+	for i := t.addScaledVec(dst, a, b); i < len(dst); i++ {
 		x := a.at(i)
 		dst[i] = x + b.at(i)
 	}
@@ -56,6 +58,10 @@ func (t *isa) addRequant(dst []uint8, a, b Term, zero, lo, hi int32) {
 // AddRequantTrain is AddRequant that also keeps what training needs, as
 // RequantTrain does. A shard must begin at a multiple of eight elements.
 func AddRequantTrain(dst, mask []uint8, a, b Term, zero, lo, hi int32, relu bool) RequantStats {
+	return active.addRequantTrain(dst, mask, a, b, zero, lo, hi, relu)
+}
+
+func (t *isa) addRequantTrain(dst, mask []uint8, a, b Term, zero, lo, hi int32, relu bool) RequantStats {
 	if len(dst) == 0 {
 		return RequantStats{}
 	}
@@ -65,7 +71,7 @@ func AddRequantTrain(dst, mask []uint8, a, b Term, zero, lo, hi int32, relu bool
 	t0 := x + b.at(0)
 	st := RequantStats{t0, t0}
 	var bits uint8
-	for i := range dst {
+	for i := t.addRequantTrainVec(dst, mask, a, b, zero, flo, fhi, relu, &st); i < len(dst); i++ {
 		x := a.at(i)
 		t := x + b.at(i)
 		st.Min, st.Max = min(st.Min, t), max(st.Max, t)

@@ -365,6 +365,131 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addRequantTrainY(dst *uint8, mask *uint8, a *uint8, b *uint8, stats *float32, n int, ma float32, mb float32, lo float32, hi float32, above float32, za int32, zb int32, zero int32)
+// Requires: AVX, AVX2
+TEXT ·addRequantTrainY(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVQ         a+16(FP), DX
+	MOVQ         b+24(FP), BX
+	VBROADCASTSS ma+48(FP), Y0
+	VBROADCASTSS mb+52(FP), Y1
+	VBROADCASTSS za+68(FP), Y2
+	VBROADCASTSS zb+72(FP), Y3
+	VBROADCASTSS lo+56(FP), Y4
+	VBROADCASTSS hi+60(FP), Y5
+	VBROADCASTSS zero+76(FP), Y6
+	VBROADCASTSS above+64(FP), Y7
+	MOVQ         stats+32(FP), SI
+	VMOVUPS      (SI), Y8
+	VMOVUPS      64(SI), Y9
+	MOVQ         n+40(FP), DI
+
+loop:
+	VPMOVZXBD    (DX), Y10
+	VPSUBD       Y2, Y10, Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y0, Y10, Y10
+	VPMOVZXBD    (BX), Y11
+	VPSUBD       Y3, Y11, Y11
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       Y1, Y11, Y11
+	VADDPS       Y11, Y10, Y10
+	VMINPS       Y10, Y8, Y8
+	VMAXPS       Y10, Y9, Y9
+	VROUNDPS     $0x00, Y10, Y11
+	VCMPPS       $0x0d, Y4, Y11, Y12
+	VCMPPS       $0x02, Y5, Y11, Y13
+	VANDPS       Y13, Y12, Y12
+	VCMPPS       $0x0e, Y7, Y10, Y13
+	VANDPS       Y13, Y12, Y12
+	VMAXPS       Y4, Y11, Y11
+	VMINPS       Y5, Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPADDD       Y6, Y11, Y11
+	VPMOVZXBD    8(DX), Y10
+	VPSUBD       Y2, Y10, Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y0, Y10, Y10
+	VPMOVZXBD    8(BX), Y13
+	VPSUBD       Y3, Y13, Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y1, Y13, Y13
+	VADDPS       Y13, Y10, Y10
+	VMINPS       Y10, Y8, Y8
+	VMAXPS       Y10, Y9, Y9
+	VROUNDPS     $0x00, Y10, Y13
+	VCMPPS       $0x0d, Y4, Y13, Y14
+	VCMPPS       $0x02, Y5, Y13, Y15
+	VANDPS       Y15, Y14, Y14
+	VCMPPS       $0x0e, Y7, Y10, Y15
+	VANDPS       Y15, Y14, Y14
+	VMAXPS       Y4, Y13, Y13
+	VMINPS       Y5, Y13, Y13
+	VCVTPS2DQ    Y13, Y13
+	VPADDD       Y6, Y13, Y13
+	VMOVMSKPS    Y12, R8
+	VMOVMSKPS    Y14, R9
+	SHLL         $0x08, R9
+	ORL          R9, R8
+	MOVW         R8, (CX)
+	VPACKSSDW    Y13, Y11, Y11
+	VPERMQ       $0xd8, Y11, Y11
+	VEXTRACTI128 $0x01, Y11, X10
+	VPACKUSWB    X10, X11, X10
+	VMOVDQU      X10, (AX)
+	ADDQ         $+16, AX
+	ADDQ         $+2, CX
+	ADDQ         $+16, DX
+	ADDQ         $+16, BX
+	SUBQ         $+16, DI
+	JNZ          loop
+	VMOVUPS      Y8, (SI)
+	VMOVUPS      Y9, 64(SI)
+	VZEROUPPER
+	RET
+
+// func addScaledY(dst *float32, a *uint8, b *uint8, n int, ma float32, mb float32, za int32, zb int32)
+// Requires: AVX, AVX2
+TEXT ·addScaledY(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS ma+32(FP), Y0
+	VBROADCASTSS mb+36(FP), Y1
+	VBROADCASTSS za+40(FP), Y2
+	VBROADCASTSS zb+44(FP), Y3
+	MOVQ         n+24(FP), BX
+
+loop:
+	VPMOVZXBD (CX), Y4
+	VPSUBD    Y2, Y4, Y4
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y0, Y4, Y4
+	VPMOVZXBD (DX), Y5
+	VPSUBD    Y3, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VADDPS    Y5, Y4, Y4
+	VMOVUPS   Y4, (AX)
+	VPMOVZXBD 8(CX), Y4
+	VPSUBD    Y2, Y4, Y4
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y0, Y4, Y4
+	VPMOVZXBD 8(DX), Y5
+	VPSUBD    Y3, Y5, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y1, Y5, Y5
+	VADDPS    Y5, Y4, Y4
+	VMOVUPS   Y4, 32(AX)
+	ADDQ      $+64, AX
+	ADDQ      $+16, CX
+	ADDQ      $+16, DX
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
 // func meanSumsY(acc *int32, x *uint8, cells int, stride int)
 // Requires: AVX, AVX2
 TEXT ·meanSumsY(SB), NOSPLIT, $0-32
@@ -1096,6 +1221,91 @@ loop:
 	VPADDD    Z6, Z7, Z7
 	VPMOVDB   Z7, (AX)
 	ADDQ      $+16, AX
+	ADDQ      $+16, CX
+	ADDQ      $+16, DX
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func addRequantTrainZ(dst *uint8, mask *uint8, a *uint8, b *uint8, stats *float32, n int, ma float32, mb float32, lo float32, hi float32, above float32, za int32, zb int32, zero int32)
+// Requires: AVX, AVX512F
+TEXT ·addRequantTrainZ(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVQ         a+16(FP), DX
+	MOVQ         b+24(FP), BX
+	VBROADCASTSS ma+48(FP), Z0
+	VBROADCASTSS mb+52(FP), Z1
+	VBROADCASTSS za+68(FP), Z2
+	VBROADCASTSS zb+72(FP), Z3
+	VBROADCASTSS lo+56(FP), Z4
+	VBROADCASTSS hi+60(FP), Z5
+	VBROADCASTSS zero+76(FP), Z6
+	VBROADCASTSS above+64(FP), Z7
+	MOVQ         stats+32(FP), SI
+	VMOVUPS      (SI), Z8
+	VMOVUPS      64(SI), Z9
+	MOVQ         n+40(FP), DI
+
+loop:
+	VPMOVZXBD   (DX), Z10
+	VPSUBD      Z2, Z10, Z10
+	VCVTDQ2PS   Z10, Z10
+	VMULPS      Z0, Z10, Z10
+	VPMOVZXBD   (BX), Z11
+	VPSUBD      Z3, Z11, Z11
+	VCVTDQ2PS   Z11, Z11
+	VMULPS      Z1, Z11, Z11
+	VADDPS      Z11, Z10, Z10
+	VMINPS      Z10, Z8, Z8
+	VMAXPS      Z10, Z9, Z9
+	VRNDSCALEPS $0x00, Z10, Z11
+	VCMPPS      $0x0d, Z4, Z11, K1
+	VCMPPS      $0x02, Z5, Z11, K1, K1
+	VCMPPS      $0x0e, Z7, Z10, K1, K1
+	VMAXPS      Z4, Z11, Z11
+	VMINPS      Z5, Z11, Z11
+	VCVTPS2DQ   Z11, Z11
+	VPADDD      Z6, Z11, Z11
+	KMOVW       K1, R8
+	MOVW        R8, (CX)
+	VPMOVDB     Z11, (AX)
+	ADDQ        $+16, AX
+	ADDQ        $+2, CX
+	ADDQ        $+16, DX
+	ADDQ        $+16, BX
+	SUBQ        $+16, DI
+	JNZ         loop
+	VMOVUPS     Z8, (SI)
+	VMOVUPS     Z9, 64(SI)
+	VZEROUPPER
+	RET
+
+// func addScaledZ(dst *float32, a *uint8, b *uint8, n int, ma float32, mb float32, za int32, zb int32)
+// Requires: AVX, AVX512F
+TEXT ·addScaledZ(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS ma+32(FP), Z0
+	VBROADCASTSS mb+36(FP), Z1
+	VBROADCASTSS za+40(FP), Z2
+	VBROADCASTSS zb+44(FP), Z3
+	MOVQ         n+24(FP), BX
+
+loop:
+	VPMOVZXBD (CX), Z4
+	VPSUBD    Z2, Z4, Z4
+	VCVTDQ2PS Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VPMOVZXBD (DX), Z5
+	VPSUBD    Z3, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VMULPS    Z1, Z5, Z5
+	VADDPS    Z5, Z4, Z4
+	VMOVUPS   Z4, (AX)
+	ADDQ      $+64, AX
 	ADDQ      $+16, CX
 	ADDQ      $+16, DX
 	SUBQ      $+16, BX

@@ -48,6 +48,16 @@ func scaleShiftBF16ReLUY(y *float32, x *float32, mul *float32, add *float32, n i
 //go:noescape
 func addRequantY(dst *uint8, a *uint8, b *uint8, n int, ma float32, mb float32, lo float32, hi float32, za int32, zb int32, zero int32)
 
+// addRequantTrainY is addRequant that also keeps mask bits and extremes, as requantTrain does.
+//
+//go:noescape
+func addRequantTrainY(dst *uint8, mask *uint8, a *uint8, b *uint8, stats *float32, n int, ma float32, mb float32, lo float32, hi float32, above float32, za int32, zb int32, zero int32)
+
+// addScaledY computes dst = float32(a-za)*ma + float32(b-zb)*mb.
+//
+//go:noescape
+func addScaledY(dst *float32, a *uint8, b *uint8, n int, ma float32, mb float32, za int32, zb int32)
+
 // meanSumsY computes acc += sum over cells of x, 16 channels.
 //
 //go:noescape
@@ -139,6 +149,16 @@ func scaleShiftBF16ReLUZx4(y *float32, x *float32, mul *float32, add *float32, n
 //
 //go:noescape
 func addRequantZ(dst *uint8, a *uint8, b *uint8, n int, ma float32, mb float32, lo float32, hi float32, za int32, zb int32, zero int32)
+
+// addRequantTrainZ is addRequant that also keeps mask bits and extremes, as requantTrain does.
+//
+//go:noescape
+func addRequantTrainZ(dst *uint8, mask *uint8, a *uint8, b *uint8, stats *float32, n int, ma float32, mb float32, lo float32, hi float32, above float32, za int32, zb int32, zero int32)
+
+// addScaledZ computes dst = float32(a-za)*ma + float32(b-zb)*mb.
+//
+//go:noescape
+func addScaledZ(dst *float32, a *uint8, b *uint8, n int, ma float32, mb float32, za int32, zb int32)
 
 // meanSumsZ computes acc += sum over cells of x, 16 channels.
 //

@@ -106,11 +106,11 @@ func (t *isa) convBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvG
 		}
 		return
 	}
-	clear(dx)
 	if g.Groups > 1 {
 		t.groupBackwardInput(dx, dy, flipped, n, g)
 		return
 	}
+	clear(dx)
 	cols := grow(&s.cols, pixels*k)
 	for i := range n {
 		t.gemm(cols, k, dy[i*out:], g.Cout, false, flipped, k, false, pixels, k, g.Cout, false, s)

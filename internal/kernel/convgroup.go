@@ -50,13 +50,13 @@ func (t *isa) groupForward(y, x, w []float32, n int, g ConvGeom) {
 }
 
 func (t *isa) groupBackwardInput(dx, dy, w []float32, n int, g ConvGeom) {
+	if g.depthwise() && t.depthwiseBackwardInput(dx, dy, w, n, g) {
+		return
+	}
 	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
+	clear(dx)
 	eachTap(n, g, func(xo, yo, wo int) {
 		xp, yp := dx[xo:][:g.Cin], dy[yo:][:g.Cout]
-		if gi == 1 && per == 1 {
-			t.mulAdd(xp, yp, w[wo:])
-			return
-		}
 		for c := range gi {
 			wr := w[wo+c*g.Cout:][:g.Cout]
 			for group := range g.Groups {
@@ -71,13 +71,13 @@ func (t *isa) groupBackwardInput(dx, dy, w []float32, n int, g ConvGeom) {
 }
 
 func (t *isa) groupBackwardWeight(dw, x, dy []float32, n int, g ConvGeom) {
+	if g.depthwise() {
+		t.depthwiseBackwardWeight(dw, x, dy, n, g)
+		return
+	}
 	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
 	eachTap(n, g, func(xo, yo, wo int) {
 		xp, yp := x[xo:][:g.Cin], dy[yo:][:g.Cout]
-		if gi == 1 && per == 1 {
-			t.mulAdd(dw[wo:][:g.Cout], xp, yp)
-			return
-		}
 		for c := range gi {
 			wr := dw[wo+c*g.Cout:][:g.Cout]
 			for group := range g.Groups {
@@ -88,12 +88,4 @@ func (t *isa) groupBackwardWeight(dw, x, dy []float32, n int, g ConvGeom) {
 			}
 		}
 	})
-}
-
-// mulAdd computes dst += a*b, product and sum rounded apart.
-func (t *isa) mulAdd(dst, a, b []float32) {
-	a, b = a[:len(dst)], b[:len(dst)]
-	for i := t.mulAddVec(dst, a, b); i < len(dst); i++ {
-		dst[i] += float32(a[i] * b[i])
-	}
 }

@@ -8,10 +8,14 @@ func ReLUCap(y, x []float32, limit float32) {
 }
 
 // ReLUCapGrad writes dx = dy where 0 < y < limit, else 0; y is the output of ReLUCap. dx may be dy.
-func ReLUCapGrad(dx, dy, y []float32, limit float32) {
-	active.reluGrad(dx, dy, y)
-	for i, v := range y {
-		if !(v < limit) {
+func ReLUCapGrad(dx, dy, y []float32, limit float32) { active.reluCapGrad(dx, dy, y, limit) }
+
+func (t *isa) reluCapGrad(dx, dy, y []float32, limit float32) {
+	dx, dy = dx[:len(y)], dy[:len(y)]
+	for i := t.reluCapGradVec(dx, dy, y, limit); i < len(y); i++ {
+		if y[i] > 0 && y[i] < limit {
+			dx[i] = dy[i]
+		} else {
 			dx[i] = 0
 		}
 	}

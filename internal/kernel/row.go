@@ -17,17 +17,25 @@ func span(o, outs, stride, pad, dil, k, size int) (lo, hi, count int) {
 }
 
 // pixelRun is a run of output pixels of one row: rows x cols cells each, xAt
-// and yAt the elements where the first window and the first result begin, tap
-// the number of the window's first cell.
-type pixelRun struct{ xAt, yAt, tap, pixels, rows, cols int }
+// and yAt the elements where the first window and the first result begin,
+// tapRow and tapCol the place of the window's first cell in the kernel.
+type pixelRun struct{ xAt, yAt, tapRow, tapCol, pixels, rows, cols int }
 
 // cellSteps are distances in elements of the input: from a pixel's window to
 // the next one's, from a row of cells to the next, from a cell to the next.
 type cellSteps struct{ pixel, row, cell int }
 
-// eachRun calls f for all runs of n images in g, whose output has outC
-// channels. Windows without cells come with rows or cols 0.
-func eachRun(n, outC int, g ConvGeom, f func(r pixelRun)) {
+// pixelSteps say where output pixels are: at is the element of the first,
+// the others are distances to the next image, row and pixel.
+type pixelSteps struct{ at, image, row, pixel int }
+
+// tapSteps say where the weights of a kernel's cells are: at is the element of
+// the first, the others are distances to the next row and to the next cell.
+type tapSteps struct{ at, row, cell int }
+
+// eachRun calls f for all runs of n images in g, whose results lie at out.
+// Windows without cells come with rows or cols 0.
+func eachRun(n int, g ConvGeom, out pixelSteps, f func(r pixelRun)) {
 	outH, outW, dh, dw := g.OutH(), g.OutW(), g.dilH(), g.dilW()
 	for i := range n {
 		for oy := range outH {
@@ -37,7 +45,7 @@ func eachRun(n, outC int, g ConvGeom, f func(r pixelRun)) {
 				lo, hi, count := span(ox, outW, g.StrideW, g.PadLeft, dw, g.KW, g.W)
 				f(pixelRun{
 					xAt: ((i*g.H+y0+yLo*dh)*g.W + ox*g.StrideW - g.PadLeft + lo*dw) * g.Cin,
-					yAt: ((i*outH+oy)*outW + ox) * outC, tap: yLo*g.KW + lo,
+					yAt: out.at + i*out.image + oy*out.row + ox*out.pixel, tapRow: yLo, tapCol: lo,
 					pixels: count, rows: yHi - yLo, cols: hi - lo,
 				})
 				ox += count
@@ -50,24 +58,39 @@ func (g ConvGeom) steps() cellSteps {
 	return cellSteps{pixel: g.StrideW * g.Cin, row: g.dilH() * g.W * g.Cin, cell: g.dilW() * g.Cin}
 }
 
+// pixels is an output of its own, without gaps.
+func (g ConvGeom) pixels() pixelSteps {
+	return pixelSteps{image: g.outSize(), row: g.OutW() * g.Cout, pixel: g.Cout}
+}
+
+// depthTaps are the weights of a depthwise convolution.
+func (g ConvGeom) depthTaps() tapSteps { return tapSteps{row: g.KW * g.Cout, cell: g.Cout} }
+
+// of is the weight's element of a run's first cell.
+func (s tapSteps) of(r pixelRun) int { return s.at + r.tapRow*s.row + r.tapCol*s.cell }
+
 func (g ConvGeom) depthwise() bool { return g.Groups == g.Cin && g.Cout == g.Cin && g.Groups > 1 }
 
 // depthwiseForward computes n images of a depthwise convolution in float32:
 // cells in row-major order, product and sum rounded apart.
 func (t *isa) depthwiseForward(y, x, w []float32, n int, g ConvGeom) {
+	t.depthwiseRuns(y, x, w, n, g, g.pixels(), g.depthTaps())
+}
+
+// depthwiseRuns is depthwiseForward with results and weights anywhere.
+func (t *isa) depthwiseRuns(y, x, w []float32, n int, g ConvGeom, out pixelSteps, at tapSteps) {
 	st, c := g.steps(), g.Cout
-	eachRun(n, c, g, func(r pixelRun) {
-		if r.rows == 0 || r.cols == 0 {
-			clear(y[r.yAt:][:r.pixels*c])
-			return
+	eachRun(n, g, out, func(r pixelRun) {
+		done := 0
+		if r.rows > 0 && r.cols > 0 {
+			done = t.depthwiseVec(y, x, w, r, st, out.pixel, at, g)
 		}
-		done := t.depthwiseVec(y, x, w, r, st, g)
 		for p := 0; done < c && p < r.pixels; p++ {
-			row := y[r.yAt+p*c:][:c]
+			row := y[r.yAt+p*out.pixel:][:c]
 			clear(row[done:])
 			for kh := range r.rows {
 				for kw := range r.cols {
-					cell, tap := x[r.xAt+p*st.pixel+kh*st.row+kw*st.cell:][:c], w[(r.tap+kh*g.KW+kw)*c:][:c]
+					cell, tap := x[r.xAt+p*st.pixel+kh*st.row+kw*st.cell:][:c], w[at.of(r)+kh*at.row+kw*at.cell:][:c]
 					for j := done; j < c; j++ {
 						row[j] += float32(cell[j] * tap[j])
 					}
@@ -89,7 +112,7 @@ func (t *isa) depthwiseU8(sums []int32, rq *rowRequant, x []uint8, zero uint8, w
 	var lanes [vecLanes]int32
 	for i := range n {
 		img := padImage(&s.bytes, x[i*in:][:in], zero, g)
-		eachRun(1, c, inside, func(r pixelRun) {
+		eachRun(1, inside, inside.pixels(), func(r pixelRun) {
 			r.yAt += i * out
 			done := t.depthwiseU8Vec(sums, rq, img, w, r, st, inside)
 			for p := range r.pixels {

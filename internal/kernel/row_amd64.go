@@ -3,7 +3,7 @@ package kernel
 import "github.com/narrow-ml/narrow/internal/cpu"
 
 // depthwiseVec computes the leading channels of a run.
-func (t *isa) depthwiseVec(y, x, w []float32, r pixelRun, st cellSteps, g ConvGeom) (done int) {
+func (t *isa) depthwiseVec(y, x, w []float32, r pixelRun, st cellSteps, out int, at tapSteps, g ConvGeom) (done int) {
 	if t.tier == cpu.Generic {
 		return 0
 	}
@@ -11,20 +11,54 @@ func (t *isa) depthwiseVec(y, x, w []float32, r pixelRun, st cellSteps, g ConvGe
 	if t.tier == cpu.AVX512VNNI {
 		run = depthwiseF32Z
 	}
-	c, tap := g.Cout, r.tap*g.Cout
-	if stride := t.sideBySide(r, st, g); stride != 0 {
+	c, tap := g.Cout, at.of(r)
+	if stride := t.sideBySide(r, st, g); stride != 0 && at.row == 3*at.cell {
 		run := depthwise3F32Stride1
 		if stride == 2 {
 			run = depthwise3F32Stride2
 		}
 		for ; done+vecLanes <= c; done += vecLanes {
-			run(&y[r.yAt+done], &x[r.xAt+done], &w[done], r.pixels, 4*st.row, 4*st.cell, 4*c, 4*c)
+			run(&y[r.yAt+done], &x[r.xAt+done], &w[tap+done], r.pixels, 4*st.row, 4*st.cell, 4*out, 4*at.cell)
 		}
 		return done
 	}
 	for ; done+vecLanes <= c; done += vecLanes {
 		run(&y[r.yAt+done], &x[r.xAt+done], &w[tap+done], r.pixels, r.rows, r.cols,
-			4*st.pixel, 4*st.row, 4*st.cell, 4*c, 4*c, 4*g.KW*c)
+			4*st.pixel, 4*st.row, 4*st.cell, 4*out, 4*at.cell, 4*at.row)
+	}
+	return done
+}
+
+// depthwiseWeightVec adds a run's share of the weight gradient of the leading
+// channels.
+func (t *isa) depthwiseWeightVec(dw, x, dy []float32, r pixelRun, st cellSteps, g ConvGeom) (done int) {
+	if t.tier == cpu.Generic {
+		return 0
+	}
+	wide, lanes, c, tap := t.tier == cpu.AVX512VNNI, t.f32.lanes, g.Cout, g.depthTaps().of(r)
+	three := [4]func(dw, x, dy *float32, pixels, xStep, rowStep, pitch, yStep, wStep, wRow int){
+		nil, depthwiseWeight1Y, depthwiseWeight2Y, depthwiseWeight3Y,
+	}
+	one := depthwiseTapY
+	if wide {
+		three = [4]func(dw, x, dy *float32, pixels, xStep, rowStep, pitch, yStep, wStep, wRow int){
+			nil, depthwiseWeight1Z, depthwiseWeight2Z, depthwiseWeight3Z,
+		}
+		one = depthwiseTapZ
+	}
+	for ; done+lanes <= c; done += lanes {
+		kh := 0
+		for r.cols == 3 && kh < r.rows {
+			rows := min(3, r.rows-kh)
+			three[rows](&dw[tap+kh*g.KW*c+done], &x[r.xAt+kh*st.row+done], &dy[r.yAt+done], r.pixels,
+				4*st.pixel, 4*st.row, 4*st.cell, 4*c, 4*c, 4*g.KW*c)
+			kh += rows
+		}
+		for ; kh < r.rows; kh++ {
+			for kw := range r.cols {
+				one(&dw[tap+(kh*g.KW+kw)*c+done], &x[r.xAt+kh*st.row+kw*st.cell+done], &dy[r.yAt+done], r.pixels, 4*st.pixel, 4*c)
+			}
+		}
 	}
 	return done
 }
@@ -104,7 +138,7 @@ func (t *isa) maxRowsF32(y, x []float32, n int, g PoolGeom) bool {
 	}
 	conv := g.asConv()
 	st := conv.steps()
-	eachRun(n, g.C, conv, func(r pixelRun) {
+	eachRun(n, conv, conv.pixels(), func(r pixelRun) {
 		for c := 0; c < g.C; c += vecLanes {
 			run(&y[r.yAt+c], &x[r.xAt+c], r.pixels, r.rows, r.cols, 4*st.pixel, 4*st.row, 4*st.cell, 4*g.C)
 		}
@@ -119,7 +153,7 @@ func (t *isa) maxRowsU8(y, x []uint8, n int, g PoolGeom) bool {
 	}
 	conv := g.asConv()
 	st := conv.steps()
-	eachRun(n, g.C, conv, func(r pixelRun) {
+	eachRun(n, conv, conv.pixels(), func(r pixelRun) {
 		c := 0
 		for ; c+32 <= g.C; c += 32 {
 			maxRowU8Y(&y[r.yAt+c], &x[r.xAt+c], r.pixels, r.rows, r.cols, st.pixel, st.row, st.cell, g.C)

@@ -188,12 +188,25 @@ func TestSumsAndMeansAreTheSameInAllTiers(t *testing.T) {
 			generic().meanSums(sums, x, 9, n, cells, channels)
 			generic().globalAvg(means, values, n, cells, channels)
 			generic().addRequant(codes, a, b, 100, 90, 200)
+			scaled, trained, mask := make([]float32, len(x)), make([]uint8, len(x)), make([]uint8, MaskLen(len(x)))
+			generic().addScaled(scaled, a, b)
+			relu := cells > 1
+			stats := generic().addRequantTrain(trained, mask, a, b, 100, 90, 200, relu)
 			eachTier(t, func(t *testing.T, kern *isa) {
 				gs, gm, gc := qtest.Guarded[int32](len(sums), 1), qtest.Guarded[float32](len(means), 1), qtest.Guarded[uint8](len(codes), 1)
 				kern.meanSums(gs.Data, x, 9, n, cells, channels)
 				kern.globalAvg(gm.Data, values, n, cells, channels)
 				kern.addRequant(gc.Data, a, b, 100, 90, 200)
-				for _, err := range []error{qtest.Same("sums", gs.Data, sums), gs.Check(), qtest.SameBits("means", gm.Data, means), gm.Check(), qtest.Same("codes", gc.Data, codes), gc.Check()} {
+				ga, gt, gk := qtest.Guarded[float32](len(x), 1), qtest.Guarded[uint8](len(x), 1), qtest.Guarded[uint8](len(mask), 1)
+				kern.addScaled(ga.Data, a, b)
+				if st := kern.addRequantTrain(gt.Data, gk.Data, a, b, 100, 90, 200, relu); st != stats {
+					t.Fatalf("%d cells of %d channels: extremes %v, want %v", cells, channels, st, stats)
+				}
+				for _, err := range []error{
+					qtest.Same("sums", gs.Data, sums), gs.Check(), qtest.SameBits("means", gm.Data, means), gm.Check(), qtest.Same("codes", gc.Data, codes), gc.Check(),
+					qtest.SameBits("sums in units of the scale", ga.Data, scaled), ga.Check(), qtest.Same("trained codes", gt.Data, trained), gt.Check(),
+					qtest.Same("mask", gk.Data, mask), gk.Check(),
+				} {
 					if err != nil {
 						t.Fatalf("%d cells of %d channels: %v", cells, channels, err)
 					}

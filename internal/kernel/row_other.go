@@ -2,7 +2,11 @@
 
 package kernel
 
-func (t *isa) depthwiseVec([]float32, []float32, []float32, pixelRun, cellSteps, ConvGeom) int {
+func (t *isa) depthwiseVec([]float32, []float32, []float32, pixelRun, cellSteps, int, tapSteps, ConvGeom) int {
+	return 0
+}
+
+func (t *isa) depthwiseWeightVec([]float32, []float32, []float32, pixelRun, cellSteps, ConvGeom) int {
 	return 0
 }
 

@@ -63,11 +63,11 @@ TEXT ·requantTrainY(SB), NOSPLIT, $0-88
 	MOVQ         acc+16(FP), DX
 	MOVQ         bias+24(FP), BX
 	MOVQ         m+32(FP), SI
+	MOVQ         biasMask+64(FP), R8
 	VBROADCASTSS lo+72(FP), Y0
 	VBROADCASTSS hi+76(FP), Y1
 	VBROADCASTSS zero+84(FP), Y2
 	VBROADCASTSS above+80(FP), Y3
-	MOVQ         biasMask+64(FP), R8
 	MOVQ         stats+40(FP), R9
 	VMOVUPS      (R9), Y4
 	VMOVUPS      64(R9), Y5
@@ -245,6 +245,39 @@ loop:
 	VCMPPS  $0x0e, Y0, Y2, Y2
 	VANDPS  Y2, Y1, Y1
 	VMOVUPS Y1, 32(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	SUBQ    $+16, BX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func reluCapGradY(dx *float32, dy *float32, y *float32, n int, limit float32)
+// Requires: AVX, AVX2
+TEXT ·reluCapGradY(SB), NOSPLIT, $0-36
+	MOVQ         dx+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         y+16(FP), DX
+	VPXOR        Y0, Y0, Y0
+	VBROADCASTSS limit+32(FP), Y1
+	MOVQ         n+24(FP), BX
+
+loop:
+	VMOVUPS (DX), Y3
+	VMOVUPS (CX), Y2
+	VCMPPS  $0x01, Y1, Y3, Y4
+	VANDPS  Y4, Y2, Y2
+	VCMPPS  $0x0e, Y0, Y3, Y3
+	VANDPS  Y3, Y2, Y2
+	VMOVUPS Y2, (AX)
+	VMOVUPS 32(DX), Y3
+	VMOVUPS 32(CX), Y2
+	VCMPPS  $0x01, Y1, Y3, Y4
+	VANDPS  Y4, Y2, Y2
+	VCMPPS  $0x0e, Y0, Y3, Y3
+	VANDPS  Y3, Y2, Y2
+	VMOVUPS Y2, 32(AX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
 	ADDQ    $+64, DX
@@ -588,31 +621,6 @@ loop:
 	ADDQ         $+2, DX
 	SUBQ         $+16, BX
 	JNZ          loop
-	VZEROUPPER
-	RET
-
-// func mulAddY(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX
-TEXT ·mulAddY(SB), NOSPLIT, $0-32
-	MOVQ dst+0(FP), AX
-	MOVQ a+8(FP), CX
-	MOVQ b+16(FP), DX
-	MOVQ n+24(FP), BX
-
-loop:
-	VMOVUPS (CX), Y0
-	VMULPS  (DX), Y0, Y0
-	VADDPS  (AX), Y0, Y0
-	VMOVUPS Y0, (AX)
-	VMOVUPS 32(CX), Y0
-	VMULPS  32(DX), Y0, Y0
-	VADDPS  32(AX), Y0, Y0
-	VMOVUPS Y0, 32(AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	SUBQ    $+16, BX
-	JNZ     loop
 	VZEROUPPER
 	RET
 
@@ -1123,11 +1131,11 @@ TEXT ·requantTrainZ(SB), NOSPLIT, $0-88
 	MOVQ         acc+16(FP), DX
 	MOVQ         bias+24(FP), BX
 	MOVQ         m+32(FP), SI
+	MOVQ         biasMask+64(FP), R8
 	VBROADCASTSS lo+72(FP), Z0
 	VBROADCASTSS hi+76(FP), Z1
 	VBROADCASTSS zero+84(FP), Z2
 	VBROADCASTSS above+80(FP), Z3
-	MOVQ         biasMask+64(FP), R8
 	MOVQ         stats+40(FP), R9
 	VMOVUPS      (R9), Z4
 	VMOVUPS      64(R9), Z5
@@ -1263,6 +1271,32 @@ loop:
 	VCMPPS    $0x0e, Z0, Z2, K1
 	VMOVAPS.Z Z1, K1, Z1
 	VMOVUPS   Z1, (AX)
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	ADDQ      $+64, DX
+	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func reluCapGradZ(dx *float32, dy *float32, y *float32, n int, limit float32)
+// Requires: AVX, AVX512F
+TEXT ·reluCapGradZ(SB), NOSPLIT, $0-36
+	MOVQ         dx+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         y+16(FP), DX
+	VPXORD       Z0, Z0, Z0
+	VBROADCASTSS limit+32(FP), Z1
+	MOVQ         n+24(FP), BX
+
+loop:
+	VMOVUPS   (DX), Z3
+	VMOVUPS   (CX), Z2
+	VCMPPS    $0x01, Z1, Z3, K1
+	VMOVAPS.Z Z2, K1, Z2
+	VCMPPS    $0x0e, Z0, Z3, K1
+	VMOVAPS.Z Z2, K1, Z2
+	VMOVUPS   Z2, (AX)
 	ADDQ      $+64, AX
 	ADDQ      $+64, CX
 	ADDQ      $+64, DX
@@ -1518,27 +1552,6 @@ loop:
 	ADDQ      $+2, DX
 	SUBQ      $+16, BX
 	JNZ       loop
-	VZEROUPPER
-	RET
-
-// func mulAddZ(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·mulAddZ(SB), NOSPLIT, $0-32
-	MOVQ dst+0(FP), AX
-	MOVQ a+8(FP), CX
-	MOVQ b+16(FP), DX
-	MOVQ n+24(FP), BX
-
-loop:
-	VMOVUPS (CX), Z0
-	VMULPS  (DX), Z0, Z0
-	VADDPS  (AX), Z0, Z0
-	VMOVUPS Z0, (AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	SUBQ    $+16, BX
-	JNZ     loop
 	VZEROUPPER
 	RET
 

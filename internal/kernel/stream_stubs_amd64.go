@@ -35,6 +35,11 @@ func reluY(y *float32, x *float32, n int)
 //go:noescape
 func reluGradY(dx *float32, dy *float32, y *float32, n int)
 
+// reluCapGradY computes dx = dy where 0 < y < limit, else 0.
+//
+//go:noescape
+func reluCapGradY(dx *float32, dy *float32, y *float32, n int, limit float32)
+
 // quantizeF32Y rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
 // NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
@@ -70,11 +75,6 @@ func dequantizeS8Y(dst *float32, q *int8, scale *float32, n int, period int, zer
 //
 //go:noescape
 func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
-
-// mulAddY computes dst += a*b, product and sum rounded apart.
-//
-//go:noescape
-func mulAddY(dst *float32, a *float32, b *float32, n int)
 
 // normalizeY computes y = (x-mean)*a + beta.
 //
@@ -174,6 +174,11 @@ func reluZ(y *float32, x *float32, n int)
 //go:noescape
 func reluGradZ(dx *float32, dy *float32, y *float32, n int)
 
+// reluCapGradZ computes dx = dy where 0 < y < limit, else 0.
+//
+//go:noescape
+func reluCapGradZ(dx *float32, dy *float32, y *float32, n int, limit float32)
+
 // quantizeF32Z rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. nan is 0, or says where the first
 // NaN is: the elements left at its sixteen, shifted by 16, and one bit for each NaN there.
@@ -209,11 +214,6 @@ func dequantizeS8Z(dst *float32, q *int8, scale *float32, n int, period int, zer
 //
 //go:noescape
 func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
-
-// mulAddZ computes dst += a*b, product and sum rounded apart.
-//
-//go:noescape
-func mulAddZ(dst *float32, a *float32, b *float32, n int)
 
 // normalizeZ computes y = (x-mean)*a + beta.
 //

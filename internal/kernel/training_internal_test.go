@@ -38,6 +38,16 @@ func TestElementwiseSameBitsInAllTiers(t *testing.T) {
 			if err := errors.Join(qtest.SameBits("relu gradient", got.Data, want), got.Check()); err != nil {
 				t.Fatalf("n=%d: %v", n, err)
 			}
+			gen.reluCapGrad(want, dy, x, 0.5)
+			kern.reluCapGrad(got.Data, dy, x, 0.5)
+			if err := errors.Join(qtest.SameBits("gradient of a ReLU with a limit", got.Data, want), got.Check()); err != nil {
+				t.Fatalf("n=%d: %v", n, err)
+			}
+			for j, v := range got.Data {
+				if pass := x[j] > 0 && x[j] < 0.5; !pass && v != 0 || pass && math.Float32bits(v) != math.Float32bits(dy[j]) {
+					t.Fatalf("n=%d: of gradient %v at %v passes %v", n, dy[j], x[j], v)
+				}
+			}
 			gen.add(want, x, dy)
 			kern.add(got.Data, x, dy)
 			if err := errors.Join(qtest.SameBits("sum", got.Data, want), got.Check()); err != nil {

@@ -82,21 +82,66 @@ func (t *isa) requantTrainVec(dst, mask []uint8, acc, bias []int32, m []float32,
 }
 
 func (t *isa) requantTrainRun(dst, mask []uint8, acc []int32, b *int32, ms []float32, n, biasMask int, zero, lo, hi int32, relu bool, st *RequantStats) {
-	above := float32(math.Inf(-1))
-	if relu {
-		above = 0
-	}
-	var stats [2 * vecLanes]float32
-	fill(stats[:vecLanes], st.Min)
-	fill(stats[vecLanes:], st.Max)
+	above := passAbove(relu)
+	var stats statLanes
+	stats.spread(st)
 	if t.tier == cpu.AVX512VNNI {
 		requantTrainZ(&dst[0], &mask[0], &acc[0], b, &ms[0], &stats[0], n, len(ms), biasMask, float32(lo-zero), float32(hi-zero), above, zero)
 	} else {
 		requantTrainY(&dst[0], &mask[0], &acc[0], b, &ms[0], &stats[0], n, len(ms), biasMask, float32(lo-zero), float32(hi-zero), above, zero)
 	}
-	for i := range vecLanes {
-		st.Min, st.Max = min(st.Min, stats[i]), max(st.Max, stats[vecLanes+i])
+	stats.join(st)
+}
+
+// passAbove is the limit that a value's gradient passes above.
+func passAbove(relu bool) float32 {
+	if relu {
+		return 0
 	}
+	return float32(math.Inf(-1))
+}
+
+// statLanes are sixteen running minima, then sixteen maxima.
+type statLanes [2 * vecLanes]float32
+
+func (l *statLanes) spread(st *RequantStats) {
+	fill(l[:vecLanes], st.Min)
+	fill(l[vecLanes:], st.Max)
+}
+
+func (l *statLanes) join(st *RequantStats) {
+	for i := range vecLanes {
+		st.Min, st.Max = min(st.Min, l[i]), max(st.Max, l[vecLanes+i])
+	}
+}
+
+func (t *isa) addRequantTrainVec(dst, mask []uint8, a, b Term, zero int32, lo, hi float32, relu bool, st *RequantStats) int {
+	n := len(dst) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	var stats statLanes
+	stats.spread(st)
+	if t.tier == cpu.AVX512VNNI {
+		addRequantTrainZ(&dst[0], &mask[0], &a.Q[0], &b.Q[0], &stats[0], n, a.M, b.M, lo, hi, passAbove(relu), a.Zero, b.Zero, zero)
+	} else {
+		addRequantTrainY(&dst[0], &mask[0], &a.Q[0], &b.Q[0], &stats[0], n, a.M, b.M, lo, hi, passAbove(relu), a.Zero, b.Zero, zero)
+	}
+	stats.join(st)
+	return n
+}
+
+func (t *isa) addScaledVec(dst []float32, a, b Term) int {
+	n := len(dst) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		addScaledZ(&dst[0], &a.Q[0], &b.Q[0], n, a.M, b.M, a.Zero, b.Zero)
+	} else {
+		addScaledY(&dst[0], &a.Q[0], &b.Q[0], n, a.M, b.M, a.Zero, b.Zero)
+	}
+	return n
 }
 
 func (t *isa) scaleRowsVec(dst []float32, acc, bias []int32, m []float32) int {
@@ -176,6 +221,19 @@ func (t *isa) reluGradVec(dx, dy, y []float32) int {
 		reluGradZ(&dx[0], &dy[0], &y[0], n)
 	} else {
 		reluGradY(&dx[0], &dy[0], &y[0], n)
+	}
+	return n
+}
+
+func (t *isa) reluCapGradVec(dx, dy, y []float32, limit float32) int {
+	n := len(y) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		reluCapGradZ(&dx[0], &dy[0], &y[0], n, limit)
+	} else {
+		reluCapGradY(&dx[0], &dy[0], &y[0], n, limit)
 	}
 	return n
 }
@@ -317,19 +375,6 @@ func (t *isa) dequantizeS8Vec(dst []float32, q []int8, scale []float32) int {
 		dequantizeS8Z(&dst[0], &q[0], &s[0], n, len(s), 0)
 	} else {
 		dequantizeS8Y(&dst[0], &q[0], &s[0], n, len(s), 0)
-	}
-	return n
-}
-
-func (t *isa) mulAddVec(dst, a, b []float32) int {
-	n := len(dst) &^ (vecLanes - 1)
-	if t.tier == cpu.Generic || n == 0 {
-		return 0
-	}
-	if t.tier == cpu.AVX512VNNI {
-		mulAddZ(&dst[0], &a[0], &b[0], n)
-	} else {
-		mulAddY(&dst[0], &a[0], &b[0], n)
 	}
 	return n
 }

@@ -18,6 +18,14 @@ func (t *isa) reluVec([]float32, []float32) int { return 0 }
 
 func (t *isa) reluGradVec([]float32, []float32, []float32) int { return 0 }
 
+func (t *isa) reluCapGradVec([]float32, []float32, []float32, float32) int { return 0 }
+
+func (t *isa) addRequantTrainVec([]uint8, []uint8, Term, Term, int32, float32, float32, bool, *RequantStats) int {
+	return 0
+}
+
+func (t *isa) addScaledVec([]float32, Term, Term) int { return 0 }
+
 func (t *isa) maskGradVec([]float32, []float32, []uint8) int { return 0 }
 
 func (t *isa) adamVec([]float32, []float32, []float32, []float32, *adamFactors) int { return 0 }
@@ -37,8 +45,6 @@ func (t *isa) quantizeS8Vec([]int8, []uint8, []float32, []float32, float32, floa
 func (t *isa) dequantizeU8Vec([]float32, []uint8, []float32, int32) int { return 0 }
 
 func (t *isa) dequantizeS8Vec([]float32, []int8, []float32) int { return 0 }
-
-func (t *isa) mulAddVec([]float32, []float32, []float32) int { return 0 }
 
 func (t *isa) normalizeVec([]float32, []float32, []float32, []float32, []float32) int { return 0 }
 
