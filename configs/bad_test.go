@@ -72,6 +72,9 @@ func badFiles() []badFile {
 			`compare-precision.bad.yaml:8: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int8 to int2, or wXaY with X and Y from 2 to 8, for example w4a8)`,
 			`compare-precision.bad.yaml:8: compare.precisions[2]: precision "ternary" is not supported by this version: int2 weights are ternary already: use w2a8 or w2a4`,
 		}},
+		{"compare-split", []string{
+			`compare-split.bad.yaml:9: compare.split: there is no validation split: val_fraction is 0; set dataset.val_fraction, for example to 0.1`,
+		}},
 		{"compare-word", []string{
 			`compare-word.bad.yaml:8: compare.precisions: is the text "int8" (allowed: a list such as [fp32, int8, w4a8]); write [int8]`,
 		}},
@@ -308,6 +311,18 @@ func badFiles() []badFile {
 		}},
 		{"unknown-key", []string{
 			`unknown-key.bad.yaml:8: trian: unknown key (allowed: version, name, seed, dataset, model, train, quant, qat, compare); did you mean "train"?`,
+		}},
+		{"variant-setting", []string{
+			`variant-setting.bad.yaml:12: compare.variants[1].name: "a" is used twice, first by variants[0]`,
+			`variant-setting.bad.yaml:12: compare.variants[1].set: quant.act.range: unknown value "lsw" (allowed: minmax, ema, envelope, lsq, percentile, mse); did you mean "lsq"?`,
+			`variant-setting.bad.yaml:12: compare.variants[1].set: qat.lr: is 0 (allowed: a number above 0, at most 10)`,
+		}},
+		{"variants", []string{
+			`variants.bad.yaml:13: compare.variants[2].set[0]: "train.lr=1" changes more than how the network is quantized (allowed: settings of quant and qat); variants share the float model: change the config for another one`,
+			`variants.bad.yaml:14: compare.variants[3].set[0]: "qat.lr" has no = (allowed: path=value); for example qat.epochs=1`,
+			`variants.bad.yaml:14: compare.variants[3].methods[0]: unknown value "fp32" (allowed: ptq, qat); the rows fp32 and fp32+ are always there`,
+			`variants.bad.yaml:15: compare.variants[4].set: is missing (allowed: a list such as [qat.epochs=1, quant.weight.range=lsq])`,
+			`variants.bad.yaml:15: compare.variants[4].quant: is not supported by this version; write it as an assignment: set: [quant.weight.range=lsq, qat.epochs=1]`,
 		}},
 		{"version-missing", []string{
 			`version-missing.bad.yaml: version: is missing (allowed: 1)`,

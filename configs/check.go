@@ -17,7 +17,7 @@ func newConfig() *Config {
 		Seed:    1,
 		Dataset: Dataset{Batch: 64, ValFraction: 0.1},
 		Train:   Train{Solver: Solver{Optimizer: "adam", Schedule: "constant"}, Loss: "cross_entropy"},
-		Compare: Compare{Precisions: []string{"fp32", "int8"}, Seeds: 3},
+		Compare: Compare{Precisions: []string{"fp32", "int8"}, Seeds: 3, Split: "test"},
 	}
 }
 
@@ -386,6 +386,9 @@ func (d *decoder) compare(c *Config) {
 	}
 	if d.failed("compare") {
 		return
+	}
+	if c.Compare.Split == "validation" && c.Dataset.ValFraction == 0 {
+		d.reportAt("compare.split", "there is no validation split: val_fraction is 0").Hint = "set dataset.val_fraction, for example to 0.1"
 	}
 	first := map[quant.Precision]string{}
 	for i, s := range c.Compare.Precisions {

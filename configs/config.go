@@ -182,4 +182,6 @@ type Compare struct {
 	Precisions []string // as quant.ParsePrecision reads them
 	Methods    []string // ptq, qat
 	Seeds      int
+	Split      string // what models are scored on: test; validation while settings are still being chosen
+	Variants   []Variant
 }

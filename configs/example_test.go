@@ -38,7 +38,7 @@ func ExampleOpen() {
 	fmt.Println(err)
 	// Output:
 	// digits-mlp 2 32 <nil>
-	// no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, mnist-mlp); did you mean "digits-mlp"?
+	// no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "digits-mlp"?
 }
 
 func ExampleConfig_BuildModel() {

@@ -354,6 +354,8 @@ func (s *Compare) fields() []field {
 		{key: "precisions", value: words{&s.Precisions, 64, checkPrecision, "a list such as [fp32, int8, w4a8]"}},
 		{key: "methods", value: words{&s.Methods, 8, checkMethod, "a list of ptq, qat"}},
 		{key: "seeds", value: whole{&s.Seeds, 1, 1000}},
+		{key: "split", value: oneOf(&s.Split, map[string]string{"train": "how well a network knows its own examples says little", "val": "write validation"}, "test", "validation")},
+		{key: "variants", value: variants{&s.Variants}},
 	}
 }
 

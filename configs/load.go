@@ -18,10 +18,23 @@ func Load(file string, set ...string) (*Config, error) {
 // Parse reads a configuration from memory. name stands for the file in messages and, without its extension, for the
 // experiment's name if the document gives none.
 func Parse(name string, data []byte, set ...string) (*Config, error) {
+	c, d, err := parse(name, data, set)
+	if err != nil {
+		return nil, err
+	}
+	d.variants(c)
+	if err := d.failure(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// parse is Parse without a look into the variants.
+func parse(name string, data []byte, set []string) (*Config, *decoder, error) {
 	src := newSource(name, data, set)
 	root, problem := src.parse()
 	if problem != nil {
-		return nil, &Errors{Problems: []Problem{*problem}}
+		return nil, nil, &Errors{Problems: []Problem{*problem}}
 	}
 	d := newDecoder(src)
 	for _, s := range set {
@@ -30,13 +43,21 @@ func Parse(name string, data []byte, set ...string) (*Config, error) {
 	c := newConfig()
 	d.section("", nil, root, c)
 	d.finish(c)
-	if len(d.problems) > 0 {
-		e := &Errors{Problems: d.problems}
-		e.sort()
-		return nil, e
+	if err := d.failure(); err != nil {
+		return nil, nil, err
 	}
 	c.src = src
-	return c, nil
+	return c, d, nil
+}
+
+// failure is what was found so far, or nil.
+func (d *decoder) failure() error {
+	if len(d.problems) == 0 {
+		return nil
+	}
+	e := &Errors{Problems: d.problems}
+	e.sort()
+	return e
 }
 
 // Set changes settings as --set does: each assignment is "path=value" with a YAML value. The configuration is read anew

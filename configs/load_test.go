@@ -60,7 +60,7 @@ func problems(t *testing.T, text string, set ...string) string {
 
 func TestPresetsResolved(t *testing.T) {
 	names := configs.Presets()
-	if got := strings.Join(names, " "); got != "cifar-resnet8 digits-cnn digits-mlp fashion-cnn fashion-mbnet mnist-mlp" {
+	if got := strings.Join(names, " "); got != "cifar-resnet8 digits-cnn digits-mlp fashion-cnn fashion-mbnet fashion-mlp mnist-mlp" {
 		t.Fatalf("presets %s", got)
 	}
 	for _, name := range names {
@@ -307,10 +307,10 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"fashon-cnn":   `no preset is called "fashon-cnn" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, mnist-mlp); did you mean "fashion-cnn"?`,
-		"digit":        `no preset is called "digit" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, mnist-mlp); did you mean "digits-mlp"?`,
-		"":             `no preset is called "" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, mnist-mlp)`,
-		"missing.yaml": `there is no config file "missing.yaml"; presets are named without folder and extension: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, mnist-mlp`,
+		"fashon-cnn":   `no preset is called "fashon-cnn" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "fashion-cnn"?`,
+		"digit":        `no preset is called "digit" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "digits-mlp"?`,
+		"":             `no preset is called "" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp)`,
+		"missing.yaml": `there is no config file "missing.yaml"; presets are named without folder and extension: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp`,
 		"folder.yaml":  `config "folder.yaml" is a folder, a YAML file is needed`,
 	} {
 		var missing *configs.NotFoundError

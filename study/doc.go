@@ -12,6 +12,9 @@
 //	        the validation split is kept
 //	qat     ptq, then quantization-aware training                        what training for the integers gives
 //
+// A variant (compare.variants of the config) is the same network and float model under other settings of quant and qat: each
+// has rows of its own, and fp32+ again where its training has another length or rate.
+//
 // PTQ is given its best method, so that QAT is compared with what a careful user would have without it; only without a
 // validation split is it the method of the config. Nothing is chosen
 // on the test split: every cell is frozen first and scored on it once, by the engine that ships (integers where the model
@@ -19,7 +22,7 @@
 //
 // # Numbers
 //
-//	mean, std      of the test accuracy in percent over the seeds; std with n-1
+//	mean, std      of the accuracy in percent over the seeds; std with n-1
 //	ci95           half the width of the 95 % interval of the mean, Student's t with n-1 degrees of freedom
 //	delta_fp32     mean difference to the fp32 row in points; delta_fp32plus to fp32+
 //	paired_delta_ptq, paired_ci95_ptq
@@ -40,7 +43,8 @@
 //	report.html    the same with plot and verdict, one file, no scripts
 //	cells/         finished cells: cell.json, model.narrow, and the float masters of fp32
 //
-// A finished cell is written whole or not at all. Its name carries a hash of the config without its compare section, the
-// data, the seed, the precision, the method and the instruction tier; with Resume a cell that is there is not run again,
-// and one that was interrupted goes on from its last checkpoint.
+// A finished cell is written whole or not at all. Its name carries a hash of the settings that its method depends on, the
+// data, the split, the seed, the precision, the method and the instruction tier; with Resume a cell that is there is not
+// run again (a float model serves all settings of quant and qat), and one that was interrupted goes on from its last
+// checkpoint.
 package study

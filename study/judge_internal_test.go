@@ -25,11 +25,12 @@ func resultOf(t *testing.T, rows ...accuraciesOf) *Result {
 	}
 	for _, r := range rows {
 		name, method, _ := strings.Cut(r.name, " ")
+		method, variant, _ := strings.Cut(method, " ")
 		precision, err := quant.ParsePrecision(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := arm{precision, method}
+		a := arm{precision, method, variant}
 		p.arms = append(p.arms, a)
 		for i, v := range r.values {
 			out := &outcome{record: record{
@@ -51,7 +52,7 @@ func resultOf(t *testing.T, rows ...accuraciesOf) *Result {
 		speeds[a] = speed{latencyMicros: micros, throughput: 3e6 / micros}
 	}
 	res := &Result{
-		Config: "net", Dataset: "data", Seeds: p.seeds, TestExamples: 10000,
+		Config: "net", Dataset: "data", Seeds: p.seeds, Split: "test", Examples: 10000,
 		Tier: "avx2", GoVersion: "go1.26", Workers: 2,
 	}
 	var err error

@@ -33,7 +33,7 @@ type series struct {
 	plotter.YErrors
 }
 
-// accuracyPlot draws test accuracy against precision, fewest bits first: the fp32 line, PTQ and QAT with bars of one
+// accuracyPlot draws accuracy against precision, fewest bits first: the fp32 line, PTQ and QAT with bars of one
 // standard deviation. Without a quantized row there is nothing to draw and the result is empty.
 func (res *Result) accuracyPlot() ([]byte, error) {
 	names := res.precisions()
@@ -49,7 +49,7 @@ func (res *Result) accuracyPlot() ([]byte, error) {
 	})
 	p := plot.New()
 	p.BackgroundColor = color.Transparent
-	p.Y.Label.Text = "test accuracy (%)"
+	p.Y.Label.Text = res.Split + " accuracy (%)"
 	p.X.Label.Text = "precision, fewest bits first"
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.4, float64(len(names)-1)+0.4

@@ -3,6 +3,7 @@ package study
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func (p *cellProgress) end(c cell, out *outcome, cached bool) {
 		p.count[c.method]++
 		how = "in " + short(took)
 	}
-	line := fmt.Sprintf("[%d/%d] seed %d  %-6s %-5s  %6.2f %%  %s", p.done, len(p.cells), c.seed, c.precision, c.method, out.accuracy(), how)
+	line := fmt.Sprintf("[%d/%d] seed %d  %-6s %-5s  %6.2f %%  %s", p.done, len(p.cells), c.seed, c.precision, strings.TrimSpace(c.method+" "+c.variant), out.accuracy(), how)
 	if left, ok := p.left(); ok {
 		line += ", about " + short(left) + " left"
 	}

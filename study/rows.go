@@ -14,10 +14,10 @@ func (p *plan) rows(outcomes map[cell]*outcome, speeds map[arm]speed) ([]Row, er
 	var rows []Row
 	for _, a := range p.arms {
 		row := Row{
-			Precision: a.precision.String(), Method: a.method, Metric: accuracyMetric, Seeds: slices.Clone(p.seeds),
+			Precision: a.precision.String(), Method: a.method, Variant: a.variant, Metric: accuracyMetric, Seeds: slices.Clone(p.seeds),
 			WeightBits: a.precision.Weight.Bits(), ActBits: a.precision.Act.Bits(),
 			LatencyMicros: rounded(speeds[a].latencyMicros), Throughput: math.Round(speeds[a].throughput),
-			Rules: len(p.quants[a.precision].Rules) > 0,
+			Rules: len(p.quant(a).Rules) > 0,
 		}
 		for i, seed := range p.seeds {
 			out := outcomes[cell{a, seed}]
@@ -35,7 +35,13 @@ func (p *plan) rows(outcomes map[cell]*outcome, speeds map[arm]speed) ([]Row, er
 		}
 		row.TrainSeconds = rounded(row.TrainSeconds)
 		values[a] = row.Values
-		rows = append(rows, row.compared(values[arm{quant.Full, MethodNone}], values[arm{quant.Full, MethodExtra}], values[arm{a.precision, MethodPTQ}]))
+		own := func(precision quant.Precision, method string) []float64 { // of the same variant, else of the config itself
+			if v, ok := values[arm{precision, method, a.variant}]; ok {
+				return v
+			}
+			return values[arm{precision, method, ""}]
+		}
+		rows = append(rows, row.compared(own(quant.Full, MethodNone), own(quant.Full, MethodExtra), own(a.precision, MethodPTQ)))
 	}
 	return rows, nil
 }

@@ -64,7 +64,7 @@ type made struct {
 	start   *ptq.Result // what calibration chose; nil for float cells
 }
 
-// run makes a cell, freezes it, scores it on the test split and stores it.
+// run makes a cell, freezes it, scores it and stores it.
 func (r *runner) run(ctx context.Context, c cell) (*outcome, error) {
 	m, err := r.make(ctx, c)
 	if err != nil {
@@ -78,13 +78,13 @@ func (r *runner) run(ctx context.Context, c cell) (*outcome, error) {
 	if err := model.Encode(&file, out.frozen); err != nil {
 		return nil, err
 	}
-	score, err := train.ScoreModel(ctx, out.frozen, r.Data.Test, r.Workers)
+	score, err := train.ScoreModel(ctx, out.frozen, r.scored(), r.Workers)
 	if err != nil {
 		return nil, fmt.Errorf("scoring: %w", err)
 	}
 	sum := sha256.Sum256(file.Bytes())
 	out.record = record{
-		Key: r.store.key(c), Precision: c.precision.String(), Method: c.method, Seed: c.seed,
+		Key: r.store.key(c), Precision: c.precision.String(), Method: c.method, Variant: c.variant, Seed: c.seed,
 		Correct: score.Correct, Examples: score.N, Hits: bits(score.Hits),
 		WeightBytes: out.frozen.WeightBytes(), FileBytes: file.Len(), FileSum: hex.EncodeToString(sum[:]),
 		Seconds: m.seconds, Tier: cpu.Active().String(), GoVersion: runtime.Version(),
@@ -107,6 +107,7 @@ func (r *runner) run(ctx context.Context, c cell) (*outcome, error) {
 
 // make trains or calibrates the model of a cell.
 func (r *runner) make(ctx context.Context, c cell) (made, error) {
+	own := r.plan.configs[c.variant]
 	switch c.method {
 	case MethodNone:
 		m, err := train.NewModel(r.Config, r.Data, c.seed)
@@ -119,7 +120,7 @@ func (r *runner) make(ctx context.Context, c cell) (made, error) {
 		if err != nil {
 			return made{}, err
 		}
-		return r.fit(ctx, c, m.Clone(), train.ExtraPhase(r.Config))
+		return r.fit(ctx, c, m.Clone(), train.ExtraPhase(own))
 	case MethodPTQ:
 		began := time.Now()
 		q, err := r.calibrate(ctx, c)
@@ -132,11 +133,11 @@ func (r *runner) make(ctx context.Context, c cell) (made, error) {
 		if err != nil {
 			return made{}, err
 		}
-		m, err := ptq.ForTraining(q.Model, r.plan.quants[c.precision])
+		m, err := ptq.ForTraining(q.Model, r.plan.quant(c.arm))
 		if err != nil {
 			return made{}, err
 		}
-		out, err := r.fit(ctx, c, m.Clone(), train.QATPhase(r.Config))
+		out, err := r.fit(ctx, c, m.Clone(), train.QATPhase(own))
 		out.start = q
 		return out, err
 	default:
@@ -168,7 +169,7 @@ func (r *runner) floatModel(seed uint64) (*model.Model, error) {
 	if r.float != nil && r.floatSeed == seed {
 		return r.float, nil
 	}
-	out := r.outcomes[cell{arm{quant.Full, MethodNone}, seed}]
+	out := r.outcomes[cell{arm{quant.Full, MethodNone, ""}, seed}]
 	if out == nil {
 		return nil, fmt.Errorf("the float model of seed %d has not been trained", seed)
 	}
@@ -193,12 +194,12 @@ func (r *runner) calibrate(ctx context.Context, c cell) (*ptq.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := train.CalibrationOptions(r.Config, r.Workers)
+	o, err := train.CalibrationOptions(r.plan.configs[c.variant], r.Workers)
 	if err != nil {
 		return nil, err
 	}
 	o.Seed = c.seed
-	q, err := ptq.Quantize(ctx, m, r.plan.quants[c.precision], r.Data.Train, r.Data.Val, o.For(r.plan.quants[c.precision].Precision))
+	q, err := ptq.Quantize(ctx, m, r.plan.quant(c.arm), r.Data.Train, r.Data.Val, o.For(c.precision))
 	if err != nil {
 		return nil, err
 	}

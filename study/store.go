@@ -30,13 +30,14 @@ const (
 )
 
 // recordVersion is part of every key: raise it when a cell would come out differently under the same config.
-const recordVersion = 1
+const recordVersion = 2
 
 // record is cell.json: what is known of a finished cell.
 type record struct {
 	Key         string  `json:"key"`
 	Precision   string  `json:"precision"`
 	Method      string  `json:"method"`
+	Variant     string  `json:"variant,omitempty"` // under which it was made; another one may have the same settings
 	Seed        uint64  `json:"seed"`
 	Correct     int     `json:"correct"`
 	Examples    int     `json:"examples"`
@@ -69,15 +70,15 @@ type outcome struct {
 // store keeps finished cells in a folder, or nothing at all if the folder is "".
 type store struct {
 	dir  string
-	base string // digest of what all cells of a study have in common
+	keys map[cell]string
 }
 
 func openStore(o Options, p *plan) (*store, error) {
-	base, err := studyDigest(o.Config, o.Data)
+	keys, err := cellKeys(o, p)
 	if err != nil {
 		return nil, err
 	}
-	s := &store{base: base}
+	s := &store{keys: keys}
 	if o.Dir == "" {
 		return s, nil
 	}
@@ -98,17 +99,45 @@ func openStore(o Options, p *plan) (*store, error) {
 	return s, nil
 }
 
-// studyDigest covers the config without its compare section, which only says which cells there are, and the data.
-func studyDigest(c *configs.Config, d *datasets.Dataset) (string, error) {
+// cellKeys identifies the cells: two with one key give the same model and the same score.
+func cellKeys(o Options, p *plan) (map[cell]string, error) {
+	data, err := dataDigest(o.Data)
+	if err != nil {
+		return nil, err
+	}
+	texts := map[arm]string{}
+	for _, a := range p.arms {
+		if texts[a], err = settingsOf(p.configs[a.variant], a.method); err != nil {
+			return nil, err
+		}
+	}
+	keys := map[cell]string{}
+	for _, c := range p.cells {
+		h := sha256.New()
+		fmt.Fprintf(h, "narrow cell %d\n%s\n%s\n", recordVersion, data, o.Config.Compare.Split)
+		fmt.Fprintf(h, "%s\n%s\n%d\n%s\n%s", c.precision, c.method, c.seed, cpu.Active(), texts[c.arm])
+		keys[c] = hex.EncodeToString(h.Sum(nil))
+	}
+	return keys, nil
+}
+
+// settingsOf is the part of a config that a cell depends on: not the compare section, which only says which cells there
+// are, and of the sections quant and qat those that its method uses.
+func settingsOf(c *configs.Config, method string) (string, error) {
 	alone := *c
 	alone.Compare = configs.Compare{}
-	text, err := alone.Marshal()
-	if err != nil {
-		return "", err
+	if method == MethodNone || method == MethodExtra {
+		alone.Quant = nil
 	}
+	if method == MethodNone || method == MethodPTQ {
+		alone.QAT = nil
+	}
+	text, err := alone.Marshal()
+	return string(text), err
+}
+
+func dataDigest(d *datasets.Dataset) (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "narrow cell %d\n%d\n", recordVersion, len(text))
-	h.Write(text)
 	fmt.Fprintf(h, "%q %q %g %d %d\n", d.Name, d.Classes, d.Scale, d.Zero, d.MaxCode)
 	for _, set := range []*datasets.Set{d.Train, d.Val, d.Test} {
 		if err := hashSet(h, set); err != nil {
@@ -128,12 +157,7 @@ func hashSet(h hash.Hash, s *datasets.Set) error {
 	return binary.Write(h, binary.LittleEndian, s.Labels)
 }
 
-// key identifies a cell: two runs with one key give the same model.
-func (s *store) key(c cell) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%s\n%s\n%d\n%s\n", s.base, c.precision, c.method, c.seed, cpu.Active())
-	return hex.EncodeToString(h.Sum(nil))
-}
+func (s *store) key(c cell) string { return s.keys[c] }
 
 // path is the cell's folder. The name is for people; the start of the key makes it unique.
 func (s *store) path(c cell) string {

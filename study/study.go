@@ -49,11 +49,22 @@ func (o Options) resolve() (Options, error) {
 	if err := o.Data.Validate(); err != nil {
 		return o, fmt.Errorf("compare: %w", err)
 	}
-	if o.Data.Test == nil || o.Data.Test.Len() == 0 {
-		return o, fmt.Errorf("compare: data set %q has no test split to score on", o.Data.Name)
+	if set := o.scored(); set == nil || set.Len() == 0 {
+		return o, fmt.Errorf("compare: data set %q has no %s split to score on", o.Data.Name, o.Config.Compare.Split)
 	}
 	return o, nil
 }
+
+// scored is the split that the models are scored on.
+func (o *Options) scored() *datasets.Set {
+	if o.Config.Compare.Split == splitValidation {
+		return o.Data.Val
+	}
+	return o.Data.Test
+}
+
+// splitValidation is the split for settings that are still being chosen.
+const splitValidation = "validation"
 
 // Result is a finished comparison; its JSON form is compare.json.
 type Result struct {
@@ -62,18 +73,20 @@ type Result struct {
 	Rows    []Row    `json:"rows"`
 	Verdict []string `json:"verdict"`
 
-	Seeds        []uint64 `json:"seeds"`
-	TestExamples int      `json:"test_examples"`
-	Tier         string   `json:"instruction_tier"`
-	GoVersion    string   `json:"go_version"`
-	Workers      int      `json:"workers"` // of the speed measurement
-	Rerun        int      `json:"-"`       // cells that were run, not taken from the folder
+	Seeds     []uint64 `json:"seeds"`
+	Split     string   `json:"split"` // what was scored: test or validation
+	Examples  int      `json:"examples"`
+	Tier      string   `json:"instruction_tier"`
+	GoVersion string   `json:"go_version"`
+	Workers   int      `json:"workers"` // of the speed measurement
+	Rerun     int      `json:"-"`       // cells that were run, not taken from the folder
 }
 
 // Row is one precision and method over all seeds. A nil number was not measured.
 type Row struct {
 	Precision        string   `json:"precision"`
-	Method           string   `json:"method"` // none, fp32+, ptq, qat
+	Method           string   `json:"method"`            // none, fp32+, ptq, qat
+	Variant          string   `json:"variant,omitempty"` // of the config; "" is the config itself
 	Metric           string   `json:"metric"`
 	Mean             float64  `json:"mean"`
 	Std              *float64 `json:"std"`
@@ -90,12 +103,20 @@ type Row struct {
 	TrainSeconds     float64  `json:"train_seconds"`
 	Seeds            []uint64 `json:"seeds"`
 
-	Values        []float64 `json:"values"`                // test accuracy of each seed
+	Values        []float64 `json:"values"`                // accuracy of each seed
 	PairedCI95PTQ *float64  `json:"paired_ci95_ptq"`       // half width, on qat rows
 	PTQMethods    []string  `json:"ptq_methods,omitempty"` // calibration method of each seed
 	Rules         bool      `json:"rules,omitempty"`       // rules of the config change the formats of some layers
 	WeightBits    int       `json:"weight_bits"`
 	ActBits       int       `json:"act_bits"`
+}
+
+// name is the method, with the variant behind it.
+func (r *Row) name() string {
+	if r.Variant == "" {
+		return r.Method
+	}
+	return r.Method + " " + r.Variant
 }
 
 // The methods of a row.
@@ -142,7 +163,7 @@ func Compare(ctx context.Context, o Options) (*Result, error) {
 		return nil, r.explain(ctx, fmt.Errorf("measuring speed: %w", err))
 	}
 	res := &Result{
-		Config: o.Config.Name, Dataset: o.Data.Name, Seeds: p.seeds, TestExamples: o.Data.Test.Len(),
+		Config: o.Config.Name, Dataset: o.Data.Name, Seeds: p.seeds, Split: o.Config.Compare.Split, Examples: o.scored().Len(),
 		Tier: cpu.Active().String(), GoVersion: runtime.Version(), Workers: o.Workers, Rerun: r.rerun,
 	}
 	if res.Rows, err = p.rows(r.outcomes, speeds); err != nil {

@@ -45,7 +45,7 @@ func columns() []column {
 			if r.Method == MethodNone {
 				return notMeasured
 			}
-			return r.Method
+			return r.name()
 		}, true},
 		{"accuracy %", func(r *Row) string {
 			if r.Std == nil {
@@ -66,7 +66,7 @@ func columns() []column {
 
 // footnotes explain the table in a line each.
 func (res *Result) footnotes() []string {
-	out := []string{fmt.Sprintf("accuracy: %s, %s, mean ± standard deviation; Δ in points", count(res.TestExamples, "test example"), count(len(res.Seeds), "seed"))}
+	out := []string{fmt.Sprintf("accuracy: %s, %s, mean ± standard deviation; Δ in points", count(res.Examples, res.Split+" example"), count(len(res.Seeds), "seed"))}
 	out = append(out, fmt.Sprintf("latency: one example; ex/s: batches of %d; %s, %s", speedBatch, res.Tier, count(res.Workers, "worker")))
 	out = append(out, "train: time that the row adds per model")
 	for i := range res.Rows {

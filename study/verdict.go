@@ -13,16 +13,16 @@ const sameSpeed = 1.1
 // judge puts the table into sentences. Every number in them is one of the table's, or a ratio of two.
 func (res *Result) judge() []string {
 	var out []string
-	for _, part := range [][]string{res.judgeMemory(), res.judgePTQ(), res.judgeExtra(), res.judgeQAT(), res.judgeSpeed(), res.notes()} {
+	for _, part := range [][]string{res.judgeMemory(), res.judgePTQ(), res.judgeExtra(), res.judgeQAT(), res.judgeVariants(), res.judgeSpeed(), res.notes()} {
 		out = append(out, part...)
 	}
 	return out
 }
 
-// row finds a row; nil if it was not run.
+// row finds a row of the config itself; nil if it was not run.
 func (res *Result) row(precision, method string) *Row {
 	for i := range res.Rows {
-		if r := &res.Rows[i]; r.Precision == precision && r.Method == method {
+		if r := &res.Rows[i]; r.Precision == precision && r.Method == method && r.Variant == "" {
 			return r
 		}
 	}
@@ -176,6 +176,30 @@ func (res *Result) judgeQAT() []string {
 			overall += fmt.Sprintf("; at %s train fp32 longer, then PTQ should do", strings.Join(longer, ", "))
 		}
 		out = append(out, overall+".")
+	}
+	return out
+}
+
+// judgeVariants compares each variant with the config itself, seed by seed.
+func (res *Result) judgeVariants() []string {
+	var out []string
+	for i := range res.Rows {
+		r := &res.Rows[i]
+		base := res.row(r.Precision, r.Method)
+		if r.Variant == "" || base == nil {
+			continue
+		}
+		f, d := judged(differences(r.Values, base.Values))
+		what := map[finding]string{
+			unknown:     "one seed, so nobody can tell it from chance",
+			better:      "better",
+			worse:       "worse",
+			leansBetter: "better in every seed, though too few are run to prove it",
+			leansWorse:  "worse in every seed, though too few are run to prove it",
+			close:       "no real difference",
+			open:        "not settled by these seeds",
+		}[f]
+		out = append(out, fmt.Sprintf("Variant %s at %s, against the config's own %s: %s. %s.", r.Variant, r.Precision, r.Method, what, withInterval(d)))
 	}
 	return out
 }
