@@ -69,8 +69,7 @@ func badFiles() []badFile {
 			`compare-methods.bad.yaml:8: compare.seeds: is 0 (allowed: a whole number from 1 to 1000)`,
 		}},
 		{"compare-precision", []string{
-			`compare-precision.bad.yaml:8: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int8 to int2, or wXaY with X and Y from 2 to 8, for example w4a8)`,
-			`compare-precision.bad.yaml:8: compare.precisions[2]: precision "ternary" is not supported by this version: int2 weights are ternary already: use w2a8 or w2a4`,
+			`compare-precision.bad.yaml:8: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8)`,
 		}},
 		{"compare-split", []string{
 			`compare-split.bad.yaml:9: compare.split: there is no validation split: val_fraction is 0; set dataset.val_fraction, for example to 0.1`,
@@ -222,13 +221,13 @@ func badFiles() []badFile {
 			`qat-start.bad.yaml:9: qat.epochs: is 0 (allowed: a number above 0, at most 1048576)`,
 		}},
 		{"quant-act", []string{
-			`quant-act.bad.yaml:8: quant.act.format: "fp32" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2, fp16, bf16); leave out the quant section, or run with --precision fp32`,
+			`quant-act.bad.yaml:8: quant.act.format: "fp32" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); leave out the quant section, or run with --precision fp32`,
 			`quant-act.bad.yaml:8: quant.act.scheme: "pow2" is not supported here (allowed: affine, symmetric); power-of-two scales come with the targets that need them; use symmetric`,
 			`quant-act.bad.yaml:8: quant.act.per: "channel" is not supported here (allowed: tensor); the integer product needs one activation scale for all channels; per: channel is for weights`,
-			`quant-act.bad.yaml:8: quant.act.range: unknown value "envelop" (allowed: minmax, ema, envelope, lsq, percentile, mse); did you mean "envelope"?`,
+			`quant-act.bad.yaml:8: quant.act.range: unknown value "envelop" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant); did you mean "envelope"?`,
 		}},
 		{"quant-bits", []string{
-			`quant-bits.bad.yaml:8: quant.weight.bits: unknown key (allowed: format, scheme, per, range); did you mean "format"?`,
+			`quant-bits.bad.yaml:8: quant.weight.bits: unknown key (allowed: format, scheme, per, range, max, levels, estimator); did you mean "format"?`,
 		}},
 		{"quant-float-range", []string{
 			`quant-float-range.bad.yaml:8: quant.weight.range: has no effect here: it belongs to an integer format; remove it`,
@@ -243,19 +242,19 @@ func badFiles() []badFile {
 			`quant-target.bad.yaml:8: quant.target: "tflite" is not supported here (allowed: onnx); use onnx: its integers are those the engine runs`,
 		}},
 		{"quant-weight", []string{
-			`quant-weight.bad.yaml:8: quant.weight.format: unknown value "int9" (allowed: int8, int7, int6, int5, int4, int3, int2, fp16, bf16); did you mean "int8"?`,
+			`quant-weight.bad.yaml:8: quant.weight.format: unknown value "int9" (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); did you mean "int8"?`,
 			`quant-weight.bad.yaml:8: quant.weight.scheme: "affine" is not supported here (allowed: symmetric); weights have zero point 0, so that no product with it is left over; use symmetric`,
 			`quant-weight.bad.yaml:8: quant.weight.per: "group" is not supported here (allowed: channel, tensor); groups come with the formats that need them; use channel`,
-			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, mse, percentile); it follows batches, and weights have none; use minmax or lsq`,
+			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, mse, percentile, mean, constant); it follows batches, and weights have none; use minmax or lsq`,
 		}},
 		{"rule-empty", []string{
 			`rule-empty.bad.yaml:10: quant.rules[0]: changes nothing; give it weight: {...} or act: {...}`,
 			`rule-empty.bad.yaml:11: quant.rules[1].layer: is missing (allowed: a layer's name or a pattern such as fc*)`,
-			`rule-empty.bad.yaml:12: quant.rules[2].weight: is empty (allowed: format, scheme, per, range)`,
+			`rule-empty.bad.yaml:12: quant.rules[2].weight: is empty (allowed: format, scheme, per, range, max, levels, estimator)`,
 			`rule-empty.bad.yaml:13: quant.rules[3]: is the text "fc1" where settings (key: value) belong`,
 		}},
 		{"rule-float", []string{
-			`rule-float.bad.yaml:8: quant.rules[0].weight.format: "fp16" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2); one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer`,
+			`rule-float.bad.yaml:8: quant.rules[0].weight.format: "fp16" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2, binary); one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer`,
 			`rule-float.bad.yaml:8: quant.rules[0].format: is not supported by this version; say of what: weight: {...}, act: {...} or both`,
 		}},
 		{"rule-add", []string{
@@ -314,7 +313,7 @@ func badFiles() []badFile {
 		}},
 		{"variant-setting", []string{
 			`variant-setting.bad.yaml:12: compare.variants[1].name: "a" is used twice, first by variants[0]`,
-			`variant-setting.bad.yaml:12: compare.variants[1].set: quant.act.range: unknown value "lsw" (allowed: minmax, ema, envelope, lsq, percentile, mse); did you mean "lsq"?`,
+			`variant-setting.bad.yaml:12: compare.variants[1].set: quant.act.range: unknown value "lsw" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant); did you mean "lsq"?`,
 			`variant-setting.bad.yaml:12: compare.variants[1].set: qat.lr: is 0 (allowed: a number above 0, at most 10)`,
 		}},
 		{"variants", []string{

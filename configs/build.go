@@ -150,11 +150,11 @@ func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
 	}
 	q.Target = c.Quant.Target
 	if p.IsInteger() {
-		q.Weight = c.Quant.Weight.over(q.Weight, p.Weight)
-		q.Act = c.Quant.Act.over(q.Act, p.Act)
+		q.Weight = c.Quant.Weight.over(q.Weight)
+		q.Act = c.Quant.Act.over(q.Act)
 	}
 	for i, r := range c.Quant.Rules {
-		rule := model.Rule{Layer: r.Layer, Origin: r.origin, Weight: r.Weight.rule(q.Weight), Act: r.Act.rule(q.Act)}
+		rule := model.Rule{Layer: r.Layer, Origin: r.origin, Weight: r.Weight.rule(q.Weight, weightRole), Act: r.Act.rule(q.Act, actRole)}
 		for _, s := range []*quant.Spec{rule.Weight, rule.Act} {
 			if s == nil {
 				continue
@@ -168,30 +168,22 @@ func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
 	return q, nil
 }
 
-// over lays the settings of t, but not its format, over a default in format f.
-func (t TensorQuant) over(s quant.Spec, f quant.Format) quant.Spec {
-	s.Format = f
-	if t.Scheme != 0 {
-		s.Scheme = t.Scheme
-	}
-	if t.Per != 0 {
-		s.Per = t.Per
-	}
-	if t.Range != 0 {
-		s.Range = t.Range
-	}
-	return s
-}
-
 // rule is the full Spec of a rule over the default s, or nil where it does not apply.
-func (t *TensorQuant) rule(s quant.Spec) *quant.Spec {
+func (t *TensorQuant) rule(s quant.Spec, r role) *quant.Spec {
 	if t == nil || !s.Format.IsInteger() {
 		return nil
 	}
-	format := s.Format
-	if t.Format != 0 {
-		format = t.Format
+	if t.Format != 0 && t.Format != s.Format {
+		if t.Format == quant.Binary || s.Format == quant.Binary { // they share no settings
+			s = r.spec(t.Format)
+		}
+		s.Format = t.Format
 	}
-	full := t.over(s, format)
-	return &full
+	full := *t
+	if t.Range == 0 && s.Range == quant.Constant { // the default's
+		full.Range, full.Max = s.Range, float64(s.Max)
+	}
+	full.Format = s.Format
+	out := full.over(s)
+	return &out
 }

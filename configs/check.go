@@ -25,8 +25,8 @@ func newQuant() *Quant {
 	w, a := quant.WeightSpec(quant.Int8), quant.ActSpec(quant.Int8)
 	return &Quant{
 		Target:      quant.ONNX,
-		Weight:      TensorQuant{w.Format, w.Scheme, w.Per, w.Range},
-		Act:         TensorQuant{a.Format, a.Scheme, a.Per, a.Range},
+		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Range: w.Range, Levels: narrowLevels},
+		Act:         TensorQuant{Format: a.Format, Scheme: a.Scheme, Per: a.Per, Range: a.Range, Levels: fullLevels},
 		Calibration: newCalibration(),
 	}
 }
@@ -269,9 +269,25 @@ func (d *decoder) quant(c *Config) {
 	if !d.given("quant.calibration.method") {
 		q.Calibration.settle(c.Dataset.ValFraction)
 	}
+	d.binary("quant.weight", &q.Weight, quant.WeightSpec(quant.Binary))
+	d.binary("quant.act", &q.Act, quant.ActSpec(quant.Binary))
 	d.unused("quant.weight", (&tensorSection{&q.Weight, weightRole, false}).fields())
 	d.unused("quant.act", (&tensorSection{&q.Act, actRole, false}).fields())
 	d.unused("quant.calibration", (&calibrationSection{&q.Calibration, q.usesPercentile()}).fields())
+	d.checkSpec("quant.weight", q.Weight, weightRole)
+	d.checkSpec("quant.act", q.Act, actRole)
+	for i, r := range q.Rules {
+		at := fmt.Sprintf("quant.rules[%d]", i)
+		if r.Weight != nil {
+			d.checkSpec(at+".weight", *r.Weight, weightRole)
+		}
+		if r.Act != nil {
+			d.checkSpec(at+".act", *r.Act, actRole)
+		}
+	}
+	if q.Weight.Levels == evenLevels && q.Calibration.Rounding != "nearest" && !d.failed("quant") {
+		d.reportAt("quant.calibration.rounding", "%s chooses between neighbouring integers, and even levels are two apart", q.Calibration.Rounding).Hint = "use rounding: nearest"
+	}
 	q.Weight.clearFloat()
 	q.Act.clearFloat()
 	if !d.failed("quant") && mixes(q.Weight.Format, q.Act.Format) {

@@ -143,6 +143,10 @@ type TensorQuant struct {
 	Scheme quant.Scheme
 	Per    quant.Granularity
 	Range  quant.Range
+
+	Levels    string          // full, narrow, even
+	Estimator quant.Estimator // binary formats
+	Max       float64         // range constant
 }
 
 // Rule overrides the defaults for the layers whose name matches a glob pattern. Act is the layer's output.

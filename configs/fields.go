@@ -284,29 +284,42 @@ func (s *tensorSection) fields() []field {
 	per := oneOf(&s.Per, map[string]string{"group": "groups come with the formats that need them; use channel"}, quant.PerChannel, quant.PerTensor)
 	const batches = "it follows batches, and weights have none; use minmax or lsq"
 	ranges := oneOf(&s.Range, map[string]string{"ema": batches, "envelope": batches, "absmax": "minmax takes the largest magnitude already"},
-		quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile)
+		quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile, quant.Mean, quant.Constant)
+	levels := oneOf(&s.Levels, map[string]string{"full": "weights are symmetric around 0; use narrow", "all": "use narrow"}, narrowLevels, evenLevels)
 	if s.role == actRole {
 		schemes = oneOf(&s.Scheme, map[string]string{"pow2": pow2, "asymmetric": "write affine"}, quant.Affine, quant.Symmetric)
 		per = oneOf(&s.Per, map[string]string{"channel": "the integer product needs one activation scale for all channels; per: channel is for weights",
 			"token": "ranges are fixed before deployment"}, quant.PerTensor)
 		ranges = oneOf(&s.Range, map[string]string{"absmax": "use minmax"},
-			quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE)
+			quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE, quant.Constant)
+		levels = oneOf(&s.Levels, map[string]string{"even": "an activation needs the level 0; only format: binary has even levels"}, fullLevels, narrowLevels)
 	}
 	only := ""
 	if s.Format != 0 && !s.Format.IsInteger() {
 		only = "an integer format"
 	}
-	formats := oneOf(&s.Format, refusedFormats(), quant.Int8, quant.Int7, quant.Int6, quant.Int5, quant.Int4, quant.Int3, quant.Int2, quant.FP16, quant.BF16)
+	formats := oneOf(&s.Format, refusedFormats(), quant.Int8, quant.Int7, quant.Int6, quant.Int5, quant.Int4, quant.Int3, quant.Int2, quant.Binary, quant.FP16, quant.BF16)
 	if s.inRule {
 		const wide = "one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer"
-		formats.options = formats.options[:7]
+		formats.options = formats.options[:8]
 		formats.refused["fp16"], formats.refused["bf16"], formats.refused["fp32"] = wide, wide, wide
 	}
+	levelsOnly, maxOnly := only, only
+	if s.Format == quant.Binary {
+		levelsOnly = "a format of more than two levels"
+	}
+	if s.Range != quant.Constant {
+		maxOnly = "range: constant"
+	}
 	return []field{
-		{key: "format", value: formats},
+		{key: "format", value: ternaryToo{formats, s.role}},
 		{key: "scheme", value: schemes, only: only},
 		{key: "per", value: per, only: only},
 		{key: "range", value: ranges, only: only},
+		{key: "max", value: number{p: &s.Max, max: 1000000, openMin: true}, only: maxOnly},
+		{key: "levels", value: settled{levels, s.defaultLevels(), s.inRule}, only: levelsOnly},
+		{key: "estimator", value: oneOf(&s.Estimator, map[string]string{"ste": "write clipped"},
+			quant.Clipped, quant.ApproxSign, quant.SwishSign), only: unless(s.Format == quant.Binary, "format: binary")},
 	}
 }
 
@@ -315,15 +328,12 @@ func refusedFormats() map[string]string {
 	return map[string]string{
 		"fp32":  "leave out the quant section, or run with --precision fp32",
 		"int16": "use fp16, bf16 or int8", "uint8": "write int8: activations are stored unsigned anyway",
-		"ternary": "int2 weights are ternary already", "binary": "int2 is the narrowest format today",
 		"fp8e4m3": float8, "fp8e5m2": float8, "mxfp8": float8, "mxfp4": "use int4",
 	}
 }
 
 func (s *tensorSection) later() map[string]string {
-	return map[string]string{
-		"levels": "grids are symmetric in this version: int2 means -1, 0, 1",
-	}
+	return map[string]string{"narrow": "write levels: narrow", "even": "write levels: even"}
 }
 
 // calibrationSection reads a Calibration; percentile matters only if something uses it.

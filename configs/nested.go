@@ -309,7 +309,7 @@ func (v tensorRule) decode(d *decoder, path string, n *yaml.Node) {
 	s := &tensorSection{t, v.role, true}
 	d.section(path, d.keys[path], n, s)
 	if len(d.problems) == before && *t == (TensorQuant{}) {
-		d.report(n, path, "is empty").Allowed = "format, scheme, per, range"
+		d.report(n, path, "is empty").Allowed = "format, scheme, per, range, max, levels, estimator"
 	}
 	*v.p = t
 }

@@ -22,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "write golden model files anew")
 
 // precisions are those of the round-trip tests: every number format of weights at least once.
-var precisions = []string{"fp32", "fp16", "bf16", "int8", "int7", "w6a8", "w5a5", "w4a8", "w4a4", "w3a5", "w2a4"}
+var precisions = []string{"fp32", "fp16", "bf16", "int8", "int7", "w6a8", "w5a5", "w4a8", "w4a4", "w3a5", "w2a4", "w1a8"}
 
 // frozenNet is a small network with every operation: conv with batch norm and ReLU, grouped conv, pool, a ReLU of its
 // own, flatten, dense with and without bias. Its masters and ranges are random but the same every time.
@@ -117,7 +117,7 @@ func TestRoundTrip(t *testing.T) {
 
 // TestTrueWidth holds the promise that n-bit codes take n bits: two nets that differ in 1000 weights.
 func TestTrueWidth(t *testing.T) {
-	for _, precision := range []string{"int8", "w7a8", "w6a8", "w5a8", "w4a8", "w3a8", "w2a8"} {
+	for _, precision := range []string{"int8", "w7a8", "w6a8", "w5a8", "w4a8", "w3a8", "w2a8", "w1a8"} {
 		size := func(in int) int {
 			m := frozenDense(t, precision, in, 8)
 			return len(encoded(t, m))

@@ -12,6 +12,10 @@ import (
 type Affine struct {
 	F []float64
 	B []float64
+
+	// NoZero says that weight codes have no level 0 (even levels): a channel whose factor vanishes keeps its codes, at the
+	// floor's scale.
+	NoZero bool
 }
 
 // NormFloor is the smallest |gamma/sqrt(var+eps)| that a channel's scale is multiplied by. Below it the channel's codes
@@ -24,6 +28,9 @@ const NormFloor = 1.0 / (1 << 20)
 func (m *Model) Affine(n *Node) (Affine, error) {
 	c := n.Attr.Units
 	a := Affine{B: make([]float64, c)}
+	if q := m.Quant[n.Param(Weight)]; q != nil {
+		a.NoZero = q.Spec.Even
+	}
 	var bias []float32
 	if n.Attr.Bias {
 		p := m.Params[n.Param(Bias)]
@@ -103,11 +110,12 @@ func (a Affine) foldChannel(i int, scale, sx float32) (sign int8, s float32, bia
 	if a.F != nil {
 		mag := math.Abs(a.F[i])
 		switch {
-		case mag < NormFloor:
+		case mag < NormFloor && !a.NoZero:
 			sign, mag = 0, NormFloor
 		case a.F[i] < 0:
 			sign = -1
 		}
+		mag = max(mag, NormFloor)
 		s = float32(float64(scale) * mag)
 	}
 	bias, ok = quant.BiasCode(a.B[i], sx, s)
@@ -133,8 +141,8 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 // CodeWeights computes the codes and the per-channel scales of the float32 master w (channels last). It is the one place
 // where a weight scale is decided, for training, evaluation and Freeze alike.
 //
-// The scale is absmax/hi of the channel (or of the tensor) for the range method minmax, and p.Scale otherwise (lsq, mse,
-// percentile). It is then doubled, channel by channel, until
+// The scale is absmax/hi of the channel (or of the tensor) for the range method minmax, mean|w| of it for mean, that of the
+// Spec for constant, and p.Scale otherwise (lsq, mse, percentile). It is then doubled, channel by channel, until
 //
 //	|q_b| + sum|q_w| * max(z_x - lo_x, hi_x - z_x) <= 2^31 - 1
 //
@@ -162,7 +170,7 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 			continue
 		}
 		before := scale[ch]
-		for !fits(ch, scale[ch], channelSum(w, ch, c, scale[ch], lo, hi), in, affine) {
+		for !fits(ch, scale[ch], channelSum(w, ch, c, scale[ch], p.Spec), in, affine) {
 			if scale[ch] > math.MaxFloat32/2 {
 				return raised, fmt.Errorf("channel %d: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights", ch)
 			}
@@ -172,15 +180,19 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 			raised++
 		}
 	}
-	l.Quantize(codes, mask, w, scale, lo, hi) // weightScales has found no NaN
+	if p.Spec.Even { // weightScales has found no NaN
+		quantizeEven(codes, mask, w, scale, hi)
+	} else {
+		l.Quantize(codes, mask, w, scale, lo, hi)
+	}
 	return raised, nil
 }
 
 // channelSum is the sum of |q_w| over a channel.
-func channelSum(w []float32, ch, channels int, scale float32, lo, hi int32) int64 {
+func channelSum(w []float32, ch, channels int, scale float32, spec quant.Spec) int64 {
 	var sum int64
 	for i := ch; i < len(w); i += channels {
-		q := quant.One(w[i], scale, 0, lo, hi)
+		q := spec.Code(w[i], scale, 0)
 		sum += int64(max(q, -q))
 	}
 	return sum
@@ -236,7 +248,18 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params) error
 	if !finite(top) {
 		return weightError(w)
 	}
-	if p.Spec.Range != quant.MinMax {
+	switch p.Spec.Range {
+	case quant.Mean:
+		meanScales(scale, w, p.Spec.Per)
+		return nil
+	case quant.Constant:
+		s, _ := p.Spec.ConstantScale()
+		for ch := range scale {
+			scale[ch] = s
+		}
+		return nil
+	case quant.MinMax:
+	default:
 		if len(p.Scale) != 1 && len(p.Scale) != c {
 			return fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, c, len(p.Scale))
 		}
@@ -255,6 +278,30 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params) error
 		scale[ch], _ = p.Spec.Choose(0, v)
 	}
 	return nil
+}
+
+// meanScales writes mean|w| of each channel, or of the tensor: the scale that minimises the squared error of binary weights
+// (arXiv:1603.05279, section 3.1). Sums are in float64, row by row.
+func meanScales(scale, w []float32, per quant.Granularity) {
+	c := len(scale)
+	sums := make([]float64, c)
+	for from := 0; from < len(w); from += c {
+		for ch, v := range w[from : from+c] {
+			sums[ch] += math.Abs(float64(v))
+		}
+	}
+	if per == quant.PerTensor {
+		total := 0.0
+		for _, v := range sums {
+			total += v
+		}
+		for ch := range sums {
+			sums[ch] = total / float64(c)
+		}
+	}
+	for ch, v := range sums {
+		scale[ch] = max(float32(v/float64(len(w)/c)), quant.MinScale)
+	}
 }
 
 // weightError names the first weight that is not finite.

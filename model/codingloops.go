@@ -3,7 +3,9 @@ package model
 import "math"
 
 // plainLoops are the passes of CodeWeights in plain Go: their definition.
-func plainLoops() Loops { return Loops{AbsMax: absMax, Quantize: quantizeWeights} }
+func plainLoops() Loops {
+	return Loops{AbsMax: absMax, Quantize: quantizeWeights}
+}
 
 // absMax compares magnitudes as integers, which orders them, infinities and NaN last, without a branch.
 func absMax(dst, w []float32, channels int) (nan int) {
@@ -58,4 +60,31 @@ func quantizeWeights(codes []int8, mask []uint8, w, scale []float32, lo, hi int3
 		}
 	}
 	return -1
+}
+
+// quantizeEven codes as quant.Spec.Code does for even levels, with a mask of quant.Spec.EvenPass. A weight beyond the grid is clamped
+// before the floor.
+func quantizeEven(codes []int8, mask []uint8, w, scale []float32, hi int32) {
+	top, edge := float32(hi), float32(hi)+1
+	if hi == 1 { // a sign passes the gradient of |t| <= 1
+		edge = 1
+	}
+	clear(mask)
+	c := len(scale)
+	for from := 0; from < len(w); from += c {
+		out := codes[from : from+c]
+		for ch, v := range w[from : from+c] {
+			t := v / scale[ch]
+			if mask != nil && t >= -edge && (t < edge || t == 1 && hi == 1) {
+				i := from + ch
+				mask[i>>3] |= 1 << (i & 7)
+			}
+			t = min(max(t, -top-1), top)
+			q := int32(t)
+			if float32(q) > t {
+				q--
+			}
+			out[ch] = int8(q>>1<<1 + 1)
+		}
+	}
 }

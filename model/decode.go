@@ -10,7 +10,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"strconv"
 
 	"github.com/narrow-ml/narrow/quant"
 )
@@ -175,10 +174,11 @@ func (m *Model) addBlob(t *tensorHeader, data []byte) error {
 
 func (m *Model) readParam(t *tensorHeader, data []byte) (*Param, error) {
 	p := &Param{Shape: t.Shape}
-	var format quant.Format
+	var spec quant.Spec
 	if q := m.Quant[t.Name]; q != nil {
-		format = q.Spec.Format
+		spec = q.Spec
 	}
+	format := spec.Format
 	switch t.Type {
 	case "f32":
 		p.Data = readF32(data)
@@ -196,11 +196,12 @@ func (m *Model) readParam(t *tensorHeader, data []byte) (*Param, error) {
 			p.Half[i] = binary.LittleEndian.Uint16(data[2*i:])
 		}
 	default:
-		if !format.IsInteger() || t.Type != "s"+strconv.Itoa(format.Bits()) {
+		if !format.IsInteger() || t.Type != codeType(spec) {
 			return nil, fmt.Errorf("type %q contradicts the quantizer's format %s", t.Type, format)
 		}
 		p.Codes = make([]int8, Shape(t.Shape).Size())
 		unpackCodes(p.Codes, data, format.Bits())
+		fromLevels(p.Codes, t.Type)
 	}
 	return p, nil
 }

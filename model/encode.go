@@ -67,7 +67,7 @@ func (b *blob) appendTo(dst []byte) []byte {
 	switch {
 	case b.payload.Codes != nil:
 		packed := make([]byte, b.bytes())
-		packCodes(packed, b.payload.Codes, blobBits(b.Type))
+		packCodes(packed, toLevels(b.payload.Codes, b.Type), blobBits(b.Type))
 		return append(dst, packed...)
 	case b.payload.Half != nil:
 		for _, v := range b.payload.Half {

@@ -90,7 +90,7 @@ func (m *Model) freezeInteger(n *Node, w *Param, affine Affine) error {
 		codes[i] *= folded.Sign[i%c]
 	}
 	spec := q.Spec
-	spec.Per = quant.PerChannel
+	spec.Per, spec.Estimator = quant.PerChannel, quant.Clipped // the estimator is training's affair
 	m.Quant[n.Param(Weight)] = &quant.Params{Spec: spec, Scale: folded.Scale, Zero: make([]int32, c)}
 	m.Params[n.Param(Weight)] = &Param{Shape: slices.Clone(w.Shape), Codes: codes}
 	m.Params[n.Param(Bias)] = &Param{Shape: Shape{c}, Int32: folded.Bias}

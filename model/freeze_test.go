@@ -158,11 +158,12 @@ func calibrated(t testing.TB, name string, rules func(*model.QuantConfig)) *mode
 // the half step of its output and what half a step of each weight and of the bias can add up to.
 func TestFreezeInteger(t *testing.T) {
 	perTensor := func(q *model.QuantConfig) { q.Weight.Per = quant.PerTensor }
+	evenWeights := func(q *model.QuantConfig) { q.Weight.Even = true }
 	for _, c := range []struct {
 		precision string
 		rules     func(*model.QuantConfig)
 	}{
-		{"int8", nil}, {"int8", perTensor}, {"w4a8", nil}, {"w2a4", nil}, {"w4a4", nil}, {"w2a2", nil}, {"int3", nil},
+		{"int8", nil}, {"int8", perTensor}, {"w4a8", nil}, {"w2a4", nil}, {"w4a4", nil}, {"w2a2", nil}, {"int3", nil}, {"w1a8", nil}, {"w1a4", perTensor}, {"w2a8", evenWeights}, {"w4a8", evenWeights},
 		{"int6", func(q *model.QuantConfig) {
 			s := quant.WeightSpec(quant.Int8)
 			q.Rules = []model.Rule{{Layer: "fc2", Weight: &s}}
@@ -233,6 +234,8 @@ func checkLayer(t *testing.T, m, frozen *model.Model, n *model.Node) {
 			codes[i] = xlo + r.Int32N(xhi-xlo+1)
 		}
 		acc, exact, spread := make([]int64, n.Shape.Size()), make([]float64, n.Shape.Size()), make([]float64, n.Shape.Size())
+		coding := make([]float64, n.Shape.Size()) // what coding the weights changes, at most
+		even := frozen.Quant[n.Param(model.Weight)].Spec.Even
 		for o := range acc {
 			acc[o] = int64(bias.Int32[o%c])
 		}
@@ -241,6 +244,11 @@ func checkLayer(t *testing.T, m, frozen *model.Model, n *model.Node) {
 			acc[o] += int64(codes[x]-zx) * int64(w.Codes[k])
 			exact[o] += real * float64(master[k])
 			spread[o] += math.Abs(real)
+			if ch := o % c; even { // a binary weight may be anywhere from its level
+				coding[o] += math.Abs(real * (factor(ch)*float64(master[k]) - float64(scale[ch])*float64(w.Codes[k])))
+			} else {
+				coding[o] += math.Abs(real) * float64(scale[ch]) / 2
+			}
 		})
 		for o := range acc {
 			ch := o % c
@@ -249,8 +257,8 @@ func checkLayer(t *testing.T, m, frozen *model.Model, n *model.Node) {
 			}
 			want := factor(ch)*exact[o] + a.B[ch]
 			// half a step of each weight, half a step of the bias, and float32 roundings of scale and product
-			slack := spread[o]*float64(scale[ch])/2 + float64(sx)*float64(scale[ch])/2 + 1e-5*(math.Abs(want)+spread[o]*math.Abs(factor(ch)))
-			if math.Abs(factor(ch)) < model.NormFloor {
+			slack := coding[o] + float64(sx)*float64(scale[ch])/2 + 1e-5*(math.Abs(want)+spread[o]*math.Abs(factor(ch)))
+			if math.Abs(factor(ch)) < model.NormFloor && !even {
 				slack = float64(sx)*float64(scale[ch])/2 + 1e-6*math.Abs(want) + math.Abs(factor(ch)*exact[o]) // the bias alone is left
 			}
 			var got float64
@@ -461,7 +469,7 @@ func TestWeightBytes(t *testing.T) {
 	}
 	for name, want := range map[string]int{
 		"fp16": full / 2, "bf16": full / 2,
-		"int8": elements + 4*channels, "w4a8": packed(4) + 4*channels, "int3": packed(3) + 4*channels, "w2a4": packed(2) + 4*channels,
+		"int8": elements + 4*channels, "w4a8": packed(4) + 4*channels, "int3": packed(3) + 4*channels, "w2a4": packed(2) + 4*channels, "w1a8": packed(1) + 4*channels,
 	} {
 		m := calibrated(t, name, nil)
 		if got := m.WeightBytes(); got != want {

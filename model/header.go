@@ -70,6 +70,8 @@ type quantHeader struct {
 	Rounding string   `json:"rounding,omitempty"`
 	Signed   bool     `json:"signed,omitempty"`
 	Narrow   bool     `json:"narrow,omitempty"`
+	Even     bool     `json:"even,omitempty"`
+	Max      bits32   `json:"max,omitzero"`   // range constant
 	Scale    bits32   `json:"scale,omitzero"` // per tensor; per channel it is a blob
 	Zero     int32    `json:"zero,omitempty"`
 }
@@ -117,6 +119,7 @@ var blobTypes = [...]struct {
 }{
 	{"f32", 32}, {"i32", 32}, {"f16", 16}, {"bf16", 16},
 	{"s2", 2}, {"s3", 3}, {"s4", 4}, {"s5", 5}, {"s6", 6}, {"s7", 7}, {"s8", 8},
+	{"e1", 1}, {"e2", 2}, {"e3", 3}, {"e4", 4}, {"e5", 5}, {"e6", 6}, {"e7", 7}, // numbers of even levels
 }
 
 // blobBits is the width of one element of a blob type; 0 for an unknown type.
@@ -181,7 +184,7 @@ func (t *tensorHeader) bytes() int {
 func (m *Model) paramType(name string, p *Param) string {
 	switch {
 	case p.Codes != nil:
-		return "s" + strconv.Itoa(m.Quant[name].Spec.Format.Bits())
+		return codeType(m.Quant[name].Spec)
 	case p.Half != nil && m.Quant[name].Spec.Format == quant.BF16:
 		return "bf16"
 	case p.Half != nil:
@@ -190,6 +193,15 @@ func (m *Model) paramType(name string, p *Param) string {
 		return "i32"
 	}
 	return "f32"
+}
+
+// codeType is the blob type of weight codes: two's complement, or the numbers of even levels.
+func codeType(s quant.Spec) string {
+	kind := "s"
+	if s.Even {
+		kind = "e"
+	}
+	return kind + strconv.Itoa(s.Format.Bits())
 }
 
 // quantGroups lists the quantizers of m as the sorted names of the tensors that share each, in order of the first name.
@@ -211,7 +223,7 @@ func (m *Model) quantGroups() [][]string {
 
 func newQuantHeader(tensors []string, p *quant.Params) quantHeader {
 	s := p.Spec
-	h := quantHeader{Tensors: tensors, Format: s.Format.String(), Signed: s.Signed, Narrow: s.Narrow}
+	h := quantHeader{Tensors: tensors, Format: s.Format.String(), Signed: s.Signed, Narrow: s.Narrow, Even: s.Even, Max: f32bits(s.Max)}
 	if s.Scheme != 0 {
 		h.Scheme = s.Scheme.String()
 	}
@@ -232,7 +244,7 @@ func newQuantHeader(tensors []string, p *quant.Params) quantHeader {
 
 // spec is the reverse of newQuantHeader, without scales.
 func (h *quantHeader) spec() (s quant.Spec, err error) {
-	s = quant.Spec{Signed: h.Signed, Narrow: h.Narrow}
+	s = quant.Spec{Signed: h.Signed, Narrow: h.Narrow, Even: h.Even, Max: h.Max.float()}
 	if s.Format, err = quant.ParseFormat(h.Format); err != nil {
 		return s, err
 	}

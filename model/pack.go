@@ -15,8 +15,8 @@ func (m *Model) Packed(name string) (typ string, data []byte) {
 
 // Unpack reads n codes of a type that [Model.Packed] names.
 func Unpack(typ string, n int, data []byte) ([]int8, error) {
-	if len(typ) < 2 || typ[0] != 's' || blobBits(typ) == 0 {
-		return nil, fmt.Errorf("type %q holds no codes (allowed: s2 to s8)", typ)
+	if len(typ) < 2 || typ[0] != 's' && typ[0] != 'e' || blobBits(typ) == 0 {
+		return nil, fmt.Errorf("type %q holds no codes (allowed: s2 to s8, e1 to e7)", typ)
 	}
 	bits := blobBits(typ)
 	if want := (n*bits + 7) / 8; n < 0 || len(data) != want {
@@ -24,10 +24,36 @@ func Unpack(typ string, n int, data []byte) ([]int8, error) {
 	}
 	codes := make([]int8, n)
 	unpackCodes(codes, data, bits)
+	fromLevels(codes, typ)
 	return codes, nil
 }
 
-// packCodes writes n = len(codes) two's complement codes of the given width, 2 to 8 bits, as one little-endian bit
+// toLevels turns codes of a type with even levels into the numbers of their levels, 0 to 2^bits-1, whose low bits a file
+// holds; other codes are left as they are.
+func toLevels(codes []int8, typ string) []int8 {
+	if typ[0] != 'e' {
+		return codes
+	}
+	hi := int32(1)<<blobBits(typ) - 1
+	out := make([]int8, len(codes))
+	for i, q := range codes {
+		out[i] = int8((int32(q) + hi) / 2)
+	}
+	return out
+}
+
+// fromLevels is the reverse, in place, of what unpackCodes read.
+func fromLevels(codes []int8, typ string) {
+	if typ[0] != 'e' {
+		return
+	}
+	hi := int32(1)<<blobBits(typ) - 1
+	for i, level := range codes {
+		codes[i] = int8(2*(int32(level)&hi) - hi)
+	}
+}
+
+// packCodes writes n = len(codes) two's complement codes of the given width, 1 to 8 bits, as one little-endian bit
 // stream: code i occupies bits [i*bits, (i+1)*bits) of the stream, and bit b of the stream is bit b%8 of byte b/8. Unused
 // bits of the last byte are 0. dst must have PackedBytes(n) bytes.
 func packCodes(dst []byte, codes []int8, bits int) {

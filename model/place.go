@@ -207,7 +207,7 @@ func (n *Node) checkSpecs(m *Model) error {
 		return n.errorf("weight %s: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm", w.Spec)
 	}
 	switch w.Spec.Range {
-	case quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile:
+	case quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile, quant.Mean, quant.Constant:
 	default:
 		return n.errorf("weight range %q follows batches, and weights have none; use minmax, lsq or mse", w.Spec.Range)
 	}
@@ -240,6 +240,9 @@ func (n *Node) checkOutput(m *Model) error {
 	a := m.Quant[n.Name]
 	if a == nil || !a.Spec.Format.IsInteger() {
 		return nil
+	}
+	if a.Spec.IsSign() {
+		return n.errorf("activation %s: layers compute on integers with a zero; binary is for weights", a.Spec)
 	}
 	if a.Spec.Signed || a.Spec.Per != quant.PerTensor || a.Spec.Format.Bits() > 8 {
 		return n.errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", a.Spec)

@@ -134,7 +134,7 @@ func checkAccumulators(codes []int8, bias []int32, q, in *quant.Params) error {
 	sums := make([]int64, c)
 	for i, code := range codes {
 		w := int32(code)
-		if w < lo || w > hi {
+		if w < lo || w > hi || q.Spec.Even && w%2 == 0 {
 			return fmt.Errorf("weight code[%d] = %d is outside the grid [%d, %d] of %s", i, w, lo, hi, q.Spec.Format)
 		}
 		sums[i%c] += int64(max(w, -w))

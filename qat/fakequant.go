@@ -141,11 +141,18 @@ func newQuantizer(x *G.Node, cfg Config) (*Quantizer, error) {
 		}
 		q.scale, err = gx.Leaf(x.Graph(), cfg.Name+".scale", gx.Wrap(q.p.Scale, channels))
 		return q, err
+	case r == quant.Constant:
+		if q.p.Scale == nil {
+			q.p.Scale, q.p.Zero = make([]float32, channels), make([]int32, channels)
+			for c := range q.p.Scale {
+				q.p.Scale[c], q.p.Zero[c] = cfg.Spec.ConstantScale()
+			}
+		}
 	case r == quant.MSE || r == quant.Percentile:
 		if cfg.Params == nil {
 			return nil, fmt.Errorf("range method %s is a calibration's: give its params", r)
 		}
-	case cfg.Weight && r != quant.MinMax:
+	case cfg.Weight && r != quant.MinMax && r != quant.Mean:
 		return nil, fmt.Errorf("weight range %s follows batches, and weights have none; use minmax or lsq", r)
 	case !cfg.Weight:
 		if q.observer, err = quant.NewObserver(cfg.Spec, channels); err != nil {
@@ -265,7 +272,7 @@ func (k *fakeQuant) Run(in []G.Value) (G.Value, error) {
 func (k *fakeQuant) prepare() (observed bool, err error) {
 	q := k.q
 	switch {
-	case q.weight && q.spec.Range == quant.MinMax:
+	case q.weight && (q.spec.Range == quant.MinMax || q.spec.Range == quant.Mean):
 		if err := k.weightRange(); err != nil || k.eval {
 			return false, err
 		}
@@ -336,7 +343,26 @@ func (k *fakeQuant) weightRange() error {
 	for c := range lo {
 		k.used.Scale[c], k.used.Zero[c] = k.q.spec.Choose(lo[c], hi[c])
 	}
+	if err == nil && k.q.spec.Range == quant.Mean {
+		for c, mean := range k.means() {
+			k.used.Scale[c] = max(float32(mean), quant.MinScale)
+		}
+	}
 	return err
+}
+
+// means are the mean magnitudes of the channels.
+func (k *fakeQuant) means() []float64 {
+	sums := make([]float64, k.channels)
+	for i := 0; i*k.inner < len(k.x); i++ {
+		for _, v := range k.x[i*k.inner : (i+1)*k.inner] {
+			sums[i%k.channels] += math.Abs(float64(v))
+		}
+	}
+	for c := range sums {
+		sums[c] /= float64(len(k.x) / k.channels)
+	}
+	return sums
 }
 
 // firstScale is LSQ's start, 2*mean|x|/sqrt(hi), with the zero point of the range.
@@ -347,18 +373,10 @@ func (k *fakeQuant) firstScale() error {
 	}
 	copy(q.p.Zero, k.used.Zero)
 	_, top := q.spec.Grid()
-	sums := make([]float64, k.channels)
-	err := k.each(func(c, from, to int) error {
-		for _, v := range k.x[from:to] {
-			sums[c] += math.Abs(float64(v))
-		}
-		return nil
-	})
-	n := float64(len(k.x) / k.channels)
-	for c, sum := range sums {
-		q.p.Scale[c] = max(float32(2*sum/n/math.Sqrt(float64(top))), quant.MinScale)
+	for c, mean := range k.means() {
+		q.p.Scale[c] = max(float32(firstStep(q.spec)*mean/math.Sqrt(float64(top))), quant.MinScale)
 	}
-	return err
+	return nil
 }
 
 func (k *fakeQuant) learns() bool { return k.q.scale != nil && !k.eval }
@@ -400,18 +418,41 @@ func (b fakeQuantGrad) Run(in []G.Value) (G.Value, error) {
 		return nil, fmt.Errorf("%d gradients and %d values for %d elements", len(dy), len(x), len(k.pass))
 	}
 	dx := k.dx.Data().([]float32)
+	if slope := signSlope(k.q.spec.Estimator); slope != nil {
+		err = k.each(func(c, from, to int) error {
+			kernel.SlopeGrad(dx[from:to], dy[from:to], x[from:to], k.used.Scale[c:c+1], slope)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		return k.dx, k.scaleGrad(dy, x)
+	}
 	for i, p := range k.pass {
 		dx[i] = 0
 		if p {
 			dx[i] = dy[i]
 		}
 	}
+	return k.dx, k.scaleGrad(dy, x)
+}
+
+// scaleGrad sums the gradient of a learned scale.
+func (k *fakeQuant) scaleGrad(dy, x []float32) (err error) {
 	if !k.learns() {
-		return k.dx, nil
+		return nil
 	}
 	lo, hi := k.q.spec.Grid()
 	z := k.used.Zero[0] // channels differ in scale alone
-	if k.inner == 1 {
+	if k.q.spec.Even {
+		clear(k.parts)
+		part := make([]float64, 1)
+		err = k.each(func(c, from, to int) error {
+			kernel.ScaleGradEven(part, dy[from:to], x[from:to], k.used.Scale[c:c+1], hi-z)
+			k.parts[c] += part[0]
+			return nil
+		})
+	} else if k.inner == 1 {
 		kernel.ScaleGradChannels(k.parts, dy, x, k.used.Scale, lo-z, hi-z)
 	} else {
 		clear(k.parts)
@@ -423,5 +464,5 @@ func (b fakeQuantGrad) Run(in []G.Value) (G.Value, error) {
 	for c, v := range k.parts {
 		k.ds[c] = float32(v * quant.FactorLSQ.Of(k.share, hi))
 	}
-	return k.dx, err
+	return err
 }

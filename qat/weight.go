@@ -110,10 +110,15 @@ func (w *Weight) Needs() []bool {
 	return []bool{true}
 }
 
-// Backward is the straight-through estimator. A scale made of the largest magnitude clamps nothing, so its gradient is
-// the upstream one.
+// follows reports a scale that is made of the weights at every step.
+func (w *Weight) follows() bool {
+	return w.p.Spec.Range == quant.MinMax || w.p.Spec.Range == quant.Mean
+}
+
+// Backward is the straight-through estimator. A scale made of the weights' magnitudes clamps nothing by choice of its own,
+// so the gradient is the upstream one, unless an estimator of the sign shapes it.
 func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
-	if w.p.Spec.Range == quant.MinMax {
+	if w.follows() && w.p.Spec.Estimator == quant.Clipped {
 		return G.Nodes{grad}, nil
 	}
 	var ok bool
@@ -143,9 +148,17 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	lo, hi := w.p.Spec.Grid()
 	scale := w.out.Params.Scale
 	if w.p.Spec.Range == quant.LSQ {
-		kernel.ScaleGradChannels(w.parts, dy, w.master, scale, lo, hi)
+		if w.p.Spec.Even {
+			kernel.ScaleGradEven(w.parts, dy, w.master, scale, hi)
+		} else {
+			kernel.ScaleGradChannels(w.parts, dy, w.master, scale, lo, hi)
+		}
 	}
-	kernel.MaskGrad(w.dw.Data().([]float32), dy, w.mask)
+	if slope := signSlope(w.p.Spec.Estimator); slope != nil {
+		kernel.SlopeGrad(w.dw.Data().([]float32), dy, w.master, scale, slope)
+	} else {
+		kernel.MaskGrad(w.dw.Data().([]float32), dy, w.mask)
+	}
 	if w.p.Spec.Range != quant.LSQ {
 		return w.dw, nil
 	}
@@ -162,8 +175,19 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	return w.dw, nil
 }
 
+// signSlope is the derivative that an estimator puts for that of a sign; nil for the clipped one, which is a mask.
+func signSlope(e quant.Estimator) func(t float32) float32 {
+	switch e {
+	case quant.ApproxSign:
+		return kernel.ApproxSignSlope
+	case quant.SwishSign:
+		return kernel.SwishSignSlope
+	}
+	return nil
+}
+
 // InitialScale sets the scales of a learned-scale weight that has none yet to 2*mean|w|/sqrt(hi) (arXiv:1902.08153,
-// section 2.1), for each channel or for the tensor. A calibrated scale is a better start and is left alone.
+// section 2.1), with even levels mean|w|/sqrt(hi), for each channel or for the tensor. A calibrated scale is a better start and is left alone.
 func InitialScale(p *quant.Params, w []float32, channels int) {
 	if p.Spec.Range != quant.LSQ || len(p.Scale) > 0 {
 		return
@@ -180,6 +204,14 @@ func InitialScale(p *quant.Params, w []float32, channels int) {
 	}
 	for c := range p.Scale {
 		mean := sums[c] / float64(len(w)/n)
-		p.Scale[c] = max(float32(2*mean/math.Sqrt(float64(hi))), quant.MinScale)
+		p.Scale[c] = max(float32(firstStep(p.Spec)*mean/math.Sqrt(float64(hi))), quant.MinScale)
 	}
+}
+
+// firstStep is the factor of a learned scale's first value: of even levels the scale is half a step.
+func firstStep(s quant.Spec) float64 {
+	if s.Even {
+		return 1
+	}
+	return 2
 }

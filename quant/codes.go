@@ -36,7 +36,7 @@ func Quantize[C Code](dst []C, x []float32, p *Params) error {
 			return &NaNError{Index: i}
 		}
 		c := i % n
-		dst[i] = C(One(v, p.Scale[c], p.Zero[c], lo, hi))
+		dst[i] = C(p.Spec.Code(v, p.Scale[c], p.Zero[c]))
 	}
 	return nil
 }
@@ -59,7 +59,8 @@ func Dequantize[C Code](dst []float32, codes []C, p *Params) error {
 
 // FakeQuantize writes dequantize(quantize(x)): for integer formats a point of the grid, for fp16 and bf16 the rounded
 // value, for fp32 x itself. If pass is not nil, pass[i] tells whether the straight-through estimator passes the gradient
-// of x[i]: lo <= rint(x/s)+z <= hi, taken on the rounded value and before the clamp (D3, and LSQ's measured need).
+// of x[i]: lo <= rint(x/s)+z <= hi, taken on the rounded value and before the clamp (D3, and LSQ's measured need), or for
+// even levels [Spec.EvenPass].
 func FakeQuantize(dst, x []float32, p *Params, pass []bool) error {
 	if len(dst) != len(x) || (pass != nil && len(pass) != len(x)) {
 		return fmt.Errorf("fake-quantize: %d outputs and %d mask values for %d values", len(dst), len(pass), len(x))
@@ -80,6 +81,14 @@ func FakeQuantize(dst, x []float32, p *Params, pass []bool) error {
 			return &NaNError{Index: i}
 		}
 		s, z := p.Scale[i%n], p.Zero[i%n]
+		if p.Spec.Even {
+			q := evenCode(v/s, lo-z, hi-z)
+			if pass != nil {
+				pass[i] = p.Spec.EvenPass(v / s)
+			}
+			dst[i] = s * float32(q)
+			continue
+		}
 		r := math.RoundToEven(float64(v/s)) + float64(z)
 		q := clamp64(r, float64(lo), float64(hi))
 		if pass != nil {

@@ -59,7 +59,7 @@ func sample(r *rand.Rand, p *quant.Params, rows int) []float32 {
 // TestQuantizerLaws holds the laws of a quantizer for every integer format, scheme, granularity and grid.
 func TestQuantizerLaws(t *testing.T) {
 	specs := integerSpecs()
-	if want := 8 * (2*2*3 + 3); len(specs) != want { // symmetric and pow2: 2 granularities, 3 grids; affine: per tensor
+	if want := 8 * (2*2*4 + 3); len(specs) != want { // symmetric and pow2: 2 granularities, 4 grids; affine: per tensor
 		t.Fatalf("%d specs, want %d", len(specs), want)
 	}
 	for i, spec := range specs {

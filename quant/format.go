@@ -21,6 +21,7 @@ const (
 	Int7
 	Int8
 	Int16
+	Binary // two values of opposite sign
 )
 
 // formats is the one table of number formats; a new width is a new row.
@@ -29,17 +30,18 @@ var formats = [...]struct {
 	bits    int
 	integer bool
 }{
-	FP32:  {"fp32", 32, false},
-	FP16:  {"fp16", 16, false},
-	BF16:  {"bf16", 16, false},
-	Int2:  {"int2", 2, true},
-	Int3:  {"int3", 3, true},
-	Int4:  {"int4", 4, true},
-	Int5:  {"int5", 5, true},
-	Int6:  {"int6", 6, true},
-	Int7:  {"int7", 7, true},
-	Int8:  {"int8", 8, true},
-	Int16: {"int16", 16, true},
+	FP32:   {"fp32", 32, false},
+	FP16:   {"fp16", 16, false},
+	BF16:   {"bf16", 16, false},
+	Int2:   {"int2", 2, true},
+	Int3:   {"int3", 3, true},
+	Int4:   {"int4", 4, true},
+	Int5:   {"int5", 5, true},
+	Int6:   {"int6", 6, true},
+	Int7:   {"int7", 7, true},
+	Int8:   {"int8", 8, true},
+	Int16:  {"int16", 16, true},
+	Binary: {"binary", 1, true},
 }
 
 // Valid reports whether f is one of the formats above.
@@ -90,8 +92,14 @@ func Formats() []string {
 	return names
 }
 
+// Ternary is another name for int2, whose weights are -1, 0 and 1.
+const Ternary = "ternary"
+
 // ParseFormat reads a format name.
 func ParseFormat(name string) (Format, error) {
+	if name == Ternary {
+		return Int2, nil
+	}
 	for f := FP32; f.Valid(); f++ {
 		if formats[f].name == name {
 			return f, nil
@@ -103,7 +111,7 @@ func ParseFormat(name string) (Format, error) {
 // intFormat is the integer format of the given width.
 func intFormat(bits int) (Format, bool) {
 	for f := Int2; f.Valid(); f++ {
-		if formats[f].bits == bits {
+		if formats[f].integer && formats[f].bits == bits {
 			return f, true
 		}
 	}

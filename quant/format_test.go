@@ -28,6 +28,7 @@ func TestFormatTable(t *testing.T) {
 		{quant.Int7, "int7", 7, true, false},
 		{quant.Int8, "int8", 8, true, false},
 		{quant.Int16, "int16", 16, true, false},
+		{quant.Binary, "binary", 1, true, false},
 	}
 	for _, r := range rows {
 		if !r.f.Valid() || r.f.String() != r.name || r.f.Bits() != r.bits || r.f.IsInteger() != r.integer || r.f.Rounds16() != r.rounds16 {
@@ -37,20 +38,20 @@ func TestFormatTable(t *testing.T) {
 			t.Errorf("ParseFormat(%q) = %v, %v", r.name, got, err)
 		}
 	}
-	if got := quant.Formats(); len(got) != len(rows) || got[0] != "fp32" || got[len(got)-1] != "int16" {
+	if got := quant.Formats(); len(got) != len(rows) || got[0] != "fp32" || got[len(got)-1] != "binary" {
 		t.Errorf("Formats() = %v, want the %d names of the table in order", got, len(rows))
 	}
 }
 
 func TestFormatInvalid(t *testing.T) {
-	for _, f := range []quant.Format{0, quant.Int16 + 1, 255} {
+	for _, f := range []quant.Format{0, quant.Binary + 1, 255} {
 		if f.Valid() || f.Bits() != 0 || f.IsInteger() || f.Rounds16() || !strings.HasPrefix(f.String(), "Format(") {
 			t.Errorf("%v counts as a format", f)
 		}
 	}
 	for _, name := range []string{"", "INT8", "int1", "int9", "uint8", "float", "fp8e4m3"} {
 		_, err := quant.ParseFormat(name)
-		want := `unknown number format "` + name + `" (allowed: fp32, fp16, bf16, int2, int3, int4, int5, int6, int7, int8, int16)`
+		want := `unknown number format "` + name + `" (allowed: fp32, fp16, bf16, int2, int3, int4, int5, int6, int7, int8, int16, binary)`
 		if err == nil || err.Error() != want {
 			t.Errorf("ParseFormat(%q): %v, want %s", name, err, want)
 		}
@@ -79,6 +80,10 @@ func TestParsePrecision(t *testing.T) {
 		{"w2a4", quant.Precision{Weight: quant.Int2, Act: quant.Int4}, "w2a4"},
 		{"w8a2", quant.Precision{Weight: quant.Int8, Act: quant.Int2}, "w8a2"},
 		{"  W4A8\n", quant.Precision{Weight: quant.Int4, Act: quant.Int8}, "w4a8"},
+		{"ternary", quant.Precision{Weight: quant.Int2, Act: quant.Int2}, "w2a2"},
+		{"binary", quant.Precision{Weight: quant.Binary, Act: quant.Binary}, "w1a1"},
+		{"w1a8", quant.Precision{Weight: quant.Binary, Act: quant.Int8}, "w1a8"},
+		{"w2a1", quant.Precision{Weight: quant.Int2, Act: quant.Binary}, "w2a1"},
 		{"INT8", quant.Precision{Weight: quant.Int8, Act: quant.Int8}, "int8"},
 	}
 	for _, g := range good {
@@ -94,10 +99,8 @@ func TestParsePrecision(t *testing.T) {
 			t.Errorf("%q: IsInteger() = %v", g.name, p.IsInteger())
 		}
 	}
-	const unknown = " (allowed: fp32, fp16, bf16, int8 to int2, or wXaY with X and Y from 2 to 8, for example w4a8)"
+	const unknown = " (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8)"
 	bad := map[string]string{
-		"ternary": `precision "ternary" is not supported by this version: int2 weights are ternary already: use w2a8 or w2a4`,
-		"binary":  `precision "binary" is not supported by this version: the narrowest weights today are w2a4 and w2a8`,
 		"fp8e4m3": `precision "fp8e4m3" is not supported by this version: use fp16 or int8`,
 		"fp8e5m2": `precision "fp8e5m2" is not supported by this version: use fp16 or int8`,
 		"mxfp8":   `precision "mxfp8" is not supported by this version: use int8`,
@@ -108,7 +111,7 @@ func TestParsePrecision(t *testing.T) {
 		"w4a16":   `precision "w4a16" is not supported by this version: weight-only modes need 16-bit activations; use w4a8 or fp16`,
 		"w8a16":   `precision "w8a16" is not supported by this version: weight-only modes need 16-bit activations; use w8a8 or fp16`,
 	}
-	for _, name := range []string{"", "w", "a8", "wa", "w8", "w8a", "w1a8", "w9a8", "w8a1", "w8a9", "w16a8", "w16a16", "w9a16", "w-4a8", "w+8a8", "w08a8", "w8a8a8", "int1", "int32", "fp8", "float32"} {
+	for _, name := range []string{"", "w", "a8", "wa", "w8", "w8a", "w0a8", "w9a8", "w8a0", "w8a9", "w16a8", "w16a16", "w9a16", "w-4a8", "w+8a8", "w08a8", "w8a8a8", "int1", "int32", "fp8", "float32"} {
 		bad[name] = `unknown precision "` + name + `"` + unknown
 	}
 	for name, want := range bad {
@@ -144,12 +147,12 @@ func TestEnumNames(t *testing.T) {
 		t.Errorf("target: %v, %v", got, err)
 	}
 	refused := map[string]func() error{
-		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                         func() error { _, err := quant.ParseScheme("asym"); return err },
-		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                             func() error { _, err := quant.ParseScheme(""); return err },
-		`unknown granularity "group" (allowed: tensor, channel)`:                           func() error { _, err := quant.ParseGranularity("group"); return err },
-		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse)`: func() error { _, err := quant.ParseRange("kl"); return err },
-		`unknown rounding "half-up" (allowed: half-even)`:                                  func() error { _, err := quant.ParseRounding("half-up"); return err },
-		`unknown target "tflite" (allowed: onnx)`:                                          func() error { _, err := quant.ParseTarget("tflite"); return err },
+		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                                         func() error { _, err := quant.ParseScheme("asym"); return err },
+		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                                             func() error { _, err := quant.ParseScheme(""); return err },
+		`unknown granularity "group" (allowed: tensor, channel)`:                                           func() error { _, err := quant.ParseGranularity("group"); return err },
+		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse, mean, constant)`: func() error { _, err := quant.ParseRange("kl"); return err },
+		`unknown rounding "half-up" (allowed: half-even)`:                                                  func() error { _, err := quant.ParseRounding("half-up"); return err },
+		`unknown target "tflite" (allowed: onnx)`:                                                          func() error { _, err := quant.ParseTarget("tflite"); return err },
 	}
 	for want, parse := range refused {
 		if err := parse(); err == nil || err.Error() != want {
@@ -220,7 +223,7 @@ func TestSpecValidate(t *testing.T) {
 		{"no granularity", edit(weight, func(s *quant.Spec) { s.Per = 0 }), "granularity is not set"},
 		{"no range", edit(weight, func(s *quant.Spec) { s.Range = 0 }), "range method is not set"},
 		{"no rounding", edit(weight, func(s *quant.Spec) { s.Rounding = 0 }), "rounding is not set"},
-		{"narrow unsigned", edit(act, func(s *quant.Spec) { s.Narrow = true }), "narrow needs a signed grid: an unsigned grid has no spare lowest code"},
+		{"narrow affine", edit(act, func(s *quant.Spec) { s.Narrow = true }), "narrow needs a signed grid or scheme symmetric: an affine zero point is not in the middle"},
 		{"affine per channel", edit(act, func(s *quant.Spec) { s.Per = quant.PerChannel }), "affine per channel is not supported: per-channel tensors are weights, and weights need zero point 0"},
 		{"learned power of two", edit(weight, func(s *quant.Spec) { s.Scheme, s.Range = quant.PowerOfTwo, quant.LSQ }), "lsq learns scales that are not powers of two: use scheme symmetric, or another range method"},
 	}
@@ -282,7 +285,7 @@ func TestSpecString(t *testing.T) {
 func integerFormats() []quant.Format {
 	var out []quant.Format
 	for _, name := range quant.Formats() {
-		if f, err := quant.ParseFormat(name); err == nil && f.IsInteger() {
+		if f, err := quant.ParseFormat(name); err == nil && f.IsInteger() && f != quant.Binary {
 			out = append(out, f)
 		}
 	}
@@ -295,8 +298,8 @@ func integerSpecs() []quant.Spec {
 	for _, f := range integerFormats() {
 		for _, scheme := range []quant.Scheme{quant.Symmetric, quant.Affine, quant.PowerOfTwo} {
 			for _, per := range []quant.Granularity{quant.PerTensor, quant.PerChannel} {
-				for grid := range 3 {
-					s := quant.Spec{Format: f, Scheme: scheme, Per: per, Range: quant.MinMax, Rounding: quant.HalfEven, Signed: grid > 0, Narrow: grid > 1}
+				for grid := range 4 { // unsigned, signed, signed narrow, unsigned narrow
+					s := quant.Spec{Format: f, Scheme: scheme, Per: per, Range: quant.MinMax, Rounding: quant.HalfEven, Signed: grid > 0 && grid != 3, Narrow: grid > 1}
 					if s.Validate() == nil {
 						out = append(out, s)
 					}

@@ -32,14 +32,12 @@ func (p Precision) IsInteger() bool { return p.Weight.IsInteger() && p.Act.IsInt
 
 // later are precision names the design foresees and this version refuses, with what to use instead.
 var later = map[string]string{
-	"ternary": "int2 weights are ternary already: use w2a8 or w2a4",
-	"binary":  "the narrowest weights today are w2a4 and w2a8",
 	"fp8e4m3": "use fp16 or int8", "fp8e5m2": "use fp16 or int8", "mxfp8": "use int8", "mxfp4": "use w4a8",
 	"int16": "use fp16, bf16 or int8", "mixed": "use quant.rules in the config with a base precision",
 }
 
-// ParsePrecision reads fp32, fp16, bf16, int8 ... int2 or wXaY with X and Y from 2 to 8. ("w4a4" and "int4" are the same
-// precision.) Other names are refused with what to use instead.
+// ParsePrecision reads fp32, fp16, bf16, int8 ... int2 or wXaY with X and Y from 1 to 8. ("w4a4" and "int4" are the same
+// precision, "ternary" is w2a2, "binary" is w1a1.) Other names are refused with what to use instead.
 func ParsePrecision(name string) (Precision, error) {
 	low := strings.ToLower(strings.TrimSpace(name))
 	if hint, ok := later[low]; ok {
@@ -54,7 +52,7 @@ func ParsePrecision(name string) (Precision, error) {
 			ab, aerr := strconv.Atoi(a)
 			canonical := low == fmt.Sprintf("w%da%d", wb, ab) // Atoi also reads "+8" and "08"
 			if werr == nil && aerr == nil && canonical {
-				if ab == 16 && wb >= 2 && wb <= 8 {
+				if ab == 16 && wb >= 1 && wb <= 8 {
 					return Precision{}, fmt.Errorf("precision %q is not supported by this version: weight-only modes need 16-bit activations; use w%da8 or fp16", name, wb)
 				}
 				wf, wok := intFormat(wb)
@@ -65,5 +63,5 @@ func ParsePrecision(name string) (Precision, error) {
 			}
 		}
 	}
-	return Precision{}, fmt.Errorf("unknown precision %q (allowed: fp32, fp16, bf16, int8 to int2, or wXaY with X and Y from 2 to 8, for example w4a8)", name)
+	return Precision{}, fmt.Errorf("unknown precision %q (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8)", name)
 }

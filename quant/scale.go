@@ -46,12 +46,15 @@ func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
 	}
 	if !s.Signed {
 		zero = (lo + hi) / 2
-		if s.Format == Int8 {
+		if s.Format == Int8 && !s.Even {
 			zero = 128
 		}
 	}
 	return scale, zero
 }
+
+// ConstantScale is the scale and zero point of a Spec whose range is constant.
+func (s Spec) ConstantScale() (scale float32, zero int32) { return s.Choose(-s.Max, s.Max) }
 
 // ceilPow2 is the smallest power of two that is at least x, for finite x > 0; 2^127, the largest that float32 holds, for
 // any x above it.

@@ -35,6 +35,8 @@ const (
 	LSQ                         // the scale is learned (arXiv:1902.08153)
 	Percentile                  // calibration only: clips the outermost values
 	MSE                         // calibration only: the range that minimises the squared quantization error
+	Mean                        // binary weights: the scale is mean|w| of the current master (arXiv:1603.05279)
+	Constant                    // [-Max, Max] of the Spec, whatever the values are
 )
 
 // Rounding names the rounding rule. There is one today; the field keeps files and configs explicit.
@@ -46,7 +48,7 @@ const HalfEven Rounding = 1
 var (
 	schemeNames      = []string{Symmetric: "symmetric", Affine: "affine", PowerOfTwo: "pow2"}
 	granularityNames = []string{PerTensor: "tensor", PerChannel: "channel"}
-	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse"}
+	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse", Mean: "mean", Constant: "constant"}
 	roundingNames    = []string{HalfEven: "half-even"}
 )
 
@@ -138,16 +140,28 @@ type Spec struct {
 	Range    Range
 	Rounding Rounding
 	Signed   bool // codes are two's complement: weights
-	Narrow   bool // the lowest signed code is left out, so the grid is symmetric
+	Narrow   bool // the lowest code is left out, so the grid is symmetric around its zero point
+
+	Even      bool      `json:",omitzero"` // an even number of levels: codes at odd distances from the zero point, which is no level itself
+	Estimator Estimator `json:",omitzero"` // of the gradient of a binary tensor
+	Max       float32   `json:",omitzero"` // range constant: the largest magnitude
 }
 
 // WeightSpec is the default for weights in format f: symmetric, narrow, per channel, absmax of the current master.
+// Binary weights are -s and s with s = mean|w|.
 func WeightSpec(f Format) Spec {
+	if f == Binary {
+		return Spec{Format: f, Scheme: Symmetric, Per: PerChannel, Range: Mean, Rounding: HalfEven, Signed: true, Narrow: true, Even: true}
+	}
 	return Spec{Format: f, Scheme: Symmetric, Per: PerChannel, Range: MinMax, Rounding: HalfEven, Signed: true, Narrow: true}
 }
 
 // ActSpec is the default for activations in format f: affine, unsigned, per tensor, envelope range.
+// Binary activations are -1 and 1.
 func ActSpec(f Format) Spec {
+	if f == Binary {
+		return Spec{Format: f, Scheme: Symmetric, Per: PerTensor, Range: Constant, Rounding: HalfEven, Even: true, Max: 1}
+	}
 	return Spec{Format: f, Scheme: Affine, Per: PerTensor, Range: Envelope, Rounding: HalfEven}
 }
 
@@ -175,8 +189,8 @@ func (s Spec) Validate() error {
 			return err
 		}
 	}
-	if s.Narrow && !s.Signed {
-		return fmt.Errorf("narrow needs a signed grid: an unsigned grid has no spare lowest code")
+	if s.Narrow && !s.Signed && s.Scheme == Affine {
+		return fmt.Errorf("narrow needs a signed grid or scheme symmetric: an affine zero point is not in the middle")
 	}
 	if s.Per == PerChannel && s.Scheme == Affine {
 		return fmt.Errorf("affine per channel is not supported: per-channel tensors are weights, and weights need zero point 0")
@@ -184,17 +198,27 @@ func (s Spec) Validate() error {
 	if s.Scheme == PowerOfTwo && s.Range == LSQ {
 		return fmt.Errorf("lsq learns scales that are not powers of two: use scheme symmetric, or another range method")
 	}
-	return nil
+	return s.validateLevels()
 }
 
-// Grid is the code grid: unsigned [0, 2^N-1], signed [-2^(N-1), 2^(N-1)-1], narrow [-(2^(N-1)-1), 2^(N-1)-1].
-// A narrow 2-bit grid is therefore ternary. It is [0, 0] for formats that are not integers.
+// Grid is the code grid: unsigned [0, 2^N-1], signed [-2^(N-1), 2^(N-1)-1], narrow without the lowest code:
+// [1, 2^N-1] and [-(2^(N-1)-1), 2^(N-1)-1]. A narrow 2-bit grid is therefore ternary. With even levels the codes are
+// every second integer of [-(2^N-1), 2^N-1] or, unsigned, of [0, 2^(N+1)-2]. It is [0, 0] for formats that are not
+// integers.
 func (s Spec) Grid() (lo, hi int32) {
 	if !s.Format.IsInteger() {
 		return 0, 0
 	}
 	n := s.Format.Bits()
-	if !s.Signed {
+	switch {
+	case s.Even && s.Signed:
+		hi = int32(1)<<n - 1
+		return -hi, hi
+	case s.Even:
+		return 0, 2 * (int32(1)<<n - 1)
+	case !s.Signed && s.Narrow:
+		return 1, int32(1)<<n - 1
+	case !s.Signed:
 		return 0, int32(1)<<n - 1
 	}
 	hi = int32(1)<<(n-1) - 1
@@ -210,5 +234,18 @@ func (s Spec) String() string {
 	if !s.Format.IsInteger() {
 		return s.Format.String()
 	}
-	return fmt.Sprintf("%s %s/%s/%s", s.Format, s.Scheme, s.Per, s.Range)
+	text := fmt.Sprintf("%s %s/%s/%s", s.Format, s.Scheme, s.Per, s.Range)
+	if s.Range == Constant {
+		text += fmt.Sprintf(" %v", s.Max)
+	}
+	if s.Even && s.Format != Binary {
+		text += " even"
+	}
+	if s.Narrow && !s.Signed {
+		text += " narrow"
+	}
+	if s.Estimator != Clipped {
+		text += " " + s.Estimator.String()
+	}
+	return text
 }

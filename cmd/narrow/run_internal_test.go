@@ -67,7 +67,7 @@ func TestWrongUsage(t *testing.T) {
 		{"explain a b", `narrow explain takes a CONFIG and nothing else; "b" is too much`},
 		{"explain digits --precison int8", `narrow explain has no flag --precison; did you mean "--precision"?`},
 		{"explain digits --precision int9", `--precision: unknown precision "int9" (allowed: `},
-		{"explain digits --precision binary", `--precision: precision "binary" is not supported by this version: the narrowest`},
+		{"explain digits --precision mxfp4", `--precision: precision "mxfp4" is not supported by this version: use w4a8`},
 		{"explain digits --dot --json", "--dot and --json contradict each other"},
 		{"explain digts", `no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "digits-mlp"?`},
 		{"explain nowhere.yaml", `there is no config file "nowhere.yaml"; presets are named`},

@@ -98,7 +98,7 @@ func (b *builder) weightCodes(n *model.Node) (string, error) {
 	name := n.Param(model.Weight)
 	p, q := b.m.Params[name], b.m.Quant[name]
 	typ := onnxpb.Int8
-	if b.options.PackInt4 && q.Spec.Format.Bits() <= 4 {
+	if lo, hi := q.Spec.Grid(); b.options.PackInt4 && lo >= -8 && hi <= 7 {
 		typ = onnxpb.Int4
 	}
 	codes, dims := outputMajor(b, n, p.Codes, p.Shape)

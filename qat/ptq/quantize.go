@@ -171,7 +171,7 @@ func ForTraining(m *model.Model, q model.QuantConfig) (*model.Model, error) {
 		}
 		w.Spec = spec
 		switch {
-		case spec.Range == quant.MinMax:
+		case spec.Range == quant.MinMax || spec.Range == quant.Mean || spec.Range == quant.Constant:
 			w.Scale, w.Zero = nil, nil
 		case !w.Ready():
 			return nil, fmt.Errorf("%s %q: range method %s of its weight needs a calibrated scale and there is none: calibrate with the config that is trained", n.Op, n.Layer, spec.Range)

@@ -37,13 +37,12 @@ func (h *histogram) choose(spec quant.Spec, m Method, p float64) (scale float32,
 // leastSquares tries every shrunk range and keeps the scale with the smallest squared error over the histogram. Of equal
 // errors the widest range wins.
 func (h *histogram) leastSquares(spec quant.Spec) (scale float32, zero int32) {
-	lo, hi := spec.Grid()
 	best := math.Inf(1)
 	for i := range shrinks {
 		s, z := spec.Choose(shrunk(h.min, i), shrunk(h.max, i))
 		cost := 0.0
 		h.bins(func(x float32, count int64) {
-			cost += float64(float64(count) * squaredError(x, s, z, lo, hi))
+			cost += float64(float64(count) * squaredError(spec, x, s, z))
 		})
 		if cost < best {
 			best, scale, zero = cost, s, z
@@ -54,8 +53,8 @@ func (h *histogram) leastSquares(spec quant.Spec) (scale float32, zero int32) {
 
 // squaredError is (x - s*(q-z))^2 with q the code of x. The conversion keeps the caller's sum free of fused
 // multiply-adds.
-func squaredError(x, s float32, z, lo, hi int32) float64 {
-	q := quant.One(x, s, z, lo, hi)
+func squaredError(spec quant.Spec, x, s float32, z int32) float64 {
+	q := spec.Code(x, s, z)
 	d := float64(x) - float64(float64(s)*float64(q-z))
 	return float64(d * d)
 }
@@ -72,7 +71,7 @@ func fillWeight(q *quant.Params, w *model.Param, m Method, p float64) error {
 		kind = quant.MSE
 		q.Spec.Range = quant.MSE
 	}
-	if kind == quant.MinMax {
+	if kind == quant.MinMax || kind == quant.Mean || kind == quant.Constant {
 		return nil
 	}
 	groups := 1
@@ -94,7 +93,7 @@ func fillWeight(q *quant.Params, w *model.Param, m Method, p float64) error {
 		switch {
 		case kind == quant.Percentile:
 			q.Scale[g], _ = spec.Choose(0, clippedMagnitude(values, p))
-		case kind == quant.LSQ && m != MSE: // absmax, as the method would give a weight that is not learned
+		case kind == quant.LSQ && m != MSE && !spec.Even: // absmax, as the method would give a weight that is not learned
 			q.Scale[g], _ = spec.Choose(0, clippedMagnitude(values, 100))
 		default:
 			q.Scale[g] = leastSquaresWeights(values, spec)
@@ -115,7 +114,6 @@ func clippedMagnitude(values []float32, p float64) float32 {
 
 // leastSquaresWeights is the mse grid search on the weights themselves.
 func leastSquaresWeights(values []float32, spec quant.Spec) (scale float32) {
-	lo, hi := spec.Grid()
 	var amax float32
 	for _, v := range values {
 		amax = max(amax, v, -v)
@@ -125,7 +123,7 @@ func leastSquaresWeights(values []float32, spec quant.Spec) (scale float32) {
 		s, _ := spec.Choose(0, shrunk(amax, i))
 		cost := 0.0
 		for _, v := range values {
-			cost += squaredError(v, s, 0, lo, hi)
+			cost += squaredError(spec, v, s, 0)
 		}
 		if cost < best {
 			best, scale = cost, s

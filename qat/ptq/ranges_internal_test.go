@@ -31,10 +31,9 @@ func filled(t *testing.T, x []float32) *histogram {
 
 // meanSquares is the plain-loop truth that the histogram approximates.
 func meanSquares(x []float32, s float32, z int32, spec quant.Spec) float64 {
-	lo, hi := spec.Grid()
 	sum := 0.0
 	for _, v := range x {
-		sum += squaredError(v, s, z, lo, hi)
+		sum += squaredError(spec, v, s, z)
 	}
 	return sum / float64(len(x))
 }

@@ -141,6 +141,13 @@ type grid struct {
 // newGrid fixes the scales of a layer's weight.
 func newGrid(m *model.Model, n *model.Node, o Options) (*grid, error) {
 	p, w := m.Quant[n.Param(model.Weight)], m.Params[n.Param(model.Weight)]
+	if p.Spec.Even {
+		return nil, fmt.Errorf("weight %s: learned rounding chooses between neighbouring integers, and even levels are two apart; use rounding nearest", p.Spec)
+	}
+	if p.Spec.Range == quant.Constant {
+		s, z := p.Spec.ConstantScale()
+		p.Scale, p.Zero = []float32{s}, []int32{z}
+	}
 	if p.Spec.Range == quant.MinMax || p.Spec.Range == quant.LSQ {
 		if err := fillWeight(p, w, MSE, o.Percentile); err != nil {
 			return nil, err

@@ -1,0 +1,135 @@
+package configs
+
+import (
+	"github.com/narrow-ml/narrow/quant"
+	"go.yaml.in/yaml/v3"
+)
+
+// The levels of a grid: all codes; without the lowest one, so that 0 is in the middle; or the same number of levels on
+// both sides of 0, which is none itself.
+const (
+	fullLevels   = "full"
+	narrowLevels = "narrow"
+	evenLevels   = "even"
+)
+
+// defaultLevels are those of a section that does not say.
+func (s *tensorSection) defaultLevels() string {
+	if s.role == weightRole {
+		return narrowLevels
+	}
+	return fullLevels
+}
+
+// ternaryToo is a choice of a weight's format that knows the other name of int2.
+type ternaryToo struct {
+	choice[quant.Format]
+	role role
+}
+
+func (v ternaryToo) decode(d *decoder, path string, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Value == quant.Ternary {
+		if v.role == weightRole {
+			*v.p = quant.Int2
+			return
+		}
+		p := d.report(n, path, "%q is a format of weights", n.Value)
+		p.Allowed, p.Hint = v.allowed(), "for codes -1, 0 and 1 write format: int2, scheme: symmetric, levels: narrow"
+		return
+	}
+	v.choice.decode(d, path, n)
+}
+
+// settled is a choice that a section writes only where it differs from the default.
+type settled struct {
+	choice[string]
+	standard string
+	inRule   bool
+}
+
+func (v settled) encode() *yaml.Node {
+	if !v.inRule && *v.p == v.standard {
+		return nil
+	}
+	return v.choice.encode()
+}
+
+// binary fills in what a binary section leaves open; the settings of the other formats are not its own.
+func (d *decoder) binary(path string, t *TensorQuant, s quant.Spec) {
+	if t.Format != quant.Binary {
+		return
+	}
+	if !d.given(join(path, "scheme")) {
+		t.Scheme = s.Scheme
+	}
+	if !d.given(join(path, "range")) {
+		t.Range = s.Range
+	}
+	if t.Range == quant.Constant && !d.given(join(path, "max")) {
+		t.Max = 1
+	}
+}
+
+// over lays the settings of t, but not its format, over the default s of a format. Binary has levels of its own and, unlike
+// the others, no use for the range of an activation or the largest weight; settings made for other formats step back.
+func (t TensorQuant) over(s quant.Spec) quant.Spec {
+	if t.Per != 0 {
+		s.Per = t.Per
+	}
+	if t.Estimator != 0 && s.Format == quant.Binary {
+		s.Estimator = t.Estimator
+	}
+	binary := s.Format == quant.Binary
+	if !binary {
+		if t.Scheme != 0 {
+			s.Scheme = t.Scheme
+		}
+		switch t.Levels {
+		case evenLevels:
+			s.Even, s.Narrow = true, true
+		case narrowLevels:
+			s.Even, s.Narrow = false, true
+		case fullLevels:
+			s.Even, s.Narrow = false, false
+		}
+	}
+	switch r := t.Range; {
+	case r == 0:
+	case !binary && r == quant.Mean && t.Format == quant.Binary: // made for binary weights
+	case binary && t.Format != quant.Binary && r != quant.Constant && (r != quant.LSQ || !s.Signed):
+	default:
+		s.Range = r
+	}
+	s.Max = 0
+	if s.Range == quant.Constant {
+		if s.Max = float32(t.Max); t.Range != quant.Constant {
+			s.Max = 1
+		}
+	}
+	return s
+}
+
+// spec is the default of a role's tensors in a format.
+func (r role) spec(f quant.Format) quant.Spec {
+	if r == weightRole {
+		return quant.WeightSpec(f)
+	}
+	return quant.ActSpec(f)
+}
+
+// checkSpec reports a combination of settings that no tensor can have.
+func (d *decoder) checkSpec(path string, t TensorQuant, r role) {
+	if d.failed(path) {
+		return
+	}
+	if t.Range == quant.Constant && t.Max == 0 {
+		d.reportAt(join(path, "range"), "constant needs max").Hint = "add max, the largest magnitude, for example 1"
+		return
+	}
+	if !t.Format.IsInteger() { // a float, or a rule that keeps the default
+		return
+	}
+	if err := t.over(r.spec(t.Format)).Validate(); err != nil {
+		d.reportAt(path, "%v", err)
+	}
+}
