@@ -148,6 +148,15 @@ func Describe(name string) (*Dataset, error) {
 	}, nil
 }
 
+// Sizes is the number of training and of test examples of a data set, before a validation split is cut off.
+func Sizes(name string) (train, test int, err error) {
+	e, err := find(catalog(), name)
+	if err != nil {
+		return 0, 0, err
+	}
+	return e.train, e.test, nil
+}
+
 // Names returns the names Load knows.
 func Names() []string {
 	var names []string

@@ -48,6 +48,8 @@ type explanation struct {
 	Classes   int           `json:"classes"`
 	Tensors   []tensorRow   `json:"tensors"`
 	Costs     []precisionOf `json:"costs"`
+
+	Warnings []configs.Advice `json:"warnings"` // known bad pairs of settings
 }
 
 // tensorRow is one tensor of the fused model.
@@ -117,9 +119,16 @@ func (a *app) explain(ctx context.Context, name string, o *explainOptions) error
 		return net.Dot(a.stdout)
 	}
 	e := explanation{Config: c.Name, Dataset: d.Name, Precision: p.String(), Input: float.Inputs[0].Shape, Classes: len(d.Classes)}
-	if e.Tensors, err = explainTensors(c, float, p); err != nil {
+	m, q, err := placed(c, float, p)
+	if err != nil {
 		return err
 	}
+	e.Tensors = explainTensors(m, q, p)
+	examples, _, err := datasets.Sizes(c.Dataset.Name)
+	if err != nil {
+		return err
+	}
+	e.Warnings = c.Advice(m, examples)
 	for _, name := range c.Compare.Precisions {
 		cost, err := explainCost(c, float, name)
 		if err != nil {
@@ -149,11 +158,7 @@ func placed(c *configs.Config, float *model.Model, p quant.Precision) (*model.Mo
 	return m, q, model.Check(m)
 }
 
-func explainTensors(c *configs.Config, float *model.Model, p quant.Precision) ([]tensorRow, error) {
-	m, q, err := placed(c, float, p)
-	if err != nil {
-		return nil, err
-	}
+func explainTensors(m *model.Model, q model.QuantConfig, p quant.Precision) []tensorRow {
 	spec := func(name string) string {
 		if t := m.Quant[name]; t != nil {
 			return t.Spec.String()
@@ -207,7 +212,7 @@ func explainTensors(c *configs.Config, float *model.Model, p quant.Precision) ([
 		}
 		rows = append(rows, row)
 	}
-	return rows, nil
+	return rows
 }
 
 // ruleOf is the rule that decides about a layer: the first that matches.
@@ -275,6 +280,9 @@ func (a *app) writeExplanation(c *configs.Config, e *explanation) error {
 	}
 	if asked, err := quant.ParsePrecision(e.Precision); err == nil && !asked.IsInteger() && c.Quant != nil && len(c.Quant.Rules) > 0 {
 		fmt.Fprintf(a.stdout, "the rules of the config are about integers: they do not apply at %s\n", e.Precision)
+	}
+	for _, w := range e.Warnings {
+		fmt.Fprintf(a.stdout, "warning: %s\n", w)
 	}
 	fmt.Fprintln(a.stdout, "\nweight bytes (codes and scales; biases are not counted)")
 	titles := []string{"layer"}
