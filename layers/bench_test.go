@@ -21,17 +21,22 @@ var stepVariants = []struct {
 	fuse   bool
 	freeze bool
 	change func(*model.QuantConfig) // nil for float32
+
+	backward string
 }{
-	{"fp32", true, false, nil},
-	{"int8", true, false, func(*model.QuantConfig) {}},
-	{"int8-frozen", true, true, func(*model.QuantConfig) {}},
-	{"int8-lsq", true, false, learned},
-	{"fp32-separate", false, false, nil},
-	{"int8-separate", false, false, func(*model.QuantConfig) {}},
+	{"fp32", true, false, nil, ""},
+	{"int8", true, false, func(*model.QuantConfig) {}, ""},
+	{"int8-frozen", true, true, func(*model.QuantConfig) {}, ""},
+	{"int8-lsq", true, false, learned, ""},
+	{"int16", true, false, func(*model.QuantConfig) {}, layers.BackwardInt16},
+	{"int16-frozen", true, true, func(*model.QuantConfig) {}, layers.BackwardInt16},
+	{"int16-lsq", true, false, learned, layers.BackwardInt16},
+	{"fp32-separate", false, false, nil, ""},
+	{"int8-separate", false, false, func(*model.QuantConfig) {}, ""},
 }
 
 // stepNet is a training graph of m, quantized unless change is nil, on one worker.
-func stepNet(b *testing.B, m *model.Model, fuse, freeze bool, change func(*model.QuantConfig)) *layers.Net {
+func stepNet(b *testing.B, m *model.Model, fuse, freeze bool, change func(*model.QuantConfig), backward string) *layers.Net {
 	b.Helper()
 	if change != nil {
 		config := model.DefaultQuant(quant.Precision{Weight: quant.Int8, Act: quant.Int8})
@@ -50,7 +55,7 @@ func stepNet(b *testing.B, m *model.Model, fuse, freeze bool, change func(*model
 		}
 		m = q
 	}
-	net := build(b, m, layers.Options{Batch: benchBatch, Train: true, Fuse: fuse})
+	net := build(b, m, layers.Options{Batch: benchBatch, Train: true, Fuse: fuse, Backward: backward})
 	net.SetPhase(layers.Phase{FreezeNorm: freeze})
 	return net
 }
@@ -61,7 +66,7 @@ func BenchmarkStep(b *testing.B) {
 		x, labels := net.data()
 		for _, v := range stepVariants {
 			b.Run(net.name+"/"+v.name, func(b *testing.B) {
-				n := stepNet(b, net.model(b), v.fuse, v.freeze, v.change)
+				n := stepNet(b, net.model(b), v.fuse, v.freeze, v.change, v.backward)
 				b.ReportAllocs()
 				for b.Loop() {
 					run(b, n, x, labels, benchBatch)
@@ -81,7 +86,7 @@ func BenchmarkStepRatio(b *testing.B) {
 			nets := make([]*layers.Net, len(stepVariants))
 			times := make([][]time.Duration, len(stepVariants))
 			for i, v := range stepVariants {
-				nets[i] = stepNet(b, net.model(b), v.fuse, v.freeze, v.change)
+				nets[i] = stepNet(b, net.model(b), v.fuse, v.freeze, v.change, v.backward)
 			}
 			for b.Loop() {
 				for i, n := range nets {

@@ -59,7 +59,7 @@ type block struct {
 // block adds the layer.
 func (b *builder) block(l *weighted) error {
 	n, batch := l.Node, b.o.Batch
-	p, err := makeProduct(b.st, n, l.in, l.bias != nil && !n.Attr.Norm, l.weight, l.x.grad)
+	p, err := makeProduct(b.st, l, l.bias != nil && !n.Attr.Norm)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ func (k *block) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	if k.norm != nil {
 		b.norm = newNormGrad(k.norm)
 	}
-	dw, err := gx.Apply(b, "gradient("+k.label+")", b.product.dw, in[0], in[1], out, grad)
+	dw, err := gx.Apply(b, "gradient("+b.product.how()+k.label+")", b.product.dw, in[0], in[1], out, grad)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,9 @@ func build(m *model.Model, o Options) (*Net, error) {
 	if err := o.Loss.validate(); err != nil {
 		return nil, err
 	}
+	if err := validBackward(m, o); err != nil {
+		return nil, err
+	}
 	if m.Stage == model.Quantized {
 		if err := model.Check(m); err != nil {
 			return nil, err

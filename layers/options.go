@@ -16,6 +16,7 @@ type Options struct {
 	Loss  Loss      // the zero value is cross-entropy
 	Pool  *par.Pool // workers; nil means the caller's goroutine alone. Build does not close it.
 
+	Backward    string            // of quantized conv and dense layers, one of Backwards; "" is float
 	ScaleFactor quant.ScaleFactor // of the gradients of learned scales; the zero value is that of LSQ
 }
 

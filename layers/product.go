@@ -30,6 +30,8 @@ type product struct {
 	in     int         // elements of one example
 	outRow int
 
+	integer *kernel.Backward16 // the backward pass on integers, where there is one
+
 	x, w, b []float32
 	codes   *qat.Codes
 	y       *tensor.Dense
@@ -53,16 +55,17 @@ func geometry(n *model.Node, in model.Shape) (kernel.ConvGeom, error) {
 }
 
 // makeProduct is a product without a node and without memory for its output.
-func makeProduct(st *qat.Step, n *model.Node, in model.Shape, bias bool, weight *qat.Weight, needDX bool) (*product, error) {
-	g, err := geometry(n, in)
+func makeProduct(st *qat.Step, l *weighted, bias bool) (*product, error) {
+	n := l.Node
+	g, err := geometry(n, l.in)
 	if err != nil {
 		return nil, err
 	}
 	k := &product{
-		st: st, name: n.Layer, geom: g, dense: n.Op == model.Dense, needDX: needDX, bias: bias, weight: weight,
-		in: in.Size(), outRow: g.OutH() * g.OutW() * g.Cout,
+		st: st, name: n.Layer, geom: g, dense: n.Op == model.Dense, needDX: l.x.grad, bias: bias, weight: l.weight, integer: l.integer,
+		in: l.in.Size(), outRow: g.OutH() * g.OutW() * g.Cout,
 	}
-	if k.each = k.shardFloat; weight != nil {
+	if k.each = k.shardFloat; l.weight != nil {
 		k.each = k.shardCodes
 	}
 	return k, nil
@@ -87,13 +90,14 @@ func (k *product) allot(batch int) G.Value {
 	return k.y
 }
 
-// newProduct adds the node. weight is nil in float layers; bias may be nil.
-func newProduct(st *qat.Step, n *model.Node, in model.Shape, x, w, bias *G.Node, weight *qat.Weight, needDX bool) (*G.Node, error) {
-	k, err := makeProduct(st, n, in, bias != nil, weight, needDX)
+// newProduct adds the node of l's product; bias may be nil.
+func newProduct(st *qat.Step, l *weighted, bias *G.Node) (*G.Node, error) {
+	n, x := l.Node, l.x.node
+	k, err := makeProduct(st, l, bias != nil)
 	if err != nil {
 		return nil, err
 	}
-	args := []*G.Node{x, w}
+	args := []*G.Node{x, l.w}
 	if bias != nil {
 		args = append(args, bias)
 	}

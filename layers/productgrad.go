@@ -1,6 +1,9 @@
 package layers
 
 import (
+	"errors"
+	"slices"
+
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
@@ -13,7 +16,7 @@ import (
 func (k *product) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	b := newProductGrad(k, in[0].Shape(), in[1].Shape())
 	args := []*G.Node{in[0], in[1], grad}
-	dw, err := gx.Apply(b, "gradient(weight of "+k.name+")", b.dw, args...)
+	dw, err := gx.Apply(b, "gradient("+b.how()+"weight of "+k.name+")", b.dw, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +39,12 @@ func (k *product) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 //
 // A convolution's dw is a sum over examples: one part per shard, added in order. A dense layer is cut by its input
 // features instead, rows of dw and columns of dx, each a sum over all examples or channels: weights are read once. The
-// values of codes, s*(q-z), are made piece by piece, while they are in cache.
+// values of codes, s*(q-z), are made piece by piece, while they are in cache; or the gradient is rounded to integers, too,
+// and the codes are multiplied as they are (kernel.Backward16).
 type productGrad struct {
 	f          *product
+	integer    *kernel.Backward16 // nil: float32
+	bad        [par.Shards]bool   // the shard has seen a gradient that integer cannot round
 	dw, db, dx *tensor.Dense
 	dws, dxs   []float32
 	images     [par.Shards][]float32 // values of codes: of an example, or of a dense layer's piece
@@ -54,14 +60,26 @@ type productGrad struct {
 	eachRow, eachWeight, eachFeature func(shard, lo, hi int)
 }
 
+// how is for labels.
+func (b *productGrad) how() string {
+	if b.integer != nil {
+		return "int16, "
+	}
+	return ""
+}
+
 func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
-	b := &productGrad{f: k, dw: gx.NewTensor(weight...)}
+	b := &productGrad{f: k, dw: gx.NewTensor(weight...), integer: k.integer}
 	b.dws = b.dw.Data().([]float32)
 	b.eachRow, b.eachWeight, b.eachFeature = b.rowShard, b.weightShard, b.featureShard
-	if k.weight != nil && !k.dense {
+	values := k.weight != nil && b.integer == nil // codes become values
+	if b.integer != nil {
+		b.eachFeature = b.integerShard
+	}
+	if values && !k.dense {
 		b.ws = make([]float32, len(b.dws))
 	}
-	if k.weight != nil && k.dense {
+	if values && k.dense {
 		piece := min(pieceFeatures, (k.in+par.Shards-1)/par.Shards)
 		for s := range par.Count(k.in) {
 			b.images[s] = make([]float32, in[0]*piece)
@@ -73,7 +91,7 @@ func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
 			break
 		}
 		b.parts[s] = make([]float32, len(b.dws))
-		if k.weight != nil {
+		if values {
 			b.images[s] = make([]float32, k.in)
 		}
 	}
@@ -85,7 +103,7 @@ func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
 	if k.needDX {
 		b.dx = gx.NewTensor(in...)
 		b.dxs = b.dx.Data().([]float32)
-		if !k.dense {
+		if !k.dense && b.integer == nil {
 			b.flipped = make([]float32, len(b.dws))
 		}
 	}
@@ -115,6 +133,12 @@ func (b *productGrad) load(in []G.Value) error {
 	var err error
 	if f.weight != nil {
 		b.codes, b.weight = in[0].(*qat.Codes), in[1].(*qat.Codes)
+		if b.integer != nil {
+			clear(b.bad[:])
+			scale, _ := b.codes.Params.At(0)
+			b.integer.Begin(b.weight.S8, b.weight.Params.Scale, scale)
+			return nil
+		}
 		b.w = b.ws
 		if f.needDX && !f.dense {
 			b.weight.Dequantize(b.ws)
@@ -136,7 +160,29 @@ func (b *productGrad) runDense() error {
 		kernel.SumColumns(b.biasSum, b.dy[:f.st.Rows*f.geom.Cout], f.geom.Cout)
 		kernel.Round32(b.db.Data().([]float32), b.biasSum)
 	}
-	return f.st.Each(f.in, b.eachFeature)
+	if b.integer == nil {
+		return f.st.Each(f.in, b.eachFeature)
+	}
+	if b.bad[0] = !b.integer.Rows(b.dy, f.st.Rows); b.bad[0] {
+		return b.finite()
+	}
+	return f.st.Each((f.in+kernel.FeatureUnit-1)/kernel.FeatureUnit, b.eachFeature)
+}
+
+// integerShard is featureShard on integers; a cut is made of units.
+func (b *productGrad) integerShard(s, lo, hi int) {
+	f := b.f
+	_, z := b.codes.Params.At(0)
+	lo, hi = lo*kernel.FeatureUnit, min(hi*kernel.FeatureUnit, f.in)
+	b.integer.Features(s, b.dws, b.dxs, b.codes.U8, z, b.weight.S8, lo, hi)
+}
+
+// finite is an error where a gradient was NaN or infinite and has no integers.
+func (b *productGrad) finite() error {
+	if slices.Contains(b.bad[:], true) {
+		return errors.New("a gradient is NaN or infinite: lower the learning rate, or find the layer with qat.backward: float")
+	}
+	return nil
 }
 
 // pieceFeatures is how many features of a quantized dense layer have their codes turned into values at a time: few enough
@@ -192,6 +238,17 @@ func (b *productGrad) image(s, i int, dy []float32, first bool) {
 	if b.db != nil {
 		sumExample(b.biasParts, s, dy, f.geom.Cout, first)
 	}
+	if b.integer != nil {
+		var dx []float32
+		if f.needDX {
+			dx = b.dxs[i*f.in : (i+1)*f.in]
+		}
+		_, z := b.codes.Params.At(0)
+		if !b.integer.Image(s, b.parts[s], dx, b.codes.U8[i*f.in:(i+1)*f.in], z, dy, !first) {
+			b.bad[s] = true
+		}
+		return
+	}
 	kernel.ConvBackwardWeight(b.parts[s], b.values(s, i), dy, 1, f.geom, !first, f.st.Scratch(s))
 	if f.needDX {
 		kernel.ConvBackwardInputFlipped(b.dxs[i*f.in:(i+1)*f.in], dy, b.flipped, 1, f.geom, f.st.Scratch(s))
@@ -213,6 +270,9 @@ func (b *productGrad) values(s, i int) []float32 {
 // join adds the parts of a convolution's shards.
 func (b *productGrad) join() error {
 	f := b.f
+	if err := b.finite(); err != nil {
+		return err
+	}
 	if b.db != nil {
 		c := f.geom.Cout
 		kernel.Combine(b.biasSum, b.biasParts[:par.Count(f.st.Rows)*c], c)

@@ -18,6 +18,7 @@ type weighted struct {
 	x                 edge
 	w                 *G.Node
 	weight            *qat.Weight // of a quantized layer
+	integer           *kernel.Backward16
 	bias, gamma, beta *G.Node
 	pool              *model.Node // the max-pooling that alone reads the layer, in a training graph
 	geom              *kernel.PoolGeom
@@ -34,6 +35,15 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) error {
 		return fmt.Errorf("weight and input %q are not both integers", n.In[0])
 	}
 	l := &weighted{Node: n, in: in, x: x, w: w, weight: weight}
+	if weight != nil && b.o.Train && b.o.Backward == BackwardInt16 {
+		g, err := geometry(n, in)
+		if err != nil {
+			return err
+		}
+		if p, err := planBackward(b.m, n, g, b.o.Batch, x.grad); err == nil { // else on float32: IntegerBackward says why
+			l.integer = p
+		}
+	}
 	for _, p := range []struct {
 		role string
 		has  bool
@@ -88,7 +98,7 @@ func (b *builder) separate(l *weighted) error {
 	if n.Attr.Norm {
 		productBias = nil
 	}
-	y, err := newProduct(b.st, n, l.in, l.x.node, l.w, productBias, l.weight, l.x.grad)
+	y, err := newProduct(b.st, l, productBias)
 	if err == nil && n.Attr.Norm {
 		y, err = newNorm(b.st, b.m, n, y, l.gamma, l.beta, l.bias, l.weight, l.geom)
 	}

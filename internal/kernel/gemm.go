@@ -95,7 +95,7 @@ func (t *isa) transpose(dst []float32, ldd int, src []float32, lds, rows, cols i
 }
 
 // transposeGeneric is transpose in blocks that stay in the first-level cache.
-func transposeGeneric(dst []float32, ldd int, src []float32, lds, rows, cols int) {
+func transposeGeneric[T any](dst []T, ldd int, src []T, lds, rows, cols int) {
 	const block = 16
 	for i0 := 0; i0 < rows; i0 += block {
 		i1 := min(i0+block, rows)

@@ -8,6 +8,7 @@ type isa struct {
 	tier cpu.Tier
 	f32  *tilesF32
 	s8   *tilesS8
+	s16  *tilesS16
 }
 
 // active is the tier of this process, chosen before main and never written

@@ -6,9 +6,9 @@ import "github.com/narrow-ml/narrow/internal/cpu"
 func tierKernels(t cpu.Tier) *isa {
 	switch t {
 	case cpu.AVX512VNNI:
-		return &isa{tier: t, f32: &tilesF32Z, s8: &tilesS8Z}
+		return &isa{tier: t, f32: &tilesF32Z, s8: &tilesS8Z, s16: &tilesS16Z}
 	case cpu.AVX2:
-		return &isa{tier: t, f32: &tilesF32Y, s8: &tilesS8Y}
+		return &isa{tier: t, f32: &tilesF32Y, s8: &tilesS8Y, s16: &tilesS16Y}
 	default:
 		return &isa{tier: t}
 	}
@@ -49,6 +49,24 @@ var tilesS8Z = tilesS8{
 var tilesS8Y = tilesS8{
 	rows: 4, cols: 16, mask: maskLanes, pack: packPairs,
 	run: []tileFunc{nil, tileS8Y1x2, tileS8Y2x2, tileS8Y3x2, tileS8Y4x2},
+}
+
+var tilesS16Z = tilesS16{
+	rows: 14, lanes: 16, mask: maskBits32,
+	run: [3][]tileS16Func{
+		1: {nil, tileS16Z1x1, tileS16Z2x1, tileS16Z3x1, tileS16Z4x1, tileS16Z5x1, tileS16Z6x1, tileS16Z7x1,
+			tileS16Z8x1, tileS16Z9x1, tileS16Z10x1, tileS16Z11x1, tileS16Z12x1, tileS16Z13x1, tileS16Z14x1},
+		2: {nil, tileS16Z1x2, tileS16Z2x2, tileS16Z3x2, tileS16Z4x2, tileS16Z5x2, tileS16Z6x2, tileS16Z7x2,
+			tileS16Z8x2, tileS16Z9x2, tileS16Z10x2, tileS16Z11x2, tileS16Z12x2, tileS16Z13x2, tileS16Z14x2},
+	},
+}
+
+var tilesS16Y = tilesS16{
+	rows: 6, lanes: 8, mask: maskLanes,
+	run: [3][]tileS16Func{
+		1: {nil, tileS16Y1x1, tileS16Y2x1, tileS16Y3x1, tileS16Y4x1, tileS16Y5x1, tileS16Y6x1},
+		2: {nil, tileS16Y1x2, tileS16Y2x2, tileS16Y3x2, tileS16Y4x2, tileS16Y5x2, tileS16Y6x2},
+	},
 }
 
 // laneBits[n] has the low n bits set: the mask of n columns of zmm tiles.

@@ -1,0 +1,116 @@
+package kernel
+
+// tileS16Func is a tileFunc with a float32 factor for each column.
+type tileS16Func = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask *int32, m *float32)
+
+// tilesS16 is the tiles of a tier that multiply pairs: up to rows high, one or
+// two vectors of lanes columns wide.
+type tilesS16 struct {
+	rows, lanes int
+	mask        func(n int) *int32
+	run         [3][]tileS16Func // by vectors, then rows
+}
+
+// productS16 is a product of pairs, in pairs where A and B are meant:
+//
+//	C(i,j) (+)= float32(sum of both products of A(i,step), B(step,j)) * m[j]
+//
+// The sum is exact: the caller keeps it within 32 bits. It has two levels, k2
+// times k steps, as those of tiles have. lines is how often the rows repeat,
+// aline and cline how far on.
+type productS16 struct {
+	a          []int32
+	rs, cs, a2 int
+	b          []int32
+	bs         int
+	k, k2      int
+	c          []float32
+	ldc        int
+	m          []float32
+	add        bool
+
+	lines, aline, cline int
+}
+
+// productS16 computes rows by cols of each line of p.
+func (t *isa) productS16(p *productS16, rows, cols int) {
+	if t.s16 == nil {
+		p.generic(rows, cols)
+		return
+	}
+	for j := 0; j < cols; {
+		width, vectors := 2*t.s16.lanes, 2
+		var mask *int32
+		if cols-j < width {
+			width, vectors = min(cols-j, t.s16.lanes), 1
+			mask = t.s16.mask(width)
+		}
+		if rows <= t.s16.rows {
+			t.s16.strips(p, 0, j, rows, p.lines, p.aline, p.cline, vectors, mask)
+		} else {
+			for line := range p.lines {
+				t.s16.column(p, line, j, rows, vectors, mask)
+			}
+		}
+		j += width
+	}
+}
+
+// column computes a line's rows in strips of nearly equal height.
+func (t *tilesS16) column(p *productS16, line, j, rows, vectors int, mask *int32) {
+	count := (rows + t.rows - 1) / t.rows
+	height, taller := rows/count, rows%count // taller strips have one row more
+	q := *p
+	q.a, q.c = p.a[line*p.aline:], p.c[line*p.cline:]
+	row := 0
+	for _, s := range [2]struct{ strips, height int }{{taller, height + 1}, {count - taller, height}} {
+		if s.strips > 0 {
+			t.strips(&q, row, j, s.height, s.strips, s.height*p.rs, s.height*p.ldc, vectors, mask)
+		}
+		row += s.strips * s.height
+	}
+}
+
+// strips computes count strips of height rows from row on, column j on.
+func (t *tilesS16) strips(p *productS16, row, j, height, count, astrip, cstrip, vectors int, mask *int32) {
+	flag := 0
+	if p.add {
+		flag = 1
+	}
+	t.run[vectors][height](p.k, p.k2,
+		bytesAt(p.a, row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*astrip,
+		bytesAt(p.b, j), 4*p.bs, 0,
+		bytesAt(p.c, row*p.ldc+j), 4*p.ldc, 4*cstrip, count, flag, mask, &p.m[j])
+}
+
+// generic is the definition.
+func (p *productS16) generic(rows, cols int) {
+	const width = 64
+	for line := range p.lines {
+		for i := range rows {
+			for j := 0; j < cols; j += width {
+				var sums [width]int32
+				n := min(width, cols-j)
+				a, b := line*p.aline+i*p.rs, j
+				for range p.k2 {
+					for range p.k {
+						first, second := int32(int16(p.a[a])), p.a[a]>>16
+						for c, v := range p.b[b:][:n] {
+							sums[c] += first*int32(int16(v)) + second*(v>>16)
+						}
+						a, b = a+p.cs, b+p.bs
+					}
+					a += p.a2
+				}
+				out := p.c[line*p.cline+i*p.ldc+j:][:n]
+				for c := range out {
+					v := float32(sums[c]) * p.m[j+c]
+					if p.add {
+						v = out[c] + v
+					}
+					out[c] = v
+				}
+			}
+		}
+	}
+}
