@@ -22,6 +22,12 @@ func badFiles() []badFile {
 		{"alias-unknown", []string{
 			`alias-unknown.bad.yaml:7: not valid YAML: unknown anchor 'fast' referenced; an alias *fast needs an anchor &fast before it`,
 		}},
+		{"backward-float", []string{
+			`backward-float.bad.yaml:8: qat.backward: int16 has no effect on a network in bf16; its layers are not on integers: remove it, or use integer formats`,
+		}},
+		{"backward-int8", []string{
+			`backward-int8.bad.yaml:8: qat.backward: "int8" is not supported here (allowed: float, int16); gradients need more than eight bits`,
+		}},
 		{"boolean-as-word", []string{
 			`boolean-as-word.bad.yaml:6: model[2].dense.bias: is the text "yes" (allowed: true, false); write true`,
 		}},

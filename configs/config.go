@@ -178,6 +178,7 @@ type QAT struct {
 	ScaleGradient     quant.ScaleFactor // of learned scales
 	FreezeRangesAfter float64           // fraction of steps
 	FreezeBNAfter     float64           // fraction of steps
+	Backward          string            // float, or int16: gradients of integer layers are rounded to 16 bits and multiplied as integers
 	Fuse              bool              // one graph op for a layer with all that follows it, in the float phases too; same results, faster
 }
 

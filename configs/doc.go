@@ -50,7 +50,7 @@
 //	                bias_correction false, rounding nearest
 //	qat             start ptq, epochs 1, lr half of train's, scale_step log, scale_lr as lr (a tenth of it with
 //	                scale_step linear), scale_gradient lsq, the optimizer of train with its constants,
-//	                schedule cosine, freeze_ranges_after 0.8, freeze_bn_after 0.5
+//	                schedule cosine, freeze_ranges_after 0.8, freeze_bn_after 0.5, backward float, fuse true
 //	compare         precisions fp32 and int8, methods ptq (and qat where the section is there), seeds 3
 //
 // Sources: Adam's constants arXiv:1412.6980; decoupled weight decay arXiv:1711.05101; LSQ arXiv:1902.08153; freezing of

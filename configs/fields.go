@@ -225,6 +225,8 @@ func (s *QAT) fields() []field {
 		{key: "scale_gradient", value: oneOf(&s.ScaleGradient, map[string]string{"sqrt": "write elements"}, quant.FactorLSQ, quant.FactorElements, quant.FactorNone)},
 		{key: "freeze_ranges_after", value: number{p: &s.FreezeRangesAfter, max: 1}},
 		{key: "freeze_bn_after", value: number{p: &s.FreezeBNAfter, max: 1}},
+		{key: "backward", value: oneOf(&s.Backward, map[string]string{"fp32": "write float", "float32": "write float",
+			"int8": "gradients need more than eight bits", "int32": "products are summed in 32 bits; the gradients have 16"}, "float", "int16")},
 		{key: "fuse", value: boolean{&s.Fuse}},
 	})
 }

@@ -40,12 +40,12 @@ func tiledNet(t testing.TB) *model.Model {
 }
 
 // track trains for some steps, with batch norm and then without, and returns everything that a step leaves behind.
-func track(t *testing.T, m *model.Model, fuse bool, workers int) (trace []string) {
+func track(t *testing.T, m *model.Model, fuse bool, workers int, backward string) (trace []string) {
 	t.Helper()
 	pool := par.New(workers)
 	defer pool.Close()
 	const batch = 11
-	net := build(t, m, layers.Options{Batch: batch, Train: true, Fuse: fuse, Pool: pool})
+	net := build(t, m, layers.Options{Batch: batch, Train: true, Fuse: fuse, Pool: pool, Backward: backward})
 	params := net.Trainables()
 	moments := make([][2][]float32, len(params))
 	for i, p := range params {
@@ -126,16 +126,22 @@ func TestFusedEqualsSeparate(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					want := track(t, q.Clone(), false, 1)
-					for workers := 1; workers <= 3; workers++ {
-						got := track(t, q.Clone(), true, workers)
-						for i, w := range want {
-							if i >= len(got) || got[i] != w {
-								t.Fatalf("%d workers: fused %q, separate %q", workers, got[min(i, len(got)-1)], w)
+					backwards := []string{layers.BackwardFloat}
+					if p.Act.IsInteger() && method != "ema" && name != "w4a4" {
+						backwards = append(backwards, layers.BackwardInt16)
+					}
+					for _, backward := range backwards {
+						want := track(t, q.Clone(), false, 1, backward)
+						for workers := 1; workers <= 3; workers++ {
+							got := track(t, q.Clone(), true, workers, backward)
+							for i, w := range want {
+								if i >= len(got) || got[i] != w {
+									t.Fatalf("backward %s, %d workers: fused %q, separate %q", backward, workers, got[min(i, len(got)-1)], w)
+								}
 							}
-						}
-						if len(got) != len(want) {
-							t.Fatalf("%d results fused, %d separate", len(got), len(want))
+							if len(got) != len(want) {
+								t.Fatalf("%d results fused, %d separate", len(got), len(want))
+							}
 						}
 					}
 				})

@@ -107,9 +107,13 @@ func newFit(j Job) (*fit, error) {
 		return nil, fmt.Errorf("early stop needs a validation split: set dataset.val_fraction above 0")
 	}
 	total := max(1, int(math.Round(j.Phase.Epochs*float64(perEpoch))))
+	backward := j.Phase.Backward
+	if !j.Model.Precision.IsInteger() { // a config's 16-bit floats and fp32+ train beside its integers
+		backward = layers.BackwardFloat
+	}
 	net, err := layers.Build(j.Model, layers.Options{
 		Batch: j.Phase.Batch, Train: true, Loss: layers.Loss{Kind: j.Phase.Loss, Smoothing: j.Phase.LabelSmoothing}, Pool: j.Pool,
-		Fuse: j.Phase.Fuse, ScaleFactor: j.Phase.ScaleFactor,
+		Fuse: j.Phase.Fuse, Backward: backward, ScaleFactor: j.Phase.ScaleFactor,
 	})
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ type Phase struct {
 	ScaleFactor       quant.ScaleFactor
 	FreezeRangesAfter float64
 	FreezeNormAfter   float64
+	Backward          string // of layers on integers, as layers.Options says; networks in 16-bit floats have none
 }
 
 // FloatPhase is the float32 training of a config.
@@ -46,6 +47,7 @@ func QATPhase(c *configs.Config) Phase {
 	p.Name = "qat"
 	p.ScaleLR, p.ScaleStep, p.ScaleFactor = c.QAT.ScaleLR, c.QAT.ScaleStep, c.QAT.ScaleGradient
 	p.FreezeRangesAfter, p.FreezeNormAfter = c.QAT.FreezeRangesAfter, c.QAT.FreezeBNAfter
+	p.Backward = c.QAT.Backward
 	return p
 }
 

@@ -65,8 +65,9 @@ func TestRunIsTheSameForAnyNumberOfWorkers(t *testing.T) {
 	}{
 		{"digits-mlp", nil},
 		{"digits-cnn", []string{"quant.weight.range=lsq", "quant.act.range=lsq"}},
+		{"digits-cnn", []string{"qat.backward=int16"}},
 	} {
-		t.Run(tc.preset, func(t *testing.T) {
+		t.Run(strings.Join(append([]string{tc.preset}, tc.set...), " "), func(t *testing.T) {
 			c, d := small(t, tc.preset, tc.set...)
 			var want map[string][]byte
 			for workers := 1; workers <= 3; workers++ {
@@ -103,7 +104,7 @@ func (s *stopper) Err() error {
 }
 
 func TestRunResumedIsTheSame(t *testing.T) {
-	c, d := small(t, "digits-cnn", "quant.weight.range=lsq", "quant.act.range=lsq")
+	c, d := small(t, "digits-cnn", "quant.weight.range=lsq", "quant.act.range=lsq", "qat.backward=int16")
 	whole := t.TempDir()
 	if _, err := train.Run(t.Context(), c, d, train.RunOptions{Dir: whole, Workers: 2}); err != nil {
 		t.Fatal(err)

@@ -111,7 +111,11 @@ func (a *app) explain(ctx context.Context, name string, o *explainOptions) error
 			}
 			m = r.Model
 		}
-		net, err := layers.Build(m, layers.Options{Batch: c.Dataset.Batch, Train: true, Fuse: c.QAT == nil || c.QAT.Fuse, Loss: layers.Loss{Kind: c.Train.Loss, Smoothing: c.Train.LabelSmoothing}})
+		o := layers.Options{Batch: c.Dataset.Batch, Train: true, Fuse: c.QAT == nil || c.QAT.Fuse, Loss: layers.Loss{Kind: c.Train.Loss, Smoothing: c.Train.LabelSmoothing}}
+		if c.QAT != nil && p.IsInteger() {
+			o.Backward = c.QAT.Backward
+		}
+		net, err := layers.Build(m, o)
 		if err != nil {
 			return err
 		}
@@ -191,6 +195,12 @@ func explainTensors(m *model.Model, q model.QuantConfig, p quant.Precision) []te
 		case n.Op.HasWeight():
 			weight := tensorRow{Name: n.Param(model.Weight), Role: "weight", Spec: spec(n.Param(model.Weight)),
 				Shape: m.Params[n.Param(model.Weight)].Shape, MACs: m.MACs(n), WeightBytes: m.NodeWeightBytes(n)}
+			if c.QAT != nil && c.QAT.Backward == layers.BackwardInt16 && p.IsInteger() {
+				weight.Role += ", gradients in int16"
+				if err := layers.IntegerBackward(m, n, c.Dataset.Batch); err != nil {
+					weight.Role = fmt.Sprintf("weight, gradients in float32 (%v)", err)
+				}
+			}
 			if r := ruleOf(q, n.Layer); r != nil {
 				if r.Weight != nil {
 					weight.Rule = r.Origin

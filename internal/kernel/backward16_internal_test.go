@@ -140,7 +140,7 @@ func (k *backward16Case) definition(p *Backward16) (dw, dx []float32, most int64
 	flushW := func() {
 		for i, v := range sumW {
 			most = max(most, v, -v)
-			dw[i] += float32(v) * (unit[of] * (k.sx / k.scale[i%g.Cout]))
+			dw[i] += float32(float32(v) * (unit[of] * (k.sx / k.scale[i%g.Cout])))
 		}
 		clear(sumW)
 	}
@@ -155,7 +155,7 @@ func (k *backward16Case) definition(p *Backward16) (dw, dx []float32, most int64
 		sumX[x] += codes[y] * int64(k.w[w])
 		if !p.whole && y%g.Cout == g.Cout-1 { // the end of a tap
 			most = max(most, sumX[x], -sumX[x])
-			dx[x] += float32(sumX[x]) * unit[image]
+			dx[x] += float32(float32(sumX[x]) * unit[image])
 			sumX[x] = 0
 		}
 		c := w % g.Cout

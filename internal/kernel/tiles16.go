@@ -104,7 +104,7 @@ func (p *productS16) generic(rows, cols int) {
 				}
 				out := p.c[line*p.cline+i*p.ldc+j:][:n]
 				for c := range out {
-					v := float32(sums[c]) * p.m[j+c]
+					v := float32(float32(sums[c]) * p.m[j+c])
 					if p.add {
 						v = out[c] + v
 					}
