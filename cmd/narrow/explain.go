@@ -127,7 +127,7 @@ func (a *app) explain(ctx context.Context, name string, o *explainOptions) error
 	if err != nil {
 		return err
 	}
-	e.Tensors = explainTensors(m, q, p)
+	e.Tensors = explainTensors(c, m, q, p)
 	examples, _, err := datasets.Sizes(c.Dataset.Name)
 	if err != nil {
 		return err
@@ -162,7 +162,7 @@ func placed(c *configs.Config, float *model.Model, p quant.Precision) (*model.Mo
 	return m, q, model.Check(m)
 }
 
-func explainTensors(m *model.Model, q model.QuantConfig, p quant.Precision) []tensorRow {
+func explainTensors(c *configs.Config, m *model.Model, q model.QuantConfig, p quant.Precision) []tensorRow {
 	spec := func(name string) string {
 		if t := m.Quant[name]; t != nil {
 			return t.Spec.String()

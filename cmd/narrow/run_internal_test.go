@@ -206,6 +206,18 @@ total  68,096  34,048  17,832   5,544
 	if out := good(t, "explain", "digits", "-p", "fp16", "--set", rule); !strings.Contains(out, "the rules of the config are about integers: they do not apply at fp16") || strings.Contains(out, "fp16*") {
 		t.Errorf("%s", out)
 	}
+	for precision, want := range map[string][]string{
+		"int8": {"weight, gradients in int16", "weight, gradients in float32 (grouped convolution)"}, "fp16": {}} {
+		out := good(t, "explain", "fashion-mbnet", "-p", precision, "--set", "qat.backward=int16")
+		if strings.Contains(out, "gradients in") != (len(want) > 0) {
+			t.Errorf("%s", out)
+		}
+		for _, text := range want {
+			if !strings.Contains(out, text) {
+				t.Errorf("no %q in\n%s", text, out)
+			}
+		}
+	}
 	dot := good(t, "explain", "digits", "--dot", "-p", "int8", "--set", "train.epochs=1")
 	if !strings.HasPrefix(strings.TrimSpace(dot), "digraph") {
 		t.Errorf("dot: %.80s", dot)
