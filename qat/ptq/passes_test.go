@@ -65,7 +65,7 @@ func TestEqualizeKeepsTheFunction(t *testing.T) {
 	}
 	for _, name := range names {
 		n := trained(t, name)
-		odd := rescaled(t, n.model)
+		odd := rescaled(t, n.model, oneWide)
 		for _, p := range []string{"c1.gamma", "fc1.bias"} {
 			if q := odd.Params[p]; q != nil {
 				q.Data[2] = -q.Data[2]

@@ -80,7 +80,12 @@ func fit(t testing.TB, name string) (n digitsNet, err error) {
 	if err != nil {
 		return n, err
 	}
-	if n.data, err = datasets.Load(t.Context(), c.Dataset.Name, datasets.Options{ValFraction: 0.2, Seed: c.Seed}); err != nil {
+	return fitConfig(t, c, datasets.Options{ValFraction: 0.2, Seed: c.Seed})
+}
+
+// fitConfig trains the float model of a config.
+func fitConfig(t testing.TB, c *configs.Config, o datasets.Options) (n digitsNet, err error) {
+	if n.data, err = datasets.Load(t.Context(), c.Dataset.Name, o); err != nil {
 		return n, err
 	}
 	if n.model, err = train.NewModel(c, n.data, c.Seed); err != nil {
@@ -153,8 +158,16 @@ func TestLearnedRoundingBeatsNearest(t *testing.T) {
 	}
 }
 
-// rescaled multiplies the channels of every ReLU by factors from 1 to 400 and divides what reads them: the same function.
-func rescaled(t testing.TB, m *model.Model) *model.Model {
+// oneWide are factors from 1 to 400; the one of 400 takes nearly the whole grid of the tensor from the other channels.
+func oneWide(layer, channel int) float32 {
+	if channel%16 == 5+layer {
+		return 400
+	}
+	return 1 + float32(channel%4)/4
+}
+
+// rescaled multiplies the channels of every ReLU by factors and divides what reads them: the same function.
+func rescaled(t testing.TB, m *model.Model, factor func(layer, channel int) float32) *model.Model {
 	t.Helper()
 	m, err := model.Fuse(m)
 	if err != nil {
@@ -184,10 +197,7 @@ func rescaled(t testing.TB, m *model.Model) *model.Model {
 		}
 		last, k = n.Layer, make([]float32, n.Attr.Units)
 		for c := range k {
-			k[c] = 1 + float32(c%4)/4
-			if c%16 == 5+i { // takes nearly the whole grid of the tensor from the others
-				k[c] = 400
-			}
+			k[c] = factor(i, c)
 		}
 		roles := []string{model.Weight, model.Bias}
 		if n.Attr.Norm {
@@ -220,7 +230,7 @@ func TestEqualizationRescues(t *testing.T) {
 	}
 	for _, name := range names {
 		n := trained(t, name)
-		bad := rescaled(t, n.model)
+		bad := rescaled(t, n.model, oneWide)
 		want := run(t, n.model, n.data.Val)
 		for i, v := range run(t, bad, n.data.Val) {
 			if d := math.Abs(float64(v - want[i])); d > 1e-5*largest(want) {
