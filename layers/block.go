@@ -25,6 +25,7 @@ import (
 //	values          otherwise:        v -> normalized, greatest of a window -> ReLU -> output or codes
 //
 // Normalization and pooling are one pass. Behind a pooling only the winners are kept, with what the gradient needs of them.
+// While batch norm trains, all that follows an image's values is one pass, if no pooling does: see direct.
 type block struct {
 	st      *qat.Step
 	label   string
@@ -50,6 +51,9 @@ type block struct {
 	images    [par.Shards][]float32 // of an example's product where nobody needs it later
 	accs      [par.Shards][]int32
 	forward   kernel.NormParams
+	after     kernel.NormAct // norm and ReLU, in direct steps
+	pass      []uint8        // where the gradient passes the ReLU of a float32 output, in direct steps
+	passRow   int
 	signs     kernel.Signs
 	eachValue func(shard, lo, hi int)
 	eachEnd   func(shard, lo, hi int)
@@ -147,7 +151,7 @@ func (k *block) allot(batch int) {
 	} else if integer {
 		p.acc = qat.NewAccView(p.shape(batch))
 	}
-	values := !integer || k.norm != nil // some step may work on values
+	values := !integer || k.norm != nil && !k.onePass() // some step may store values after norm
 	if values {
 		k.y = gx.NewTensor(k.shape...)
 		k.ys = k.y.Data().([]float32)
@@ -174,6 +178,11 @@ func (k *block) allot(batch int) {
 	if integer && p.dense {
 		k.raw = p.acc.Raw
 	}
+	k.after = kernel.NormAct{Norm: &k.forward, ReLU: k.limit.Relu, Cap: k.limit.Cap}
+	if !integer && k.limit.Relu {
+		k.passRow = kernel.MaskLen(k.out)
+		k.pass = make([]uint8, batch*k.passRow)
+	}
 	k.signs.Set(nil, p.geom.Cout)
 	k.eachValue, k.eachEnd, k.eachAcc = k.valueShard, k.endShard, k.accShard
 }
@@ -195,6 +204,25 @@ func (k *block) accumulators(s int) []int32 {
 
 // onAcc reports a step that works on accumulators.
 func (k *block) onAcc() bool { return k.act != nil && (k.norm == nil || !k.st.NormTrains()) }
+
+// direct reports a step that takes images of values to the output in one pass, and its gradient back in one.
+func (k *block) direct() bool { return k.onePass() && k.st.NormTrains() }
+
+// onePass reports a layer of images whose steps are direct while batch norm trains.
+func (k *block) onePass() bool {
+	return k.norm != nil && k.pool == nil && k.norm.row != k.norm.channels
+}
+
+// passes are the bits of example i where the gradient passes quantizer and ReLU, in direct steps; nil: everywhere.
+func (k *block) passes(i int) []uint8 {
+	switch {
+	case k.act != nil:
+		return k.act.Mask(i)
+	case k.pass != nil:
+		return k.pass[i*k.passRow : (i+1)*k.passRow]
+	}
+	return nil
+}
 
 func (k *block) Run(in []G.Value) (G.Value, error) {
 	if err := k.load(in); err != nil {
@@ -236,7 +264,11 @@ func (k *block) load(in []G.Value) error {
 
 func (k *block) runValues() error {
 	n := k.norm
-	if k.act != nil {
+	switch {
+	case k.act == nil:
+	case k.direct():
+		k.act.BeginNorm(k.v, &k.after)
+	default:
 		if err := k.act.Begin(k.y); err != nil {
 			return err
 		}
@@ -323,6 +355,14 @@ func (k *block) endShard(s, lo, hi int) {
 // end does what follows the product to the examples [i, j), whose values are v.
 func (k *block) end(s, i, j int, v []float32) {
 	from, to := i*k.out, j*k.out
+	switch direct := k.direct(); {
+	case direct && k.act != nil:
+		k.act.Examples(s, i, j)
+		return
+	case direct && k.limit.Relu:
+		k.after.Values(k.ys[from:to], k.passes(i), v)
+		return
+	}
 	y := k.ys[from:to]
 	switch n := k.norm; {
 	case k.pool != nil && n != nil:

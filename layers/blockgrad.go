@@ -100,6 +100,14 @@ func (b *blockGrad) firstShard(s, lo, hi int) {
 		b.norm.clearSums(s)
 	}
 	for i := lo; i < hi; i += step {
+		if f.direct() {
+			if f.act != nil {
+				f.act.ScaleGradExamples(s, i, i+1)
+			}
+			from, to := i*f.out, (i+1)*f.out
+			b.norm.sumGroup(s, b.dy[from:to], f.passes(i), f.v[from:to])
+			continue
+		}
 		b.behind(s, i, i+step)
 		switch {
 		case b.norm != nil && f.norm.group(lo, hi) == step:
@@ -108,7 +116,7 @@ func (b *blockGrad) firstShard(s, lo, hi int) {
 			b.product.image(s, i, b.unpoolAt(s, i, b.dys[i*f.out:(i+1)*f.out]), i == lo)
 		}
 	}
-	if b.norm != nil && f.norm.group(lo, hi) != step { // images of one pixel
+	if b.norm != nil && !f.direct() && f.norm.group(lo, hi) != step { // images of one pixel
 		b.sum(s, lo, hi)
 	}
 }
@@ -144,7 +152,7 @@ func (b *blockGrad) sum(s, i, j int) {
 		acc := f.product.acc
 		kernel.ScaleRows(v[from:to], f.raw[from:to], acc.Offset, f.norm.mult, f.norm.channels)
 	}
-	b.norm.sumGroup(s, b.dys[from:to], v[from:to])
+	b.norm.sumGroup(s, b.dys[from:to], nil, v[from:to])
 }
 
 func (b *blockGrad) secondShard(s, lo, hi int) {
@@ -154,6 +162,11 @@ func (b *blockGrad) secondShard(s, lo, hi int) {
 		dy := b.dys[i*f.out : (i+step)*f.out]
 		v := f.v[i*f.full : (i+step)*f.full]
 		switch {
+		case f.direct():
+			image := b.image(s)
+			kernel.NormalizeGrad(image, b.dy[i*f.out:(i+1)*f.out], f.passes(i), v, &b.norm.params)
+			b.product.image(s, i, image, i == lo)
+			continue
 		case f.pool == nil:
 			b.norm.example(dy, dy, v)
 		case f.st.NormTrains():

@@ -114,7 +114,7 @@ func (b *normGrad) sumShard(s, lo, hi int) {
 		if k.pool != nil {
 			dy, v = b.meet(s, dy, v)
 		}
-		b.sumGroup(s, dy, v)
+		b.sumGroup(s, dy, nil, v)
 	}
 }
 
@@ -125,12 +125,12 @@ func (b *normGrad) clearSums(s int) {
 	clear(k.parts[half+s*c : half+(s+1)*c])
 }
 
-// sumGroup adds a group of rows to a shard's sums. Behind a pooling at most one cell of each window has a gradient, and
+// sumGroup adds a group of rows to a shard's sums; mask says where dy counts, nil: everywhere. Behind a pooling at most one cell of each window has a gradient, and
 // the sums run over windows: dy and v are those of that cell.
-func (b *normGrad) sumGroup(s int, dy, v []float32) {
+func (b *normGrad) sumGroup(s int, dy []float32, mask []uint8, v []float32) {
 	k := b.f
 	c, half := k.channels, par.Shards*k.channels
-	kernel.AddNormalizeGradSums(k.parts[s*c:(s+1)*c], k.parts[half+s*c:half+(s+1)*c], dy, v, k.mean, k.invStd, c)
+	kernel.AddNormalizeGradSums(k.parts[s*c:(s+1)*c], k.parts[half+s*c:half+(s+1)*c], dy, mask, v, k.mean, k.invStd, c)
 }
 
 // meet picks from each window of an image the cell that has a gradient.
@@ -174,7 +174,7 @@ func (b *normGrad) dvShard(_, lo, hi int) {
 func (b *normGrad) example(dv, dy, v []float32) {
 	k, c := b.f, b.f.channels
 	if k.st.NormTrains() {
-		kernel.NormalizeGrad(dv, dy, v, k.mean, k.invStd, k.gamma, k.sums[:c], k.sums[c:], b.elements(), c)
+		kernel.NormalizeGrad(dv, dy, nil, v, &b.params)
 		return
 	}
 	kernel.Normalize(dv, dy, k.zeros, k.ones, b.mul, k.zeros, c)

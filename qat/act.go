@@ -27,8 +27,9 @@ type Act struct {
 	learn    bool
 	needDX   bool
 
-	wait pending   // the step's input: accumulators or a sum
-	x    []float32 // or values
+	wait pending         // the step's input: accumulators or a sum
+	x    []float32       // or values,
+	norm *kernel.NormAct // before these batch norm and activation where it is not nil
 	rq   *quant.Requant
 	seen [par.Shards]extremes
 	each func(shard, lo, hi int)
@@ -120,10 +121,7 @@ func (a *Act) Run(in []G.Value) (G.Value, error) {
 // Begin takes the step's input: accumulators, a sum, or values. An op that joins a layer and its quantizer calls it, then
 // [Act.Examples] for examples as their inputs come to be, then [Act.End].
 func (a *Act) Begin(in G.Value) error {
-	a.wait, a.x = nil, nil
-	for s := range a.seen {
-		a.seen[s] = extremes{nan: -1}
-	}
+	a.begin()
 	switch v := in.(type) {
 	case pending:
 		a.wait, a.rq = v, v.requant(a.p)
@@ -135,6 +133,20 @@ func (a *Act) Begin(in G.Value) error {
 		a.x = x
 	}
 	return nil
+}
+
+func (a *Act) begin() {
+	a.wait, a.x, a.norm = nil, nil, nil
+	for s := range a.seen {
+		a.seen[s] = extremes{nan: -1}
+	}
+}
+
+// BeginNorm is [Act.Begin] for values of a product that go through n first. The mask is then that of both: what
+// passes the quantizer and the activation.
+func (a *Act) BeginNorm(v []float32, n *kernel.NormAct) {
+	a.begin()
+	a.x, a.norm = v, n
 }
 
 // End reports a NaN.
@@ -215,8 +227,14 @@ func (a *Act) quantize(s, from, to int) {
 	step := a.step(from, to)
 	for i := from; i < to; i += step {
 		j := i + step
-		x := a.x[i*e : j*e]
-		nan := kernel.QuantizeU8(a.out.U8[i*e:j*e], a.mask[i*m:j*m], x, scale, z, lo, hi)
+		x, codes, mask := a.x[i*e:j*e], a.out.U8[i*e:j*e], a.mask[i*m:j*m]
+		var st kernel.RequantStats
+		nan := -1
+		if a.norm != nil {
+			st, nan = a.norm.Quantize(codes, mask, x, scale, z, lo, hi)
+		} else if nan = kernel.QuantizeU8(codes, mask, x, scale, z, lo, hi); nan < 0 && a.st.Train && a.observer != nil {
+			st.Min, st.Max, _ = kernel.MinMax(x)
+		}
 		if nan >= 0 {
 			if a.seen[s].nan < 0 {
 				a.seen[s].nan = i*e + nan
@@ -224,8 +242,7 @@ func (a *Act) quantize(s, from, to int) {
 			return
 		}
 		if a.st.Train && a.observer != nil {
-			xmin, xmax, _ := kernel.MinMax(x)
-			a.see(s, xmin, xmax)
+			a.see(s, st.Min, st.Max)
 		}
 	}
 }
@@ -341,13 +358,26 @@ func (a *Act) ExamplesGrad(s, from, to int) {
 		j := i + step
 		kernel.MaskGrad(a.dxs[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m])
 	}
+	a.ScaleGradExamples(s, from, to)
+}
+
+// Mask is the bits of one example where its gradient passes.
+func (a *Act) Mask(i int) []uint8 { return a.mask[i*a.maskRow : (i+1)*a.maskRow] }
+
+// ScaleGradExamples is the part of [Act.ExamplesGrad] that a learned scale gets, for an op that applies the mask itself.
+func (a *Act) ScaleGradExamples(s, from, to int) {
 	if !a.learn {
 		return
 	}
+	e := a.row
 	lo, hi := a.p.Spec.Grid()
 	scale, z := a.p.At(0)
 	for i := from; i < to; i++ { // example by example: where a sum is cut is part of its value
 		dy := a.dy[i*e : (i+1)*e]
+		if a.norm != nil {
+			a.parts[s] += a.norm.ScaleGrad(dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
+			continue
+		}
 		if a.wait == nil {
 			a.parts[s] += kernel.ScaleGrad(dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
 			continue

@@ -45,6 +45,7 @@ func main() {
 		{"row", rows},
 		{"row3", rows3},
 		{"rowgrad", rowGrads},
+		{"norm", norms},
 		{"after", after},
 		{"onerow", oneRow},
 	} {

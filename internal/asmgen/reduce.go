@@ -118,64 +118,131 @@ func (g *gen) minMax() {
 	g.end()
 }
 
-// columnSums emits a sum over rows of sixteen columns: of x, of (x-mean)^2, or
-// of dy*((x-mean)*inv).
+// columnBlock is the number of rows added in float32; see package kernel.
+const columnBlock = 32
+
+// rowBlocks emits the loops of a sum over rows: clear begins a block, row adds
+// a row and moves on, join ends a block.
+func (g *gen) rowBlocks(clear, row, join func()) {
+	rows, most := g.arg("rows"), g.GP64()
+	g.MOVQ(operand.I32(columnBlock), most)
+	left := g.GP64()
+	g.Label("block")
+	g.MOVQ(rows, left)
+	g.CMPQ(rows, most)
+	g.CMOVQGT(most, left)
+	g.SUBQ(left, rows)
+	clear()
+	g.Label("row")
+	row()
+	g.DECQ(left)
+	g.JNZ(operand.LabelRef("row"))
+	join()
+	g.TESTQ(rows, rows)
+	g.JNZ(operand.LabelRef("block"))
+	g.end()
+}
+
+// addDoubles adds sixteen float32 sums to as many float64.
+func (g *gen) addDoubles(sums []reg.VecVirtual, dst reg.Register) {
+	quarter := g.bytes() / 4
+	for h, v := range sums {
+		for i := range 2 {
+			d, m := g.vec(), off(dst, (2*h+i)*2*2*quarter)
+			switch {
+			case i == 0 && g.wide:
+				g.VCVTPS2PD(v.AsY(), d)
+			case i == 0:
+				g.VCVTPS2PD(v.AsX(), d)
+			case g.wide:
+				half := g.YMM()
+				g.VEXTRACTF64X4(operand.U8(1), v, half)
+				g.VCVTPS2PD(half, d)
+			default:
+				half := g.XMM()
+				g.VEXTRACTF128(operand.U8(1), v, half)
+				g.VCVTPS2PD(half, d)
+			}
+			g.VADDPD(m, d, d)
+			g.VMOVUPD(d, m)
+		}
+	}
+}
+
+// columnSums emits a sum over rows of sixteen columns, of x or of (x-mean)^2.
 func (g *gen) columnSums(kind string) {
 	name := "column" + kind + g.suffix()
-	doc := map[string]string{
-		"Sum":              "x",
-		"SquaredDeviation": "(x-mean)^2",
-		"Product":          "dy*((x-mean)*inv)",
-	}[kind]
-	g.begin(name, "func(lane, x, mean, dy, inv *float32, rows, stride int)",
-		name+" adds "+doc+" to sixteen columns of lane, row by row; rows are stride bytes apart.")
-	lane, x, rows, stride := g.arg("lane"), g.arg("x"), g.arg("rows"), g.arg("stride")
-	acc, mean, inv := g.vecs(g.halves()), g.vecs(g.halves()), g.vecs(g.halves())
-	for h := range acc {
-		g.VMOVUPS(off(lane, h*g.bytes()), acc[h])
-	}
+	doc := map[string]string{"Sum": "x", "SquaredDeviation": "(x-mean)^2"}[kind]
+	g.begin(name, "func(dst *float64, x, mean *float32, rows, stride int)",
+		name+" adds "+doc+" to sixteen columns of dst: float32 sums of blocks of 32 rows, added in order;",
+		"rows are stride bytes apart.")
+	dst, x, stride := g.arg("dst"), g.arg("x"), g.arg("stride")
+	acc, mean := g.vecs(g.halves()), g.vecs(g.halves())
 	if kind != "Sum" {
 		mp := g.arg("mean")
 		for h := range mean {
 			g.VMOVUPS(off(mp, h*g.bytes()), mean[h])
 		}
 	}
-	var dy reg.GPVirtual
-	if kind == "Product" {
-		dy = g.arg("dy")
-		ip := g.arg("inv")
-		for h := range inv {
-			g.VMOVUPS(off(ip, h*g.bytes()), inv[h])
+	g.rowBlocks(func() {
+		for _, v := range acc {
+			g.zero(v)
 		}
-	}
-	g.Label("loop")
-	for h := range acc {
-		d := h * g.bytes()
-		if kind == "Sum" {
-			g.VADDPS(off(x, d), acc[h], acc[h])
-			continue
-		}
-		v := g.vec()
-		g.VMOVUPS(off(x, d), v)
-		g.VSUBPS(mean[h], v, v)
-		if kind == "Product" {
-			g.VMULPS(inv[h], v, v)
-			g.VMULPS(off(dy, d), v, v)
-		} else {
+	}, func() {
+		for h := range acc {
+			d := h * g.bytes()
+			if kind == "Sum" {
+				g.VADDPS(off(x, d), acc[h], acc[h])
+				continue
+			}
+			v := g.vec()
+			g.VMOVUPS(off(x, d), v)
+			g.VSUBPS(mean[h], v, v)
 			g.VMULPS(v, v, v)
+			g.VADDPS(v, acc[h], acc[h])
 		}
-		g.VADDPS(v, acc[h], acc[h])
+		g.ADDQ(stride, x)
+	}, func() { g.addDoubles(acc, dst) })
+}
+
+// normSums emits the sums of batch norm's gradient.
+func (g *gen) normSums() {
+	name := "normSums" + g.suffix()
+	g.begin(name, "func(dgamma, dbeta *float64, dy *float32, mask *uint8, x, mean, inv *float32, rows, stride, maskStride int)",
+		name+" adds d*((x-mean)*inv) to sixteen columns of dgamma and d to those of dbeta, as columnSum does;",
+		"d is dy where the mask bit is set, else 0; the bits of rows are maskStride bytes apart.")
+	dgamma, dbeta, dy, x, mask := g.arg("dgamma"), g.arg("dbeta"), g.arg("dy"), g.arg("x"), g.arg("mask")
+	stride, maskStride := g.arg("stride"), g.arg("maskStride")
+	sums, products, mean, inv := g.vecs(g.halves()), g.vecs(g.halves()), g.vecs(g.halves()), g.vecs(g.halves())
+	mp, ip := g.arg("mean"), g.arg("inv")
+	for h := range mean {
+		g.VMOVUPS(off(mp, h*g.bytes()), mean[h])
+		g.VMOVUPS(off(ip, h*g.bytes()), inv[h])
 	}
-	g.ADDQ(stride, x)
-	if kind == "Product" {
-		g.ADDQ(stride, dy)
-	}
-	g.DECQ(rows)
-	g.JNZ(operand.LabelRef("loop"))
-	for h := range acc {
-		g.VMOVUPS(acc[h], off(lane, h*g.bytes()))
-	}
-	g.end()
+	bits := g.newMaskBits()
+	g.rowBlocks(func() {
+		for h := range sums {
+			g.zero(sums[h])
+			g.zero(products[h])
+		}
+	}, func() {
+		for h := range sums {
+			d, v := bits.load(off(dy, h*g.bytes()), mask, h), g.vec()
+			g.VADDPS(d, sums[h], sums[h])
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.VSUBPS(mean[h], v, v)
+			g.VMULPS(inv[h], v, v)
+			g.VMULPS(d, v, v)
+			g.VADDPS(v, products[h], products[h])
+		}
+		for _, r := range []reg.GPVirtual{dy, x} {
+			g.ADDQ(stride, r)
+		}
+		g.ADDQ(maskStride, mask)
+	}, func() {
+		g.addDoubles(sums, dbeta)
+		g.addDoubles(products, dgamma)
+	})
 }
 
 // slope emits the derivative of s*clamp(rint(x/s)) by s into d: lo or hi where

@@ -20,7 +20,8 @@ type stream struct {
 	g      *gen
 	n, o   reg.GPVirtual // elements left; byte offset in the period
 	moving []movingPointer
-	times  int // how many times sixteen elements an iteration takes: 1 but in the longest streams
+	times  int    // how many times sixteen elements an iteration takes: 1 but in the longest streams
+	first  string // argument: where in the period the first element is; none: 0
 }
 
 type movingPointer struct {
@@ -58,6 +59,10 @@ func (s *stream) loop(period bool, body func()) {
 	if period {
 		s.o, zero, end = g.GP64(), g.GP64(), g.arg("period")
 		g.XORQ(s.o, s.o)
+		if s.first != "" {
+			s.o = g.arg(s.first)
+			g.SHLQ(operand.I8(2), s.o)
+		}
 		g.XORQ(zero, zero)
 		g.SHLQ(operand.I8(2), end)
 	}
@@ -175,13 +180,12 @@ func streams(g *gen) {
 		g.dequantize("S8")
 		g.maskGrad()
 		g.normalize()
-		g.normalizeGrad()
 		g.adam()
 		g.absMaxColumns()
 		g.minMax()
 		g.columnSums("Sum")
 		g.columnSums("SquaredDeviation")
-		g.columnSums("Product")
+		g.normSums()
 		g.scaleGradColumns()
 		g.scaleGrad()
 		g.sumSquares()
@@ -477,37 +481,51 @@ func (g *gen) quantize(to string) {
 	g.end()
 }
 
+// maskBits loads values where their mask bits are set.
+type maskBits struct {
+	g   *gen
+	bit reg.VecVirtual // ymm: lane i tests bit i of its byte
+}
+
+func (g *gen) newMaskBits() maskBits {
+	if g.wide {
+		return maskBits{g: g}
+	}
+	bit, r := g.vec(), g.GP64()
+	g.MOVQ(operand.U64(0x8040201008040201), r)
+	g.VMOVQ(r, bit.AsX())
+	g.VPMOVZXBD(bit.AsX(), bit)
+	return maskBits{g, bit}
+}
+
+// load is the values at m, or 0 where the bits of register h at mask are not set.
+func (b maskBits) load(m operand.Mem, mask reg.Register, h int) reg.VecVirtual {
+	g, v := b.g, b.g.vec()
+	if g.wide {
+		k := g.K()
+		g.KMOVW(off(mask, 0), k)
+		g.VMOVUPS_Z(m, k, v)
+		return v
+	}
+	c, r := g.vec(), g.GP32()
+	g.MOVBLZX(off(mask, h), r)
+	g.VMOVD(r, c.AsX())
+	g.VPBROADCASTD(c.AsX(), c)
+	g.VPAND(b.bit, c, c)
+	g.VPCMPEQD(b.bit, c, c)
+	g.VANDPS(m, c, v)
+	return v
+}
+
 func (g *gen) maskGrad() {
 	name := "maskGrad" + g.suffix()
 	g.begin(name, "func(dx, dy *float32, mask *uint8, n int)", name+" computes dx = dy where the mask bit is set, else 0.")
 	s := g.newStream()
 	dx, dy, mask := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("mask", 2)
-	var bit reg.VecVirtual
-	if !g.wide { // lane i tests bit i of its byte
-		bit = g.vec()
-		r := g.GP64()
-		g.MOVQ(operand.U64(0x8040201008040201), r)
-		g.VMOVQ(r, bit.AsX())
-		g.VPMOVZXBD(bit.AsX(), bit)
-	}
+	bits := g.newMaskBits()
 	s.loop(false, func() {
 		for h := range g.halves() {
-			v := g.vec()
-			g.VMOVUPS(off(dy, h*g.bytes()), v)
-			if g.wide {
-				k := g.K()
-				g.KMOVW(off(mask, 0), k)
-				g.VMOVAPS_Z(v, k, v)
-			} else {
-				b, r := g.vec(), g.GP32()
-				g.MOVBLZX(off(mask, h), r)
-				g.VMOVD(r, b.AsX())
-				g.VPBROADCASTD(b.AsX(), b)
-				g.VPAND(bit, b, b)
-				g.VPCMPEQD(bit, b, b)
-				g.VANDPS(b, v, v)
-			}
-			g.VMOVUPS(v, off(dx, h*g.bytes()))
+			g.VMOVUPS(bits.load(off(dy, h*g.bytes()), mask, h), off(dx, h*g.bytes()))
 		}
 	})
 	g.end()
@@ -558,29 +576,6 @@ func (g *gen) normalize() {
 			g.VMULPS(s.periodic(a, h), v, v)
 			g.VADDPS(s.periodic(beta, h), v, v)
 			g.VMOVUPS(v, off(y, h*g.bytes()))
-		}
-	})
-	g.end()
-}
-
-func (g *gen) normalizeGrad() {
-	name := "normalizeGrad" + g.suffix()
-	g.begin(name, "func(dx, dy, x, mean, a, b, c *float32, n, period int)",
-		name+" computes dx = (dy - b - (x-mean)*c) * a.")
-	s := g.newStream()
-	dx, dy, x := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("x", 64)
-	mean, a, b, c := g.arg("mean"), g.arg("a"), g.arg("b"), g.arg("c")
-	s.loop(true, func() {
-		for h := range g.halves() {
-			v, d := g.vec(), g.vec()
-			g.VMOVUPS(off(x, h*g.bytes()), v)
-			g.VSUBPS(s.periodic(mean, h), v, v)
-			g.VMULPS(s.periodic(c, h), v, v)
-			g.VMOVUPS(off(dy, h*g.bytes()), d)
-			g.VSUBPS(s.periodic(b, h), d, d)
-			g.VSUBPS(v, d, d)
-			g.VMULPS(s.periodic(a, h), d, d)
-			g.VMOVUPS(d, off(dx, h*g.bytes()))
 		}
 	})
 	g.end()

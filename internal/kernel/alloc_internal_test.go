@@ -17,29 +17,41 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 	arg, mask, m, bias := make([]uint8, n), make([]uint8, n), make([]float32, channels), make([]int32, channels)
 	sums := make([]float64, channels)
 	fill(m, 0.01)
+	var norm, grad NormParams
+	norm.Set(m, m, m, m)
+	grad.SetGrad(m, m, m, sums, sums, 10)
+	act := NormAct{Norm: &norm, ReLU: true, Cap: 0.5}
 	eachTier(t, func(t *testing.T, kern *isa) {
 		var s Scratch
 		var p, p1, pd PackedS8
 		kern.packS8(&p1, s8[:first.weightSize()], first.Depth(), channels)
 		kern.packS8(&pd, s8[:depthwise.weightSize()], depthwise.Depth(), channels)
 		for name, f := range map[string]func(){
-			"pack":          func() { kern.packS8(&p, s8, g.Depth(), channels) },
-			"forward":       func() { kern.convForward(y, x, w, m, 1, g, &s) },
-			"dx":            func() { kern.convBackwardInput(x, y, w, 1, g, &s) },
-			"dw":            func() { kern.convBackwardWeight(w, x, y, 1, g, false, &s) },
-			"depthwise":     func() { kern.convForward(y, x, w, nil, 1, depthwise, &s) },
-			"u8 first":      func() { kern.convU8S8(acc, q, 3, &p1, 1, first, &s) },
-			"u8 depthwise":  func() { kern.convU8S8Requant(q, q, 3, &pd, bias, m, 0, 0, 255, 1, depthwise, &s) },
-			"requant train": func() { kern.requantTrain(q, mask, acc, bias, m, 0, 0, 255, true, channels) },
-			"fake-quant":    func() { kern.fakeQuant(y, mask, x, 0.1, 0, 0, 255) },
-			"quantize u8":   func() { kern.quantizeU8(q, nil, x, 0.1, 0, 0, 255) },
-			"quantize s8":   func() { kern.quantizeS8(s8[:n], nil, x, m, -127, 127) },
-			"max-pool":      func() { kern.maxPoolF32(y, arg, x, 1, pg) },
-			"max-pool u8":   func() { kern.maxPoolU8(q, arg, arg, 1, pg) },
-			"columns":       func() { kern.columnSums(sums, termSum, &columnArgs{x: x}, channels) },
-			"normalize":     func() { kern.normalize(y, x, m, m, m, m, channels) },
-			"normalize grad": func() {
-				kern.normalizeGrad(y, x, x, m, m, m, sums, sums, 10, channels)
+			"pack":           func() { kern.packS8(&p, s8, g.Depth(), channels) },
+			"forward":        func() { kern.convForward(y, x, w, m, 1, g, &s) },
+			"dx":             func() { kern.convBackwardInput(x, y, w, 1, g, &s) },
+			"dw":             func() { kern.convBackwardWeight(w, x, y, 1, g, false, &s) },
+			"depthwise":      func() { kern.convForward(y, x, w, nil, 1, depthwise, &s) },
+			"u8 first":       func() { kern.convU8S8(acc, q, 3, &p1, 1, first, &s) },
+			"u8 depthwise":   func() { kern.convU8S8Requant(q, q, 3, &pd, bias, m, 0, 0, 255, 1, depthwise, &s) },
+			"requant train":  func() { kern.requantTrain(q, mask, acc, bias, m, 0, 0, 255, true, channels) },
+			"fake-quant":     func() { kern.fakeQuant(y, mask, x, 0.1, 0, 0, 255) },
+			"quantize u8":    func() { kern.quantizeU8(q, nil, x, 0.1, 0, 0, 255) },
+			"quantize s8":    func() { kern.quantizeS8(s8[:n], nil, x, m, -127, 127) },
+			"max-pool":       func() { kern.maxPoolF32(y, arg, x, 1, pg) },
+			"max-pool u8":    func() { kern.maxPoolU8(q, arg, arg, 1, pg) },
+			"columns":        func() { kern.columnSums(sums, termSum, &columnArgs{x: x}, channels) },
+			"normalize":      func() { kern.normalize(y, x, m, m, m, m, channels) },
+			"set norm":       func() { grad.SetGrad(m, m, m, sums, sums, 10) },
+			"normalize grad": func() { kern.normalizeGrad(y, x, mask, x, &grad) },
+			"norm sums":      func() { kern.normSums(sums, sums, x, mask, y, m, m, channels) },
+			"norm values":    func() { kern.normValues(&act, y, mask, x) },
+			"norm quantize":  func() { kern.normQuantize(&act, q, mask, x, 0.1, 0, 0, 255) },
+			"norm scale":     func() { kern.normScaleGrad(&act, y, x, 0.1, 0, 255) },
+			"depthwise dx":   func() { kern.convBackwardInput(x, y, w, 1, depthwise, &s) },
+			"depthwise dw":   func() { kern.convBackwardWeight(w, x, y, 1, depthwise, false, &s) },
+			"add train": func() {
+				kern.addRequantTrain(q, mask, Term{q, 3, 0.1}, Term{arg, 5, 0.2}, 0, 0, 255, true)
 			},
 			"adam":    func() { kern.adam(x, y, z, v, nil, 3, AdamConfig{LR: 0.1, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8}) },
 			"min max": func() { kern.minMax(x) },

@@ -9,7 +9,7 @@ import "math"
 //
 // Training runs in passes so that shards can be joined between them: Moments of
 // each shard, joined in order; Normalize. The backward pass is
-// NormalizeGradSums, Combine, NormalizeGrad.
+// AddNormalizeGradSums, Combine, NormalizeGrad.
 
 // SumSquaredDeviations writes dst[c] = sum of (x[r,c]-mean[c])^2, one shard's
 // part.
@@ -65,20 +65,38 @@ func (t *isa) normalize(y, x, mean, invStd, gamma, beta []float32, channels int)
 	}
 }
 
-// NormalizeGradSums writes one shard's parts of dgamma[c] = sum dy*xhat and
-// dbeta[c] = sum dy, where xhat = (x-mean)*invStd.
-func NormalizeGradSums(dgamma, dbeta []float64, dy, x, mean, invStd []float32, channels int) {
-	dy = dy[:len(x)]
-	active.columnSums(dbeta, termSum, &columnArgs{x: dy}, channels)
-	active.columnSums(dgamma, termProduct, &columnArgs{x: x, mean: mean[:channels], dy: dy, inv: invStd[:channels]}, channels)
+// AddNormalizeGradSums adds a part of dgamma[c] = sum d*xhat and dbeta[c] = sum
+// d, where xhat = (x-mean)*invStd and d is dy where the mask bit is set, else 0:
+// a shard's parts, example by example. A nil mask has all bits set.
+func AddNormalizeGradSums(dgamma, dbeta []float64, dy []float32, mask []uint8, x, mean, invStd []float32, channels int) {
+	active.normSums(dgamma, dbeta, dy, mask, x, mean, invStd, channels)
 }
 
-// AddNormalizeGradSums is NormalizeGradSums added to dgamma and dbeta: a
-// shard's parts, example by example.
-func AddNormalizeGradSums(dgamma, dbeta []float64, dy, x, mean, invStd []float32, channels int) {
-	dy = dy[:len(x)]
-	active.addColumnSums(dbeta[:channels], termSum, &columnArgs{x: dy}, channels)
-	active.addColumnSums(dgamma[:channels], termProduct, &columnArgs{x: x, mean: mean[:channels], dy: dy, inv: invStd[:channels]}, channels)
+func (t *isa) normSums(dgamma, dbeta []float64, dy []float32, mask []uint8, x, mean, invStd []float32, channels int) {
+	r := rows(len(x), channels)
+	dy, mask = dy[:len(x)], maskFor(mask, len(x))
+	dgamma, dbeta, mean, invStd = dgamma[:channels], dbeta[:channels], mean[:channels], invStd[:channels]
+	done := t.normSumsVec(dgamma, dbeta, dy, mask, x, mean, invStd, r, channels)
+	for r0 := 0; r0 < r && done < channels; r0 += columnBlock {
+		for c := done; c < channels; c++ {
+			var sum, product float32
+			for i := r0*channels + c; i < min(r0+columnBlock, r)*channels; i += channels {
+				d := passed(dy, mask, i)
+				sum += d
+				product += float32(d * float32((x[i]-mean[c])*invStd[c]))
+			}
+			dbeta[c] += float64(sum)
+			dgamma[c] += float64(product)
+		}
+	}
+}
+
+// passed is element i of a gradient behind its mask.
+func passed(dy []float32, mask []uint8, i int) float32 {
+	if mask != nil && mask[i>>3]>>(i&7)&1 == 0 {
+		return 0
+	}
+	return dy[i]
 }
 
 // Moments are the number of rows of x, their mean and their sum of squared
@@ -152,32 +170,22 @@ func (m *Moments) Stats(mean, variance, invStd []float32, eps float64) {
 // NormalizeGrad writes the gradient of x when mean and variance are the
 // batch's, n rows in all shards together:
 //
-//	dx = gamma*invStd * (dy - dbeta/n - xhat*dgamma/n)
+//	dx = gamma*invStd * (d - dbeta/n - xhat*dgamma/n)
 //
-// dgamma and dbeta are the combined sums. dx may be dy.
-func NormalizeGrad(dx, dy, x, mean, invStd, gamma []float32, dgamma, dbeta []float64, n, channels int) {
-	active.normalizeGrad(dx, dy, x, mean, invStd, gamma, dgamma, dbeta, n, channels)
+// d being dy where the mask bit is set, else 0; a nil mask has all bits set.
+// p is that of SetGrad, from the combined sums. dx may be dy.
+func NormalizeGrad(dx, dy []float32, mask []uint8, x []float32, p *NormParams) {
+	active.normalizeGrad(dx, dy, mask, x, p)
 }
 
-func (t *isa) normalizeGrad(dx, dy, x, mean, invStd, gamma []float32, dgamma, dbeta []float64, n, channels int) {
-	rows(len(x), channels)
-	dx, dy = dx[:len(x)], dy[:len(x)]
-	mean, invStd, gamma = mean[:channels], invStd[:channels], gamma[:channels]
-	dgamma, dbeta = dgamma[:channels], dbeta[:channels]
-	factors := func(c int) (a, b, k float32) { return gradFactors(c, invStd, gamma, dgamma, dbeta, n) }
-	done := 0
-	if channels <= stretchLen {
-		var a, b, k [stretchLen]float32
-		for c := range channels {
-			a[c], b[c], k[c] = factors(c)
-		}
-		done = t.normalizeGradVec(dx, dy, x, mean, a[:channels], b[:channels], k[:channels])
-	}
-	for i, c := done, done%channels; i < len(x); i++ {
-		a, b, k := factors(c)
-		d := dy[i] - b - float32((x[i]-mean[c])*k)
-		dx[i] = d * a
-		if c++; c == channels {
+func (t *isa) normalizeGrad(dx, dy []float32, mask []uint8, x []float32, p *NormParams) {
+	rows(len(x), p.channels)
+	dx, dy, mask = dx[:len(x)], dy[:len(x)], maskFor(mask, len(x))
+	done := t.normGradVec(dx, dy, mask, x, p)
+	for i, c := done, done%p.channels; i < len(x); i++ {
+		d := passed(dy, mask, i) - p.rows[p.at(c, 2)] - float32((x[i]-p.rows[p.at(c, 0)])*p.rows[p.at(c, 3)])
+		dx[i] = d * p.rows[p.at(c, 1)]
+		if c++; c == p.channels {
 			c = 0
 		}
 	}

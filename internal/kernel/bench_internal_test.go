@@ -125,7 +125,10 @@ func BenchmarkElementwise(b *testing.B) {
 			acc[i] = int32(i*7919%60000) - 30000
 		}
 		fill(m, 0.005)
-		sums := make([]float64, channels)
+		sums, sums2 := make([]float64, channels), make([]float64, channels)
+		var norm NormParams
+		norm.SetGrad(m, m, m, sums, sums, n)
+		act := NormAct{Norm: &norm, ReLU: true}
 		var packed PackedS8
 		g := PoolGeom{H: 32, W: 32, C: channels, KH: 2, KW: 2, StrideH: 2, StrideW: 2}
 		for _, f := range []struct {
@@ -151,7 +154,11 @@ func BenchmarkElementwise(b *testing.B) {
 			{"min max", func() { kern.minMax(x) }},
 			{"column sums", func() { kern.columnSums(sums, termSum, &columnArgs{x: x}, channels) }},
 			{"normalize", func() { kern.normalize(z, x, m, m, m, m, channels) }},
-			{"normalize gradient", func() { kern.normalizeGrad(z, y, x, m, m, m, sums, sums, n, channels) }},
+			{"norm, relu", func() { kern.normValues(&act, z, mask, x) }},
+			{"norm, relu, quantize", func() { kern.normQuantize(&act, codes, mask, x, 0.01, 0, 0, 255) }},
+			{"norm, relu, scale gradient", func() { kern.normScaleGrad(&act, y, x, 0.01, 0, 255) }},
+			{"norm sums", func() { kern.normSums(sums, sums2, y, mask, x, m, m, channels) }},
+			{"normalize gradient", func() { kern.normalizeGrad(z, y, nil, x, &norm) }},
 			{"sum of squares", func() { SumSquares(x) }},
 			{"dequantize", func() { kern.dequantizeU8(z, codes, m[:1], 3) }},
 			{"pack", func() { kern.packS8(&packed, s8, n/256, 256) }},

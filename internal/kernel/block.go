@@ -13,7 +13,9 @@ func (g PoolGeom) Tiles() bool {
 // vector kernels. The zero value is empty; memory is kept between Sets.
 type NormParams struct {
 	channels int
+	period   int       // the channels, repeated until they fill whole vectors; 0 where that is too long
 	rows     []float32 // for each sixteen channels sixteen of each number
+	own      [3][]float32
 }
 
 // quad is how many numbers a channel has.
@@ -25,33 +27,42 @@ func (p *NormParams) Forward(mean, a, beta []float32) { p.set(mean, a, beta, nil
 // Set makes the map that NormPool computes for batch norm: a is gamma*invStd,
 // as in Normalize.
 func (p *NormParams) Set(mean, invStd, gamma, beta []float32) {
-	p.set(mean, gamma, beta, nil)
+	a := grow(&p.own[0], len(mean))
 	for c := range mean {
-		p.rows[p.at(c, 1)] = gamma[c] * invStd[c]
+		a[c] = gamma[c] * invStd[c]
 	}
+	p.set(mean, a, beta, nil)
 }
 
-// SetGrad makes the map of NormPoolGrad from the sums that NormalizeGrad takes.
+// SetGrad makes the map of NormalizeGrad from the combined sums of all shards,
+// which have n rows together.
 func (p *NormParams) SetGrad(mean, invStd, gamma []float32, dgamma, dbeta []float64, n int) {
-	p.set(mean, gamma, mean, mean)
+	a, b, k := grow(&p.own[0], len(mean)), grow(&p.own[1], len(mean)), grow(&p.own[2], len(mean))
 	for c := range mean {
-		p.rows[p.at(c, 1)], p.rows[p.at(c, 2)], p.rows[p.at(c, 3)] = gradFactors(c, invStd, gamma, dgamma, dbeta, n)
+		a[c] = gamma[c] * invStd[c]
+		b[c] = float32(dbeta[c] / float64(n))
+		k[c] = float32(float64(invStd[c]) * dgamma[c] / float64(n))
 	}
-}
-
-// gradFactors are the a, b and k of dx = (dy - b - (x-mean)*k)*a.
-func gradFactors(c int, invStd, gamma []float32, dgamma, dbeta []float64, n int) (a, b, k float32) {
-	return gamma[c] * invStd[c], float32(dbeta[c] / float64(n)), float32(float64(invStd[c]) * dgamma[c] / float64(n))
+	p.set(mean, a, b, k)
 }
 
 func (p *NormParams) at(c, i int) int { return c/vecLanes*quad*vecLanes + i*vecLanes + c%vecLanes }
 
 func (p *NormParams) set(v ...[]float32) {
 	p.channels = len(v[0])
-	clear(grow(&p.rows, (p.channels+vecLanes-1)/vecLanes*quad*vecLanes))
+	n := p.channels
+	for n%vecLanes != 0 && n <= stretchLen {
+		n *= 2
+	}
+	if p.period = n; n > stretchLen && n != p.channels {
+		p.period, n = 0, p.channels
+	}
+	clear(grow(&p.rows, (n+vecLanes-1)/vecLanes*quad*vecLanes))
 	for i, x := range v {
-		for c, f := range x {
-			p.rows[p.at(c, i)] = f
+		for c := 0; c < n; c += len(v[0]) {
+			for j, f := range x {
+				p.rows[p.at(c+j, i)] = f
+			}
 		}
 	}
 }

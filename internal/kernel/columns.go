@@ -33,14 +33,13 @@ type columnTerm uint8
 const (
 	termSum       columnTerm = iota // x
 	termSquare                      // (x-mean)^2
-	termProduct                     // dy*((x-mean)*inv)
 	termScaleGrad                   // dy*scaleSlope(x/scale, lo, hi)
 )
 
 // columnArgs are the operands of a sum over rows.
 type columnArgs struct {
-	x, mean, dy, inv, scale []float32
-	lo, hi                  float32
+	x, mean, dy, scale []float32
+	lo, hi             float32
 }
 
 func (t *isa) columnSums(dst []float64, term columnTerm, a *columnArgs, channels int) {
@@ -51,14 +50,14 @@ func (t *isa) columnSums(dst []float64, term columnTerm, a *columnArgs, channels
 
 func (t *isa) addColumnSums(dst []float64, term columnTerm, a *columnArgs, channels int) {
 	r := rows(len(a.x), channels)
+	done := t.columnVec(dst, term, a, r, channels)
 	var lanes [columnChunk]float32
-	for r0 := 0; r0 < r; r0 += columnBlock {
+	for r0 := 0; r0 < r && done < channels; r0 += columnBlock {
 		r1 := min(r0+columnBlock, r)
-		for c0 := 0; c0 < channels; c0 += columnChunk {
+		for c0 := done; c0 < channels; c0 += columnChunk {
 			lane := lanes[:min(columnChunk, channels-c0)]
 			clear(lane)
-			done := t.columnVec(lane, term, a, r0, r1, c0, channels)
-			addRows(lane[done:], term, a, r0, r1, c0+done, channels)
+			addRows(lane, term, a, r0, r1, c0, channels)
 			for c, v := range lane {
 				dst[c0+c] += float64(v)
 			}
@@ -68,9 +67,6 @@ func (t *isa) addColumnSums(dst []float64, term columnTerm, a *columnArgs, chann
 
 // addRows is the definition of a block's sum: rows in order, columns from c0.
 func addRows(lane []float32, term columnTerm, a *columnArgs, r0, r1, c0, channels int) {
-	if len(lane) == 0 {
-		return
-	}
 	for i := r0; i < r1; i++ {
 		at := i*channels + c0
 		x := a.x[at:][:len(lane)]
@@ -84,11 +80,6 @@ func addRows(lane []float32, term columnTerm, a *columnArgs, r0, r1, c0, channel
 			for c, v := range x {
 				d := v - mu[c]
 				lane[c] += float32(d * d)
-			}
-		case termProduct:
-			mu, is, g := a.mean[c0:][:len(lane)], a.inv[c0:][:len(lane)], a.dy[at:][:len(lane)]
-			for c, v := range x {
-				lane[c] += float32(g[c] * float32((v-mu[c])*is[c]))
 			}
 		case termScaleGrad:
 			s, g := a.scale[c0:][:len(lane)], a.dy[at:][:len(lane)]

@@ -600,21 +600,19 @@ TEXT ·maskGradY(SB), NOSPLIT, $0-32
 	MOVQ      n+24(FP), BX
 
 loop:
-	VMOVUPS      (CX), Y1
 	MOVBLZX      (DX), SI
-	VMOVD        SI, X2
-	VPBROADCASTD X2, Y2
-	VPAND        Y0, Y2, Y2
-	VPCMPEQD     Y0, Y2, Y2
-	VANDPS       Y2, Y1, Y1
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	VPAND        Y0, Y1, Y1
+	VPCMPEQD     Y0, Y1, Y1
+	VANDPS       (CX), Y1, Y1
 	VMOVUPS      Y1, (AX)
-	VMOVUPS      32(CX), Y1
 	MOVBLZX      1(DX), SI
-	VMOVD        SI, X2
-	VPBROADCASTD X2, Y2
-	VPAND        Y0, Y2, Y2
-	VPCMPEQD     Y0, Y2, Y2
-	VANDPS       Y2, Y1, Y1
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	VPAND        Y0, Y1, Y1
+	VPCMPEQD     Y0, Y1, Y1
+	VANDPS       32(CX), Y1, Y1
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
@@ -655,50 +653,6 @@ loop:
 	CMPQ    R8, R10
 	CMOVQEQ R9, R8
 	SUBQ    $+16, DI
-	JNZ     loop
-	VZEROUPPER
-	RET
-
-// func normalizeGradY(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
-// Requires: AVX, CMOV
-TEXT ·normalizeGradY(SB), NOSPLIT, $0-72
-	MOVQ dx+0(FP), AX
-	MOVQ dy+8(FP), CX
-	MOVQ x+16(FP), DX
-	MOVQ mean+24(FP), BX
-	MOVQ a+32(FP), SI
-	MOVQ b+40(FP), DI
-	MOVQ c+48(FP), R8
-	MOVQ n+56(FP), R9
-	MOVQ period+64(FP), R12
-	XORQ R10, R10
-	XORQ R11, R11
-	SHLQ $+2, R12
-
-loop:
-	VMOVUPS (DX), Y0
-	VSUBPS  (BX)(R10*1), Y0, Y0
-	VMULPS  (R8)(R10*1), Y0, Y0
-	VMOVUPS (CX), Y1
-	VSUBPS  (DI)(R10*1), Y1, Y1
-	VSUBPS  Y0, Y1, Y1
-	VMULPS  (SI)(R10*1), Y1, Y1
-	VMOVUPS Y1, (AX)
-	VMOVUPS 32(DX), Y0
-	VSUBPS  32(BX)(R10*1), Y0, Y0
-	VMULPS  32(R8)(R10*1), Y0, Y0
-	VMOVUPS 32(CX), Y1
-	VSUBPS  32(DI)(R10*1), Y1, Y1
-	VSUBPS  Y0, Y1, Y1
-	VMULPS  32(SI)(R10*1), Y1, Y1
-	VMOVUPS Y1, 32(AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	ADDQ    $+64, R10
-	CMPQ    R10, R12
-	CMOVQEQ R11, R10
-	SUBQ    $+16, R9
 	JNZ     loop
 	VZEROUPPER
 	RET
@@ -840,91 +794,191 @@ loop:
 	VZEROUPPER
 	RET
 
-// func columnSumY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
-// Requires: AVX
-TEXT ·columnSumY(SB), NOSPLIT, $0-56
-	MOVQ    lane+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    rows+40(FP), DX
-	MOVQ    stride+48(FP), BX
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
+// func columnSumY(dst *float64, x *float32, mean *float32, rows int, stride int)
+// Requires: AVX, AVX2, CMOV
+TEXT ·columnSumY(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ stride+32(FP), DX
+	MOVQ rows+24(FP), BX
+	MOVQ $+32, SI
 
-loop:
-	VADDPS  (CX), Y0, Y0
-	VADDPS  32(CX), Y1, Y1
-	ADDQ    BX, CX
-	DECQ    DX
-	JNZ     loop
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
+block:
+	MOVQ    BX, DI
+	CMPQ    BX, SI
+	CMOVQGT SI, DI
+	SUBQ    DI, BX
+	VPXOR   Y0, Y0, Y0
+	VPXOR   Y1, Y1, Y1
+
+row:
+	VADDPS       (CX), Y0, Y0
+	VADDPS       32(CX), Y1, Y1
+	ADDQ         DX, CX
+	DECQ         DI
+	JNZ          row
+	VCVTPS2PD    X0, Y2
+	VADDPD       (AX), Y2, Y2
+	VMOVUPD      Y2, (AX)
+	VEXTRACTF128 $0x01, Y0, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       32(AX), Y0, Y0
+	VMOVUPD      Y0, 32(AX)
+	VCVTPS2PD    X1, Y0
+	VADDPD       64(AX), Y0, Y0
+	VMOVUPD      Y0, 64(AX)
+	VEXTRACTF128 $0x01, Y1, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       96(AX), Y0, Y0
+	VMOVUPD      Y0, 96(AX)
+	TESTQ        BX, BX
+	JNZ          block
 	VZEROUPPER
 	RET
 
-// func columnSquaredDeviationY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
-// Requires: AVX
-TEXT ·columnSquaredDeviationY(SB), NOSPLIT, $0-56
-	MOVQ    lane+0(FP), AX
+// func columnSquaredDeviationY(dst *float64, x *float32, mean *float32, rows int, stride int)
+// Requires: AVX, AVX2, CMOV
+TEXT ·columnSquaredDeviationY(SB), NOSPLIT, $0-40
+	MOVQ    dst+0(FP), AX
 	MOVQ    x+8(FP), CX
-	MOVQ    rows+40(FP), DX
-	MOVQ    stride+48(FP), BX
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
-	MOVQ    mean+16(FP), SI
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
+	MOVQ    stride+32(FP), DX
+	MOVQ    mean+16(FP), BX
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	MOVQ    rows+24(FP), BX
+	MOVQ    $+32, SI
 
-loop:
-	VMOVUPS (CX), Y4
-	VSUBPS  Y2, Y4, Y4
-	VMULPS  Y4, Y4, Y4
-	VADDPS  Y4, Y0, Y0
-	VMOVUPS 32(CX), Y4
-	VSUBPS  Y3, Y4, Y4
-	VMULPS  Y4, Y4, Y4
-	VADDPS  Y4, Y1, Y1
-	ADDQ    BX, CX
-	DECQ    DX
-	JNZ     loop
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
+block:
+	MOVQ    BX, DI
+	CMPQ    BX, SI
+	CMOVQGT SI, DI
+	SUBQ    DI, BX
+	VPXOR   Y0, Y0, Y0
+	VPXOR   Y1, Y1, Y1
+
+row:
+	VMOVUPS      (CX), Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y0, Y0
+	VMOVUPS      32(CX), Y4
+	VSUBPS       Y3, Y4, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	ADDQ         DX, CX
+	DECQ         DI
+	JNZ          row
+	VCVTPS2PD    X0, Y4
+	VADDPD       (AX), Y4, Y4
+	VMOVUPD      Y4, (AX)
+	VEXTRACTF128 $0x01, Y0, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       32(AX), Y0, Y0
+	VMOVUPD      Y0, 32(AX)
+	VCVTPS2PD    X1, Y0
+	VADDPD       64(AX), Y0, Y0
+	VMOVUPD      Y0, 64(AX)
+	VEXTRACTF128 $0x01, Y1, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       96(AX), Y0, Y0
+	VMOVUPD      Y0, 96(AX)
+	TESTQ        BX, BX
+	JNZ          block
 	VZEROUPPER
 	RET
 
-// func columnProductY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
-// Requires: AVX
-TEXT ·columnProductY(SB), NOSPLIT, $0-56
-	MOVQ    lane+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    rows+40(FP), DX
-	MOVQ    stride+48(FP), BX
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
-	MOVQ    mean+16(FP), SI
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	MOVQ    dy+24(FP), SI
-	MOVQ    inv+32(FP), DI
-	VMOVUPS (DI), Y4
-	VMOVUPS 32(DI), Y5
+// func normSumsY(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *float32, mean *float32, inv *float32, rows int, stride int, maskStride int)
+// Requires: AVX, AVX2, CMOV
+TEXT ·normSumsY(SB), NOSPLIT, $0-80
+	MOVQ      dgamma+0(FP), AX
+	MOVQ      dbeta+8(FP), CX
+	MOVQ      dy+16(FP), DX
+	MOVQ      x+32(FP), BX
+	MOVQ      mask+24(FP), SI
+	MOVQ      stride+64(FP), DI
+	MOVQ      maskStride+72(FP), R8
+	MOVQ      mean+40(FP), R9
+	MOVQ      inv+48(FP), R10
+	VMOVUPS   (R9), Y4
+	VMOVUPS   (R10), Y6
+	VMOVUPS   32(R9), Y5
+	VMOVUPS   32(R10), Y7
+	MOVQ      $0x8040201008040201, R9
+	VMOVQ     R9, X8
+	VPMOVZXBD X8, Y8
+	MOVQ      rows+56(FP), R9
+	MOVQ      $+32, R10
 
-loop:
-	VMOVUPS (CX), Y6
-	VSUBPS  Y2, Y6, Y6
-	VMULPS  Y4, Y6, Y6
-	VMULPS  (SI), Y6, Y6
-	VADDPS  Y6, Y0, Y0
-	VMOVUPS 32(CX), Y6
-	VSUBPS  Y3, Y6, Y6
-	VMULPS  Y5, Y6, Y6
-	VMULPS  32(SI), Y6, Y6
-	VADDPS  Y6, Y1, Y1
-	ADDQ    BX, CX
-	ADDQ    BX, SI
-	DECQ    DX
-	JNZ     loop
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
+block:
+	MOVQ    R9, R11
+	CMPQ    R9, R10
+	CMOVQGT R10, R11
+	SUBQ    R11, R9
+	VPXOR   Y0, Y0, Y0
+	VPXOR   Y2, Y2, Y2
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y3, Y3, Y3
+
+row:
+	MOVBLZX      (SI), R12
+	VMOVD        R12, X9
+	VPBROADCASTD X9, Y9
+	VPAND        Y8, Y9, Y9
+	VPCMPEQD     Y8, Y9, Y9
+	VANDPS       (DX), Y9, Y9
+	VADDPS       Y9, Y0, Y0
+	VMOVUPS      (BX), Y10
+	VSUBPS       Y4, Y10, Y10
+	VMULPS       Y6, Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VADDPS       Y10, Y2, Y2
+	MOVBLZX      1(SI), R12
+	VMOVD        R12, X9
+	VPBROADCASTD X9, Y9
+	VPAND        Y8, Y9, Y9
+	VPCMPEQD     Y8, Y9, Y9
+	VANDPS       32(DX), Y9, Y9
+	VADDPS       Y9, Y1, Y1
+	VMOVUPS      32(BX), Y10
+	VSUBPS       Y5, Y10, Y10
+	VMULPS       Y7, Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VADDPS       Y10, Y3, Y3
+	ADDQ         DI, DX
+	ADDQ         DI, BX
+	ADDQ         R8, SI
+	DECQ         R11
+	JNZ          row
+	VCVTPS2PD    X0, Y9
+	VADDPD       (CX), Y9, Y9
+	VMOVUPD      Y9, (CX)
+	VEXTRACTF128 $0x01, Y0, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       32(CX), Y0, Y0
+	VMOVUPD      Y0, 32(CX)
+	VCVTPS2PD    X1, Y0
+	VADDPD       64(CX), Y0, Y0
+	VMOVUPD      Y0, 64(CX)
+	VEXTRACTF128 $0x01, Y1, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       96(CX), Y0, Y0
+	VMOVUPD      Y0, 96(CX)
+	VCVTPS2PD    X2, Y0
+	VADDPD       (AX), Y0, Y0
+	VMOVUPD      Y0, (AX)
+	VEXTRACTF128 $0x01, Y2, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       32(AX), Y0, Y0
+	VMOVUPD      Y0, 32(AX)
+	VCVTPS2PD    X3, Y0
+	VADDPD       64(AX), Y0, Y0
+	VMOVUPD      Y0, 64(AX)
+	VEXTRACTF128 $0x01, Y3, X0
+	VCVTPS2PD    X0, Y0
+	VADDPD       96(AX), Y0, Y0
+	VMOVUPD      Y0, 96(AX)
+	TESTQ        R9, R9
+	JNZ          block
 	VZEROUPPER
 	RET
 
@@ -1543,9 +1597,8 @@ TEXT ·maskGradZ(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), BX
 
 loop:
-	VMOVUPS   (CX), Z0
 	KMOVW     (DX), K1
-	VMOVAPS.Z Z0, K1, Z0
+	VMOVUPS.Z (CX), K1, Z0
 	VMOVUPS   Z0, (AX)
 	ADDQ      $+64, AX
 	ADDQ      $+64, CX
@@ -1581,42 +1634,6 @@ loop:
 	CMPQ    R8, R10
 	CMOVQEQ R9, R8
 	SUBQ    $+16, DI
-	JNZ     loop
-	VZEROUPPER
-	RET
-
-// func normalizeGradZ(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
-// Requires: AVX, AVX512F, CMOV
-TEXT ·normalizeGradZ(SB), NOSPLIT, $0-72
-	MOVQ dx+0(FP), AX
-	MOVQ dy+8(FP), CX
-	MOVQ x+16(FP), DX
-	MOVQ mean+24(FP), BX
-	MOVQ a+32(FP), SI
-	MOVQ b+40(FP), DI
-	MOVQ c+48(FP), R8
-	MOVQ n+56(FP), R9
-	MOVQ period+64(FP), R12
-	XORQ R10, R10
-	XORQ R11, R11
-	SHLQ $+2, R12
-
-loop:
-	VMOVUPS (DX), Z0
-	VSUBPS  (BX)(R10*1), Z0, Z0
-	VMULPS  (R8)(R10*1), Z0, Z0
-	VMOVUPS (CX), Z1
-	VSUBPS  (DI)(R10*1), Z1, Z1
-	VSUBPS  Z0, Z1, Z1
-	VMULPS  (SI)(R10*1), Z1, Z1
-	VMOVUPS Z1, (AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	ADDQ    $+64, R10
-	CMPQ    R10, R12
-	CMOVQEQ R11, R10
-	SUBQ    $+16, R9
 	JNZ     loop
 	VZEROUPPER
 	RET
@@ -1723,72 +1740,132 @@ loop:
 	VZEROUPPER
 	RET
 
-// func columnSumZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
-// Requires: AVX, AVX512F
-TEXT ·columnSumZ(SB), NOSPLIT, $0-56
-	MOVQ    lane+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    rows+40(FP), DX
-	MOVQ    stride+48(FP), BX
-	VMOVUPS (AX), Z0
+// func columnSumZ(dst *float64, x *float32, mean *float32, rows int, stride int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·columnSumZ(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ stride+32(FP), DX
+	MOVQ rows+24(FP), BX
+	MOVQ $+32, SI
 
-loop:
-	VADDPS  (CX), Z0, Z0
-	ADDQ    BX, CX
-	DECQ    DX
-	JNZ     loop
-	VMOVUPS Z0, (AX)
+block:
+	MOVQ    BX, DI
+	CMPQ    BX, SI
+	CMOVQGT SI, DI
+	SUBQ    DI, BX
+	VPXORD  Z0, Z0, Z0
+
+row:
+	VADDPS        (CX), Z0, Z0
+	ADDQ          DX, CX
+	DECQ          DI
+	JNZ           row
+	VCVTPS2PD     Y0, Z1
+	VADDPD        (AX), Z1, Z1
+	VMOVUPD       Z1, (AX)
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VCVTPS2PD     Y1, Z1
+	VADDPD        64(AX), Z1, Z1
+	VMOVUPD       Z1, 64(AX)
+	TESTQ         BX, BX
+	JNZ           block
 	VZEROUPPER
 	RET
 
-// func columnSquaredDeviationZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
-// Requires: AVX, AVX512F
-TEXT ·columnSquaredDeviationZ(SB), NOSPLIT, $0-56
-	MOVQ    lane+0(FP), AX
+// func columnSquaredDeviationZ(dst *float64, x *float32, mean *float32, rows int, stride int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·columnSquaredDeviationZ(SB), NOSPLIT, $0-40
+	MOVQ    dst+0(FP), AX
 	MOVQ    x+8(FP), CX
-	MOVQ    rows+40(FP), DX
-	MOVQ    stride+48(FP), BX
-	VMOVUPS (AX), Z0
-	MOVQ    mean+16(FP), SI
-	VMOVUPS (SI), Z1
+	MOVQ    stride+32(FP), DX
+	MOVQ    mean+16(FP), BX
+	VMOVUPS (BX), Z1
+	MOVQ    rows+24(FP), BX
+	MOVQ    $+32, SI
 
-loop:
-	VMOVUPS (CX), Z2
-	VSUBPS  Z1, Z2, Z2
-	VMULPS  Z2, Z2, Z2
-	VADDPS  Z2, Z0, Z0
-	ADDQ    BX, CX
-	DECQ    DX
-	JNZ     loop
-	VMOVUPS Z0, (AX)
+block:
+	MOVQ    BX, DI
+	CMPQ    BX, SI
+	CMOVQGT SI, DI
+	SUBQ    DI, BX
+	VPXORD  Z0, Z0, Z0
+
+row:
+	VMOVUPS       (CX), Z2
+	VSUBPS        Z1, Z2, Z2
+	VMULPS        Z2, Z2, Z2
+	VADDPS        Z2, Z0, Z0
+	ADDQ          DX, CX
+	DECQ          DI
+	JNZ           row
+	VCVTPS2PD     Y0, Z2
+	VADDPD        (AX), Z2, Z2
+	VMOVUPD       Z2, (AX)
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VCVTPS2PD     Y2, Z2
+	VADDPD        64(AX), Z2, Z2
+	VMOVUPD       Z2, 64(AX)
+	TESTQ         BX, BX
+	JNZ           block
 	VZEROUPPER
 	RET
 
-// func columnProductZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
-// Requires: AVX, AVX512F
-TEXT ·columnProductZ(SB), NOSPLIT, $0-56
-	MOVQ    lane+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    rows+40(FP), DX
-	MOVQ    stride+48(FP), BX
-	VMOVUPS (AX), Z0
-	MOVQ    mean+16(FP), SI
-	VMOVUPS (SI), Z1
-	MOVQ    dy+24(FP), SI
-	MOVQ    inv+32(FP), DI
-	VMOVUPS (DI), Z2
+// func normSumsZ(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *float32, mean *float32, inv *float32, rows int, stride int, maskStride int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·normSumsZ(SB), NOSPLIT, $0-80
+	MOVQ    dgamma+0(FP), AX
+	MOVQ    dbeta+8(FP), CX
+	MOVQ    dy+16(FP), DX
+	MOVQ    x+32(FP), BX
+	MOVQ    mask+24(FP), SI
+	MOVQ    stride+64(FP), DI
+	MOVQ    maskStride+72(FP), R8
+	MOVQ    mean+40(FP), R9
+	MOVQ    inv+48(FP), R10
+	VMOVUPS (R9), Z2
+	VMOVUPS (R10), Z3
+	MOVQ    rows+56(FP), R9
+	MOVQ    $+32, R10
 
-loop:
-	VMOVUPS (CX), Z3
-	VSUBPS  Z1, Z3, Z3
-	VMULPS  Z2, Z3, Z3
-	VMULPS  (SI), Z3, Z3
-	VADDPS  Z3, Z0, Z0
-	ADDQ    BX, CX
-	ADDQ    BX, SI
-	DECQ    DX
-	JNZ     loop
-	VMOVUPS Z0, (AX)
+block:
+	MOVQ    R9, R11
+	CMPQ    R9, R10
+	CMOVQGT R10, R11
+	SUBQ    R11, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+
+row:
+	KMOVW         (SI), K1
+	VMOVUPS.Z     (DX), K1, Z4
+	VADDPS        Z4, Z0, Z0
+	VMOVUPS       (BX), Z5
+	VSUBPS        Z2, Z5, Z5
+	VMULPS        Z3, Z5, Z5
+	VMULPS        Z4, Z5, Z5
+	VADDPS        Z5, Z1, Z1
+	ADDQ          DI, DX
+	ADDQ          DI, BX
+	ADDQ          R8, SI
+	DECQ          R11
+	JNZ           row
+	VCVTPS2PD     Y0, Z4
+	VADDPD        (CX), Z4, Z4
+	VMOVUPD       Z4, (CX)
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VCVTPS2PD     Y4, Z4
+	VADDPD        64(CX), Z4, Z4
+	VMOVUPD       Z4, 64(CX)
+	VCVTPS2PD     Y1, Z4
+	VADDPD        (AX), Z4, Z4
+	VMOVUPD       Z4, (AX)
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VCVTPS2PD     Y4, Z4
+	VADDPD        64(AX), Z4, Z4
+	VMOVUPD       Z4, 64(AX)
+	TESTQ         R9, R9
+	JNZ           block
 	VZEROUPPER
 	RET
 

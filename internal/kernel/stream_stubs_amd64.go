@@ -81,11 +81,6 @@ func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
 //go:noescape
 func normalizeY(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
 
-// normalizeGradY computes dx = (dy - b - (x-mean)*c) * a.
-//
-//go:noescape
-func normalizeGradY(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
-
 // adamY is one step of Adam; see adamGeneric.
 //
 //go:noescape
@@ -103,20 +98,23 @@ func absMaxColumnsY(dst *float32, x *float32, rows int, stride int) (nan int)
 //go:noescape
 func minMaxY(stats *float32, x *float32, n int) (nan int)
 
-// columnSumY adds x to sixteen columns of lane, row by row; rows are stride bytes apart.
+// columnSumY adds x to sixteen columns of dst: float32 sums of blocks of 32 rows, added in order;
+// rows are stride bytes apart.
 //
 //go:noescape
-func columnSumY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+func columnSumY(dst *float64, x *float32, mean *float32, rows int, stride int)
 
-// columnSquaredDeviationY adds (x-mean)^2 to sixteen columns of lane, row by row; rows are stride bytes apart.
+// columnSquaredDeviationY adds (x-mean)^2 to sixteen columns of dst: float32 sums of blocks of 32 rows, added in order;
+// rows are stride bytes apart.
 //
 //go:noescape
-func columnSquaredDeviationY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+func columnSquaredDeviationY(dst *float64, x *float32, mean *float32, rows int, stride int)
 
-// columnProductY adds dy*((x-mean)*inv) to sixteen columns of lane, row by row; rows are stride bytes apart.
+// normSumsY adds d*((x-mean)*inv) to sixteen columns of dgamma and d to those of dbeta, as columnSum does;
+// d is dy where the mask bit is set, else 0; the bits of rows are maskStride bytes apart.
 //
 //go:noescape
-func columnProductY(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+func normSumsY(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *float32, mean *float32, inv *float32, rows int, stride int, maskStride int)
 
 // scaleGradColumnsY adds dy*slope(x/scale) to sixteen columns, row by row; rows are stride bytes apart.
 //
@@ -220,11 +218,6 @@ func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
 //go:noescape
 func normalizeZ(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
 
-// normalizeGradZ computes dx = (dy - b - (x-mean)*c) * a.
-//
-//go:noescape
-func normalizeGradZ(dx *float32, dy *float32, x *float32, mean *float32, a *float32, b *float32, c *float32, n int, period int)
-
 // adamZ is one step of Adam; see adamGeneric.
 //
 //go:noescape
@@ -242,20 +235,23 @@ func absMaxColumnsZ(dst *float32, x *float32, rows int, stride int) (nan int)
 //go:noescape
 func minMaxZ(stats *float32, x *float32, n int) (nan int)
 
-// columnSumZ adds x to sixteen columns of lane, row by row; rows are stride bytes apart.
+// columnSumZ adds x to sixteen columns of dst: float32 sums of blocks of 32 rows, added in order;
+// rows are stride bytes apart.
 //
 //go:noescape
-func columnSumZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+func columnSumZ(dst *float64, x *float32, mean *float32, rows int, stride int)
 
-// columnSquaredDeviationZ adds (x-mean)^2 to sixteen columns of lane, row by row; rows are stride bytes apart.
+// columnSquaredDeviationZ adds (x-mean)^2 to sixteen columns of dst: float32 sums of blocks of 32 rows, added in order;
+// rows are stride bytes apart.
 //
 //go:noescape
-func columnSquaredDeviationZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+func columnSquaredDeviationZ(dst *float64, x *float32, mean *float32, rows int, stride int)
 
-// columnProductZ adds dy*((x-mean)*inv) to sixteen columns of lane, row by row; rows are stride bytes apart.
+// normSumsZ adds d*((x-mean)*inv) to sixteen columns of dgamma and d to those of dbeta, as columnSum does;
+// d is dy where the mask bit is set, else 0; the bits of rows are maskStride bytes apart.
 //
 //go:noescape
-func columnProductZ(lane *float32, x *float32, mean *float32, dy *float32, inv *float32, rows int, stride int)
+func normSumsZ(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *float32, mean *float32, inv *float32, rows int, stride int, maskStride int)
 
 // scaleGradColumnsZ adds dy*slope(x/scale) to sixteen columns, row by row; rows are stride bytes apart.
 //

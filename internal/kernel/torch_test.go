@@ -187,13 +187,15 @@ func TestTorchBatchNorm(t *testing.T) {
 		y, dx := make([]float32, len(xs)), make([]float32, len(xs))
 		kernel.Normalize(y, xs, mean, inv, gamma, beta, ch)
 		dgamma, dbeta := make([]float64, ch), make([]float64, ch)
-		kernel.NormalizeGradSums(dgamma, dbeta, dy, xs, mean, inv, ch)
+		kernel.AddNormalizeGradSums(dgamma, dbeta, dy, nil, xs, mean, inv, ch)
+		var p kernel.NormParams
 		if training {
-			kernel.NormalizeGrad(dx, dy, xs, mean, inv, gamma, dgamma, dbeta, nr, ch)
+			p.SetGrad(mean, inv, gamma, dgamma, dbeta, nr)
 		} else { // statistics are constants: dx = dy*gamma*invStd
 			zero := make([]float64, ch)
-			kernel.NormalizeGrad(dx, dy, xs, mean, inv, gamma, zero, zero, nr, ch)
+			p.SetGrad(mean, inv, gamma, zero, zero, nr)
 		}
+		kernel.NormalizeGrad(dx, dy, nil, xs, &p)
 		err := firstError(
 			qtest.Close("y", nchw(y, n, ch, pixels), c.Outputs["y"].Data, rtol, atol),
 			qtest.Close("dx", nchw(dx, n, ch, pixels), c.Grads["x"].Data, rtol, atol),

@@ -227,15 +227,15 @@ func TestColumnSumsSameBitsInAllTiers(t *testing.T) {
 			for _, r := range []int{0, 1, 32, 100} {
 				rng := newRand(uint64(r + channels))
 				x, dy := make([]float32, r*channels), make([]float32, r*channels)
-				mean, inv := make([]float32, channels), make([]float32, channels)
-				for _, v := range [][]float32{x, dy, mean, inv} {
+				mean := make([]float32, channels)
+				for _, v := range [][]float32{x, dy, mean} {
 					randomF32(rng, v, false)
 				}
 				scale := make([]float32, channels)
 				for c := range scale {
 					scale[c] = 0.01 + float32(rng.Float64())
 				}
-				a := &columnArgs{x: x, mean: mean, dy: dy, inv: inv, scale: scale, lo: -1, hi: 2}
+				a := &columnArgs{x: x, mean: mean, dy: dy, scale: scale, lo: -1, hi: 2}
 				for term := termSum; term <= termScaleGrad; term++ {
 					want := make([]float64, channels)
 					got := qtest.Guarded[float64](channels, 1)
@@ -275,8 +275,10 @@ func TestNormalizeSameBitsInAllTiers(t *testing.T) {
 				if err := errors.Join(qtest.SameBits("y", got.Data, want), got.Check()); err != nil {
 					t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
 				}
-				gen.normalizeGrad(want, v[1], v[0], v[2], v[3], v[4], dgamma, dbeta, r+1, channels)
-				kern.normalizeGrad(got.Data, v[1], v[0], v[2], v[3], v[4], dgamma, dbeta, r+1, channels)
+				var p NormParams
+				p.SetGrad(v[2], v[3], v[4], dgamma, dbeta, r+1)
+				gen.normalizeGrad(want, v[1], nil, v[0], &p)
+				kern.normalizeGrad(got.Data, v[1], nil, v[0], &p)
 				if err := errors.Join(qtest.SameBits("dx", got.Data, want), got.Check()); err != nil {
 					t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
 				}
@@ -390,8 +392,10 @@ func TestBatchNormGradient(t *testing.T) {
 	m.Reset(ch)
 	m.Add(x)
 	m.Stats(mean, variance, inv, eps)
-	NormalizeGradSums(dgamma, dbeta, dy, x, mean, inv, ch)
-	NormalizeGrad(dx, dy, x, mean, inv, gamma, dgamma, dbeta, n, ch)
+	AddNormalizeGradSums(dgamma, dbeta, dy, nil, x, mean, inv, ch)
+	var params NormParams
+	params.SetGrad(mean, inv, gamma, dgamma, dbeta, n)
+	NormalizeGrad(dx, dy, nil, x, &params)
 	var p, grad []float64
 	for _, v := range [][]float32{x, gamma, beta} {
 		for _, f := range v {

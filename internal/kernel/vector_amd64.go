@@ -398,24 +398,6 @@ func (t *isa) normalizeVec(y, x, mean, a, beta []float32) int {
 	return n
 }
 
-func (t *isa) normalizeGradVec(dx, dy, x, mean, a, b, c []float32) int {
-	n := len(x) &^ (vecLanes - 1)
-	if t.tier == cpu.Generic || n == 0 {
-		return 0
-	}
-	var meanBuf, aBuf, bBuf, cBuf [stretchLen]float32
-	ms, as, bs, cs := stretch(&meanBuf, mean), stretch(&aBuf, a), stretch(&bBuf, b), stretch(&cBuf, c)
-	if ms == nil {
-		return 0
-	}
-	if t.tier == cpu.AVX512VNNI {
-		normalizeGradZ(&dx[0], &dy[0], &x[0], &ms[0], &as[0], &bs[0], &cs[0], n, len(ms))
-	} else {
-		normalizeGradY(&dx[0], &dy[0], &x[0], &ms[0], &as[0], &bs[0], &cs[0], n, len(ms))
-	}
-	return n
-}
-
 // packQuadsVec packs the leading whole groups of a whole panel of 32 columns
 // and returns how many rows of w that were.
 func (t *isa) packQuadsVec(panel, w []int8, n, k int) int {
@@ -480,47 +462,56 @@ func (t *isa) minMaxVec(x []float32, lo, hi *float32) (n int, nan bool) {
 	return n, nan
 }
 
-// columnVec adds rows [r0,r1) of the leading channels of a chunk to lane.
-func (t *isa) columnVec(lane []float32, term columnTerm, a *columnArgs, r0, r1, c0, channels int) (done int) {
-	if t.tier == cpu.Generic || r0 == r1 {
+// rowsTogether is how many rows a sum over them takes before it goes on to the
+// next columns: as many blocks as stay in the first-level cache.
+func rowsTogether(channels int) int {
+	const cache = 16 << 10 / 4 // elements
+	return max(1, cache/channels/columnBlock) * columnBlock
+}
+
+// columnVec adds all rows of the leading channels to dst.
+func (t *isa) columnVec(dst []float64, term columnTerm, a *columnArgs, rows, channels int) (done int) {
+	done = channels &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || rows == 0 || done == 0 {
 		return 0
 	}
-	for ; done+vecLanes <= len(lane); done += vecLanes {
-		c := c0 + done
-		at := r0*channels + c
-		var mean, dy, inv *float32
-		if term == termScaleGrad {
-			if t.tier == cpu.AVX512VNNI {
-				scaleGradColumnsZ(&lane[done], &a.dy[at], &a.x[at], &a.scale[c], r1-r0, 4*channels, a.lo, a.hi)
-			} else {
-				scaleGradColumnsY(&lane[done], &a.dy[at], &a.x[at], &a.scale[c], r1-r0, 4*channels, a.lo, a.hi)
+	wide, stride, step := t.tier == cpu.AVX512VNNI, 4*channels, rowsTogether(channels)
+	for r := 0; r < rows; r += step {
+		n := min(step, rows-r)
+		for c := 0; c < done; c += vecLanes {
+			at := r*channels + c
+			switch {
+			case term == termScaleGrad:
+				t.scaleGradBlocks(dst[c:], a, at, c, n, stride)
+			case term == termSum && wide:
+				columnSumZ(&dst[c], &a.x[at], nil, n, stride)
+			case term == termSum:
+				columnSumY(&dst[c], &a.x[at], nil, n, stride)
+			case wide:
+				columnSquaredDeviationZ(&dst[c], &a.x[at], &a.mean[c], n, stride)
+			default:
+				columnSquaredDeviationY(&dst[c], &a.x[at], &a.mean[c], n, stride)
 			}
-			continue
-		}
-		if term != termSum {
-			mean = &a.mean[c]
-		}
-		if term == termProduct {
-			dy, inv = &a.dy[at], &a.inv[c]
-		}
-		rows, stride := r1-r0, 4*channels
-		wide := t.tier == cpu.AVX512VNNI
-		switch {
-		case term == termSum && wide:
-			columnSumZ(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
-		case term == termSum:
-			columnSumY(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
-		case term == termSquare && wide:
-			columnSquaredDeviationZ(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
-		case term == termSquare:
-			columnSquaredDeviationY(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
-		case wide:
-			columnProductZ(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
-		default:
-			columnProductY(&lane[done], &a.x[at], mean, dy, inv, rows, stride)
 		}
 	}
 	return done
+}
+
+// scaleGradBlocks adds n rows of sixteen columns from element at on, of channel
+// c on.
+func (t *isa) scaleGradBlocks(dst []float64, a *columnArgs, at, c, n, stride int) {
+	for ; n > 0; n -= columnBlock {
+		var lane [vecLanes]float32
+		if t.tier == cpu.AVX512VNNI {
+			scaleGradColumnsZ(&lane[0], &a.dy[at], &a.x[at], &a.scale[c], min(n, columnBlock), stride, a.lo, a.hi)
+		} else {
+			scaleGradColumnsY(&lane[0], &a.dy[at], &a.x[at], &a.scale[c], min(n, columnBlock), stride, a.lo, a.hi)
+		}
+		for i, v := range lane {
+			dst[i] += float64(v)
+		}
+		at += columnBlock * stride / 4
+	}
 }
 
 // scaleGradVec and sumSquaresVec add leading elements to lanes.

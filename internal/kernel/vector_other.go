@@ -48,10 +48,6 @@ func (t *isa) dequantizeS8Vec([]float32, []int8, []float32) int { return 0 }
 
 func (t *isa) normalizeVec([]float32, []float32, []float32, []float32, []float32) int { return 0 }
 
-func (t *isa) normalizeGradVec([]float32, []float32, []float32, []float32, []float32, []float32, []float32) int {
-	return 0
-}
-
 func (t *isa) packQuadsVec([]int8, []int8, int, int) int { return 0 }
 
 func (t *isa) transposeVec([]float32, int, []float32, int, int, int) (int, int) { return 0, 0 }
@@ -60,7 +56,7 @@ func (t *isa) absMaxVec([]float32, []float32, int, int) (int, bool) { return 0, 
 
 func (t *isa) minMaxVec([]float32, *float32, *float32) (int, bool) { return 0, false }
 
-func (t *isa) columnVec([]float32, columnTerm, *columnArgs, int, int, int, int) int { return 0 }
+func (t *isa) columnVec([]float64, columnTerm, *columnArgs, int, int) int { return 0 }
 
 func (t *isa) scaleGradVec(*[16]float32, []float32, []float32, float32, float32, float32) int {
 	return 0

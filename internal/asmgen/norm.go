@@ -1,0 +1,244 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// norms emits what follows batch norm in training, and its gradient: streams
+// whose parameters lie side by side, sixteen of each of four for every sixteen
+// channels (NormParams of package kernel).
+func norms(g *gen) {
+	g.eachWidth(func() {
+		g.normGrad()
+		for _, a := range []activation{"", "ReLU", "Cap"} {
+			g.normQuantize(a)
+			g.normScaleGrad(a)
+			if a != "" {
+				g.normAct(a)
+			}
+		}
+	})
+}
+
+// side is the address of register h of parameter i.
+func (s *stream) side(params reg.GPVirtual, i, h int) operand.Mem {
+	return operand.Mem{Base: params, Index: s.o, Scale: 4, Disp: 64*i + h*s.g.bytes()}
+}
+
+func (g *gen) normGrad() {
+	name := "normGrad" + g.suffix()
+	g.begin(name, "func(dx, dy *float32, mask *uint8, x, params *float32, n, period, maskStep int)",
+		name+" computes dx = (d - b - (x-mean)*k)*a, d being dy where the mask bit is set, else 0;",
+		"params holds mean, a, b and k. mask moves by maskStep bytes for sixteen elements.")
+	s := g.newStream()
+	dx, dy, x, mask := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("x", 64), s.stepped("mask", "maskStep")
+	params, bits := g.arg("params"), g.newMaskBits()
+	s.loop(true, func() {
+		for h := range g.halves() {
+			v, d := g.vec(), bits.load(off(dy, h*g.bytes()), mask, h)
+			g.VMOVUPS(off(x, h*g.bytes()), v)
+			g.VSUBPS(s.side(params, 0, h), v, v)
+			g.VMULPS(s.side(params, 3, h), v, v)
+			g.VSUBPS(s.side(params, 2, h), d, d)
+			g.VSUBPS(v, d, d)
+			g.VMULPS(s.side(params, 1, h), d, d)
+			g.VMOVUPS(d, off(dx, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+// activation is what follows a normalization: nothing, a ReLU, or a ReLU with
+// an upper limit.
+type activation string
+
+// args are the activation's arguments in a signature.
+func (a activation) args() string {
+	if a == "Cap" {
+		return ", limit float32"
+	}
+	return ""
+}
+
+func (a activation) doc() string {
+	return map[activation]string{
+		"":     "y = (v-mean)*a + beta",
+		"ReLU": "y = max((v-mean)*a + beta, 0)",
+		"Cap":  "y = min(max((v-mean)*a + beta, 0), limit)",
+	}[a]
+}
+
+// normalized emits y = activation((v-mean)*a + beta).
+type normalized struct {
+	s           *stream
+	a           activation
+	v, params   reg.GPVirtual
+	none, limit reg.VecVirtual
+}
+
+func (g *gen) newNormalized(s *stream, a activation) normalized {
+	n := normalized{s: s, a: a, v: s.pointer("v", 64), params: g.arg("params")}
+	if a != "" {
+		n.none = g.vec()
+		g.zero(n.none)
+	}
+	if a == "Cap" {
+		n.limit = g.broadcast("limit")
+	}
+	return n
+}
+
+func (n normalized) load(h int) reg.VecVirtual {
+	g, s, y := n.s.g, n.s, n.s.g.vec()
+	g.VMOVUPS(off(n.v, h*g.bytes()), y)
+	g.VSUBPS(s.side(n.params, 0, h), y, y)
+	g.VMULPS(s.side(n.params, 1, h), y, y)
+	g.VADDPS(s.side(n.params, 2, h), y, y)
+	if n.a != "" {
+		g.keepPositive(n.none, y)
+	}
+	if n.a == "Cap" {
+		g.VMINPS(y, n.limit, y) // of a NaN and limit, the NaN
+	}
+	return y
+}
+
+// passes narrows the lanes that a gradient passes, or begins with those of the
+// activation when k and v are nil.
+func (n normalized) passes(y reg.VecVirtual, k reg.OpmaskVirtual, v reg.VecVirtual) (reg.OpmaskVirtual, reg.VecVirtual) {
+	g := n.s.g
+	test := func(predicate operand.U8, limit reg.VecVirtual) {
+		switch {
+		case g.wide && k == nil:
+			k = g.K()
+			g.VCMPPS(predicate, limit, y, k)
+		case g.wide:
+			g.VCMPPS(predicate, limit, y, k, k)
+		case v == nil:
+			v = g.vec()
+			g.VCMPPS(predicate, limit, y, v)
+		default:
+			c := g.vec()
+			g.VCMPPS(predicate, limit, y, c)
+			g.VANDPS(c, v, v)
+		}
+	}
+	if n.a != "" {
+		test(cmpGreater, n.none)
+	}
+	if n.a == "Cap" {
+		test(cmpLess, n.limit)
+	}
+	return k, v
+}
+
+func (g *gen) normAct(a activation) {
+	name := "norm" + string(a) + g.suffix()
+	g.begin(name, "func(y *float32, mask *uint8, v, params *float32, n, period int"+a.args()+")",
+		name+" computes "+a.doc()+"; params holds mean, a and beta.",
+		"mask has a bit set where the gradient passes the activation.")
+	s := g.newStream()
+	y, mask, n := s.pointer("y", 64), s.pointer("mask", 2), g.newNormalized(s, a)
+	s.loop(true, func() {
+		var ks []reg.OpmaskVirtual
+		var vs []reg.VecVirtual
+		for h := range g.halves() {
+			r := n.load(h)
+			k, v := n.passes(r, nil, nil)
+			ks, vs = append(ks, k), append(vs, v)
+			g.VMOVUPS(r, off(y, h*g.bytes()))
+		}
+		g.MOVW(g.bitsOf(ks, vs).As16(), off(mask, 0))
+	})
+	g.end()
+}
+
+func (g *gen) normQuantize(a activation) {
+	name := "normQuantize" + string(a) + g.suffix()
+	g.begin(name, "func(dst, mask *uint8, v, params, stats *float32, n, period int, scale, lo, hi float32, zero int32"+a.args()+") (nan int)",
+		name+" computes the codes rint(clamp(y/scale, lo, hi)) + zero of "+a.doc()+"; params holds mean, a and beta.",
+		"mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,",
+		"then sixteen maxima of y, NaN left out. nan is not 0 when there is one.")
+	s := g.newStream()
+	dst, mask, n := s.pointer("dst", 16), s.pointer("mask", 2), g.newNormalized(s, a)
+	scale, lo, hi, zero := g.broadcast("scale"), g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero")
+	stats, least, most, seen := g.arg("stats"), g.vecs(g.halves()), g.vecs(g.halves()), g.GP64()
+	for h := range least {
+		g.VMOVUPS(off(stats, h*g.bytes()), least[h])
+		g.VMOVUPS(off(stats, 64+h*g.bytes()), most[h])
+	}
+	g.XORQ(seen, seen)
+	s.loop(true, func() {
+		var ks []reg.OpmaskVirtual
+		var vs, out []reg.VecVirtual
+		nan := g.GP32()
+		for h := range g.halves() {
+			y, r := n.load(h), g.vec()
+			g.VMINPS(least[h], y, least[h])
+			g.VMAXPS(most[h], y, most[h])
+			if g.wide {
+				k := g.K()
+				g.VCMPPS(cmpUnordered, y, y, k)
+				g.KMOVW(k, nan)
+			} else {
+				g.VCMPPS(cmpUnordered, y, y, r)
+				g.VMOVMSKPS(r, nan)
+			}
+			g.ORQ(nan.As64(), seen)
+			g.VDIVPS(scale, y, r)
+			g.round(r, r)
+			var k reg.OpmaskVirtual
+			var in reg.VecVirtual
+			if g.wide {
+				k = g.K()
+				g.VCMPPS(cmpGreaterEqual, lo, r, k)
+				g.VCMPPS(cmpLessEqual, hi, r, k, k)
+			} else {
+				in = g.vec()
+				c := g.vec()
+				g.VCMPPS(cmpGreaterEqual, lo, r, in)
+				g.VCMPPS(cmpLessEqual, hi, r, c)
+				g.VANDPS(c, in, in)
+			}
+			k, in = n.passes(y, k, in)
+			ks, vs = append(ks, k), append(vs, in)
+			g.VMAXPS(lo, r, r)
+			g.VMINPS(hi, r, r)
+			g.VCVTPS2DQ(r, r)
+			g.VPADDD(zero, r, r)
+			out = append(out, r)
+		}
+		g.MOVW(g.bitsOf(ks, vs).As16(), off(mask, 0))
+		g.storeBytes(out, false, off(dst, 0))
+	})
+	for h := range least {
+		g.VMOVUPS(least[h], off(stats, h*g.bytes()))
+		g.VMOVUPS(most[h], off(stats, 64+h*g.bytes()))
+	}
+	g.Store(seen, g.ReturnIndex(0))
+	g.end()
+}
+
+func (g *gen) normScaleGrad(a activation) {
+	name := "normScaleGrad" + string(a) + g.suffix()
+	g.begin(name, "func(lane, dy, v, params *float32, n, period, first int, scale, lo, hi float32"+a.args()+")",
+		name+" is scaleGrad of "+a.doc()+"; params holds mean, a and beta;",
+		"first is the place of the first element in the period.")
+	s := g.newStream()
+	s.first = "first"
+	dy, n := s.pointer("dy", 64), g.newNormalized(s, a)
+	scale, lo, hi := g.broadcast("scale"), g.broadcast("lo"), g.broadcast("hi")
+	acc, store := g.lanesInOut()
+	s.loop(true, func() {
+		for h := range acc {
+			t, d := n.load(h), g.vec()
+			g.VDIVPS(scale, t, t)
+			g.slope(t, lo, hi, d)
+			g.VMULPS(off(dy, h*g.bytes()), d, d)
+			g.VADDPS(d, acc[h], acc[h])
+		}
+	})
+	store()
+	g.end()
+}
