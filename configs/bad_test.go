@@ -75,7 +75,7 @@ func badFiles() []badFile {
 			`compare-methods.bad.yaml:8: compare.seeds: is 0 (allowed: a whole number from 1 to 1000)`,
 		}},
 		{"compare-precision", []string{
-			`compare-precision.bad.yaml:8: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8)`,
+			`compare-precision.bad.yaml:8: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)`,
 		}},
 		{"compare-split", []string{
 			`compare-split.bad.yaml:9: compare.split: there is no validation split: val_fraction is 0; set dataset.val_fraction, for example to 0.1`,
@@ -233,7 +233,7 @@ func badFiles() []badFile {
 			`quant-act.bad.yaml:8: quant.act.range: unknown value "envelop" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant); did you mean "envelope"?`,
 		}},
 		{"quant-bits", []string{
-			`quant-bits.bad.yaml:8: quant.weight.bits: unknown key (allowed: format, scheme, per, range, max, levels, estimator); did you mean "format"?`,
+			`quant-bits.bad.yaml:8: quant.weight.bits: unknown key (allowed: format, scheme, per, range, max, levels, estimator, group); did you mean "format"?`,
 		}},
 		{"quant-float-range", []string{
 			`quant-float-range.bad.yaml:8: quant.weight.range: has no effect here: it belongs to an integer format; remove it`,
@@ -241,8 +241,18 @@ func badFiles() []badFile {
 		{"quant-float-rules", []string{
 			`quant-float-rules.bad.yaml:8: quant.rules: have no effect on a network in fp16; remove them, or use integer formats`,
 		}},
+		{"quant-group", []string{
+			`quant-group.bad.yaml:9: quant.weight.group: unknown value "48" (allowed: 32, 64, 128)`,
+			`quant-group.bad.yaml:10: quant.act.per: "group" is not supported here (allowed: tensor); groups are for weights with fp16 activations; activations have one scale`,
+		}},
+		{"quant-group-unused", []string{
+			`quant-group-unused.bad.yaml:9: quant.weight.group: has no effect here: it belongs to per: group; remove it`,
+		}},
+		{"quant-act-unused", []string{
+			`quant-act-unused.bad.yaml:12: quant.rules[0].act: has no effect where activations are fp16; remove it, or use integers for activations`,
+		}},
 		{"quant-mixed", []string{
-			`quant-mixed.bad.yaml:8: quant.act.format: weights in int8 and activations in fp16 do not go together; use integers for both, or the same 16-bit float for both`,
+			`quant-mixed.bad.yaml:8: quant.act.format: weights in int8 and activations in bf16 do not go together; use integers for both, the same 16-bit float for both, or integer weights with fp16 activations`,
 		}},
 		{"quant-target", []string{
 			`quant-target.bad.yaml:8: quant.target: "tflite" is not supported here (allowed: onnx); use onnx: its integers are those the engine runs`,
@@ -250,7 +260,6 @@ func badFiles() []badFile {
 		{"quant-weight", []string{
 			`quant-weight.bad.yaml:8: quant.weight.format: unknown value "int9" (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); did you mean "int8"?`,
 			`quant-weight.bad.yaml:8: quant.weight.scheme: "affine" is not supported here (allowed: symmetric); weights have zero point 0, so that no product with it is left over; use symmetric`,
-			`quant-weight.bad.yaml:8: quant.weight.per: "group" is not supported here (allowed: channel, tensor); groups come with the formats that need them; use channel`,
 			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, mse, percentile, mean, constant); it follows batches, and weights have none; use minmax or lsq`,
 		}},
 		{"rule-empty", []string{

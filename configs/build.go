@@ -139,18 +139,20 @@ func (c *Config) Precision() quant.Precision {
 
 // QuantConfig is the quant section at a precision: the precision gives the formats, the section the rest, and a rule
 // beats the precision. Rules and range methods are about integer grids: at fp32, fp16 and bf16 a rule keeps its pattern
-// and changes nothing.
+// and changes nothing, nor does its act where only weights are integers.
 func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
 	if !p.Weight.Valid() || !p.Act.Valid() || mixes(p.Weight, p.Act) {
-		return model.QuantConfig{}, fmt.Errorf("config %q: precision %s is not one network: use integers for weights and activations, or the same float for both", c.Name, p)
+		return model.QuantConfig{}, fmt.Errorf("config %q: precision %s is not one network: use integers for weights and activations, the same float for both, or integer weights with fp16 activations", c.Name, p)
 	}
 	q := model.DefaultQuant(p)
 	if c.Quant == nil {
 		return q, nil
 	}
 	q.Target = c.Quant.Target
-	if p.IsInteger() {
+	if p.Weight.IsInteger() {
 		q.Weight = c.Quant.Weight.over(q.Weight)
+	}
+	if p.Act.IsInteger() {
 		q.Act = c.Quant.Act.over(q.Act)
 	}
 	for i, r := range c.Quant.Rules {

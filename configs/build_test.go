@@ -244,8 +244,15 @@ func TestQuantConfig(t *testing.T) {
 		t.Errorf("fp16: %+v", half)
 	}
 
-	if _, err := c.QuantConfig(quant.Precision{Weight: quant.Int8, Act: quant.FP16}); err == nil {
-		t.Error("int8 weights with fp16 activations must be refused")
+	only, err := c.QuantConfig(quant.Precision{Weight: quant.Int4, Act: quant.FP16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if only.Act != quant.ActSpec(quant.FP16) || only.Weight.Format != quant.Int4 || only.Rules[0].Act != nil || only.Rules[0].Weight.String() != "int8 symmetric/tensor/minmax" {
+		t.Errorf("weight-only: %+v", only)
+	}
+	if _, err := c.QuantConfig(quant.Precision{Weight: quant.Int8, Act: quant.BF16}); err == nil {
+		t.Error("int8 weights with bf16 activations must be refused")
 	}
 	bare, err := parse(t, small).QuantConfig(quant.Precision{Weight: quant.Int8, Act: quant.Int8})
 	if err != nil || bare.Weight != quant.WeightSpec(quant.Int8) || bare.Act != quant.ActSpec(quant.Int8) {

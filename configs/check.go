@@ -277,6 +277,10 @@ func (d *decoder) quant(c *Config) {
 	d.unused("quant.weight", (&tensorSection{&q.Weight, weightRole, false}).fields())
 	d.unused("quant.act", (&tensorSection{&q.Act, actRole, false}).fields())
 	d.unused("quant.calibration", (&calibrationSection{&q.Calibration, q.usesPercentile()}).fields())
+	q.Weight.settleGroup()
+	for _, r := range q.Rules {
+		r.Weight.settleGroup()
+	}
 	d.checkSpec("quant.weight", q.Weight, weightRole)
 	d.checkSpec("quant.act", q.Act, actRole)
 	for i, r := range q.Rules {
@@ -298,7 +302,12 @@ func (d *decoder) quant(c *Config) {
 		if !d.given(at) {
 			at = "quant.weight.format"
 		}
-		d.reportAt(at, "weights in %s and activations in %s do not go together", q.Weight.Format, q.Act.Format).Hint = "use integers for both, or the same 16-bit float for both"
+		d.reportAt(at, "weights in %s and activations in %s do not go together", q.Weight.Format, q.Act.Format).Hint = "use integers for both, the same 16-bit float for both, or integer weights with fp16 activations"
+	}
+	for i, r := range q.Rules {
+		if r.Act != nil && q.Weight.Format.IsInteger() && !q.Act.Format.IsInteger() && !d.failed("quant") {
+			d.reportAt(fmt.Sprintf("quant.rules[%d].act", i), "has no effect where activations are %s", q.Act.Format).Hint = "remove it, or use integers for activations"
+		}
 	}
 	if !q.Weight.Format.IsInteger() && !d.failed("quant") {
 		const hint = "16-bit floats have no grid to choose on: remove it, or use integer formats"
@@ -334,7 +343,20 @@ func (d *decoder) quant(c *Config) {
 
 // mixes reports whether two formats cannot be one network: integers with floats, or two kinds of float.
 func mixes(w, a quant.Format) bool {
+	if w.IsInteger() && a == quant.FP16 {
+		return false // weights alone
+	}
 	return w.IsInteger() != a.IsInteger() || !w.IsInteger() && w != a
+}
+
+// defaultGroup is the group of per: group.
+const defaultGroup = 64
+
+// settleGroup gives per: group its default extent.
+func (t *TensorQuant) settleGroup() {
+	if t != nil && t.Per == quant.PerGroup && t.Group == 0 {
+		t.Group = defaultGroup
+	}
 }
 
 // clearFloat removes what only integer formats have.

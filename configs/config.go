@@ -147,6 +147,7 @@ type TensorQuant struct {
 	Levels    string          // full, narrow, even
 	Estimator quant.Estimator // binary formats
 	Max       float64         // range constant
+	Group     int             // rows that share a scale, with per: group
 }
 
 // Rule overrides the defaults for the layers whose name matches a glob pattern. Act is the layer's output.

@@ -283,7 +283,7 @@ func (s *tensorSection) fields() []field {
 	const pow2 = "power-of-two scales come with the targets that need them; use symmetric"
 	schemes := oneOf(&s.Scheme, map[string]string{
 		"affine": "weights have zero point 0, so that no product with it is left over; use symmetric", "pow2": pow2, "asymmetric": "for activations this is affine; weights are symmetric"}, quant.Symmetric)
-	per := oneOf(&s.Per, map[string]string{"group": "groups come with the formats that need them; use channel"}, quant.PerChannel, quant.PerTensor)
+	per := oneOf(&s.Per, nil, quant.PerChannel, quant.PerTensor, quant.PerGroup)
 	const batches = "it follows batches, and weights have none; use minmax or lsq"
 	ranges := oneOf(&s.Range, map[string]string{"ema": batches, "envelope": batches, "absmax": "minmax takes the largest magnitude already"},
 		quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile, quant.Mean, quant.Constant)
@@ -291,6 +291,7 @@ func (s *tensorSection) fields() []field {
 	if s.role == actRole {
 		schemes = oneOf(&s.Scheme, map[string]string{"pow2": pow2, "asymmetric": "write affine"}, quant.Affine, quant.Symmetric)
 		per = oneOf(&s.Per, map[string]string{"channel": "the integer product needs one activation scale for all channels; per: channel is for weights",
+			"group": "groups are for weights with fp16 activations; activations have one scale",
 			"token": "ranges are fixed before deployment"}, quant.PerTensor)
 		ranges = oneOf(&s.Range, map[string]string{"absmax": "use minmax"},
 			quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE, quant.Constant)
@@ -313,7 +314,7 @@ func (s *tensorSection) fields() []field {
 	if s.Range != quant.Constant {
 		maxOnly = "range: constant"
 	}
-	return []field{
+	fields := []field{
 		{key: "format", value: ternaryToo{formats, s.role}},
 		{key: "scheme", value: schemes, only: only},
 		{key: "per", value: per, only: only},
@@ -323,6 +324,10 @@ func (s *tensorSection) fields() []field {
 		{key: "estimator", value: oneOf(&s.Estimator, map[string]string{"ste": "write clipped"},
 			quant.Clipped, quant.ApproxSign, quant.SwishSign), only: unless(s.Format == quant.Binary, "format: binary")},
 	}
+	if s.role == weightRole {
+		fields = append(fields, field{key: "group", value: oneOf(&s.Group, nil, quant.Groups()...), only: unless(s.Per == quant.PerGroup, "per: group")})
+	}
+	return fields
 }
 
 func refusedFormats() map[string]string {

@@ -74,7 +74,10 @@ func (d *decoder) binary(path string, t *TensorQuant, s quant.Spec) {
 // the others, no use for the range of an activation or the largest weight; settings made for other formats step back.
 func (t TensorQuant) over(s quant.Spec) quant.Spec {
 	if t.Per != 0 {
-		s.Per = t.Per
+		s.Per, s.Group = t.Per, 0
+	}
+	if t.Group != 0 {
+		s.Group = t.Group
 	}
 	if t.Estimator != 0 && s.Format == quant.Binary {
 		s.Estimator = t.Estimator

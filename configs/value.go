@@ -210,7 +210,11 @@ func (v choice[T]) encode() *yaml.Node {
 	if *v.p == none {
 		return nil // a rule that keeps the default
 	}
-	return scalar("!!str", fmt.Sprint(*v.p))
+	tag := "!!str"
+	if _, number := any(none).(int); number {
+		tag = "!!int"
+	}
+	return scalar(tag, fmt.Sprint(*v.p))
 }
 
 // extent2 is height and width: one number for both, or a list of two.

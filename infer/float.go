@@ -53,7 +53,8 @@ type floatLayer struct {
 	weight   []float32
 	half     []uint16 // the same in 16 bits, when the model has them
 	format   kernel.Rounding
-	mul, add []float32 // y = float32(mul*v) + add; nil where there is neither batch norm nor bias
+	stored   quant.Format // of weights that were codes; else 0
+	mul, add []float32    // y = float32(mul*v) + add; nil where there is neither batch norm nor bias
 	after    activation
 }
 
@@ -64,6 +65,13 @@ func newFloatLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error) {
 	}
 	w := m.Params[n.Param(model.Weight)]
 	l.weight = w.Data
+	if w.Codes != nil {
+		q := m.Quant[n.Param(model.Weight)]
+		l.stored, l.weight = q.Spec.Format, make([]float32, len(w.Codes))
+		if err := quant.Dequantize(l.weight, w.Codes, q); err != nil {
+			return nil, err
+		}
+	}
 	if w.Half != nil {
 		format := m.Quant[n.Param(model.Weight)].Spec.Format
 		l.half, l.format = w.Half, rounding16(format)
@@ -99,6 +107,9 @@ func (l *floatLayer) kernel() string {
 	name := "float32 convolution"
 	if l.dense {
 		name = "float32 matrix product"
+	}
+	if l.stored != 0 {
+		name += ", weights from " + l.stored.String()
 	}
 	return name + stored(l.out)
 }

@@ -246,7 +246,7 @@ func (b *builder) store(n *model.Node, y *G.Node, grad bool) (out edge, err erro
 	return out, err
 }
 
-// weight adds the leaf of a layer's weight and its quantizer; the second result is nil for floats.
+// weight adds the leaf of a layer's weight and its quantizer; the second result is nil where the layer computes on floats.
 func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 	leaf, err := b.param(n, model.Weight)
 	if err != nil {
@@ -271,7 +271,11 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return qat.QuantizeWeight(b.st, b.m, n, geom, leaf, scale)
+	node, weight, err := qat.QuantizeWeight(b.st, b.m, n, geom, leaf, scale)
+	if b.m.WeightOnly(n) {
+		weight = nil // its values are read, not its codes
+	}
+	return node, weight, err
 }
 
 // scale adds the leaf of a learned scale; nil for other range methods.

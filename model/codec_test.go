@@ -22,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "write golden model files anew")
 
 // precisions are those of the round-trip tests: every number format of weights at least once.
-var precisions = []string{"fp32", "fp16", "bf16", "int8", "int7", "w6a8", "w5a5", "w4a8", "w4a4", "w3a5", "w2a4", "w1a8"}
+var precisions = []string{"fp32", "fp16", "bf16", "int8", "int7", "w6a8", "w5a5", "w4a8", "w4a4", "w3a5", "w2a4", "w1a8", "w8a16", "w3a16"}
 
 // frozenNet is a small network with every operation: conv with batch norm and ReLU, grouped conv, pool, a ReLU of its
 // own, flatten, dense with and without bias. Its masters and ranges are random but the same every time.
@@ -386,7 +386,7 @@ func TestValidateRefuses(t *testing.T) {
 		}, `batchnorm "pool": has no meaning in a frozen model`},
 		{"NaN weight", "fp32", func(m *model.Model) { m.Params["c2.weight"].Data[7] = nan }, `parameter "c2.weight": value[7] is NaN`},
 		{"infinite half", "fp16", func(m *model.Model) { m.Params["c2.weight"].Half[7] = 0x7c00 }, "weight[7] is +Inf"},
-		{"half without format", "fp16", func(m *model.Model) { delete(m.Quant, "c2.weight") }, "holds 16-bit values if"},
+		{"half without format", "fp16", func(m *model.Model) { delete(m.Quant, "c2.weight") }, "16-bit values if it has 16 bits"},
 		{"layer twice", "fp32", func(m *model.Model) { m.Node("fc2").Layer = "fc1" }, "same layer name"},
 		{"label", "fp32", func(m *model.Model) { m.Inputs[0].Labels[0] = "a\x00b" }, "cannot be printed"},
 		{"name", "fp32", func(m *model.Model) { m.Name = "\xff" }, "must be UTF-8"},

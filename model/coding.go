@@ -141,18 +141,24 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 // CodeWeights computes the codes and the per-channel scales of the float32 master w (channels last). It is the one place
 // where a weight scale is decided, for training, evaluation and Freeze alike.
 //
-// The scale is absmax/hi of the channel (or of the tensor) for the range method minmax, mean|w| of it for mean, that of the
-// Spec for constant, and p.Scale otherwise (lsq, mse, percentile). It is then doubled, channel by channel, until
+// The scale is absmax/hi of the channel (or of the tensor, or of a channel's group of rows) for the range method minmax,
+// mean|w| of it for mean, that of the Spec for constant, and p.Scale otherwise (lsq, mse, percentile). len(scale) is the
+// number of channels, with groups that of [quant.Spec.Scales].
+// Where the layer computes on integers the scale is then doubled, channel by channel, until
 //
 //	|q_b| + sum|q_w| * max(z_x - lo_x, hi_x - z_x) <= 2^31 - 1
 //
-// so that no accumulator can overflow and the bias fits. in is the layer's input quantizer. While batch norm trains there
+// so that no accumulator can overflow and the bias fits. in is the layer's input quantizer; floats in it mean that the
+// weights are dequantized before they are multiplied. While batch norm trains there
 // is no bias in the accumulator: pass a nil affine. A mask that is not nil gets a bit for each weight inside the grid. The
 // number of channels whose scale was raised is returned.
 func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []float32, p, in *quant.Params, affine *Affine) (raised int, err error) {
 	c := len(scale)
-	if c == 0 || len(w)%c != 0 || len(codes) != len(w) {
-		return 0, fmt.Errorf("%d weights, %d codes and %d channels do not fit", len(w), len(codes), c)
+	if p.Spec.Per == quant.PerGroup {
+		c = p.Channels
+	}
+	if c == 0 || len(w)%c != 0 || len(codes) != len(w) || max(p.Spec.Scales(len(w), c), c) != len(scale) {
+		return 0, fmt.Errorf("%d weights, %d codes, %d channels and %d scales do not fit", len(w), len(codes), c, len(scale))
 	}
 	if err := checkCoding(p, in, affine, c); err != nil {
 		return 0, err
@@ -160,10 +166,14 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 	if l.AbsMax == nil {
 		l = plainLoops()
 	}
-	if err := l.weightScales(scale, w, p); err != nil {
+	if err := l.weightScales(scale, w, p, c); err != nil {
 		return 0, err
 	}
 	lo, hi := p.Spec.Grid()
+	if !in.Spec.Format.IsInteger() {
+		l.code(codes, mask, w, scale, c, p.Spec)
+		return 0, nil
+	}
 	most := int64(len(w)/c) * int64(max(hi, -lo)) // no channel's sum of |q_w| is larger
 	for ch := range scale {
 		if fits(ch, scale[ch], most, in, affine) {
@@ -180,11 +190,7 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 			raised++
 		}
 	}
-	if p.Spec.Even { // weightScales has found no NaN
-		quantizeEven(codes, mask, w, scale, hi)
-	} else {
-		l.Quantize(codes, mask, w, scale, lo, hi)
-	}
+	l.code(codes, mask, w, scale, c, p.Spec)
 	return raised, nil
 }
 
@@ -209,8 +215,8 @@ func checkCoding(p, in *quant.Params, affine *Affine, channels int) error {
 	if err := in.Validate(1); err != nil {
 		return fmt.Errorf("input quantizer: %w", err)
 	}
-	if !in.Spec.Format.IsInteger() {
-		return fmt.Errorf("input quantizer: %s has no integer codes", in.Spec.Format)
+	if p.Spec.Per == quant.PerGroup && in.Spec.Format.IsInteger() {
+		return errGroupOfCodes
 	}
 	if affine != nil && (len(affine.B) != channels || (affine.F != nil && len(affine.F) != channels)) {
 		return fmt.Errorf("%d biases and %d batch norm factors for %d channels", len(affine.B), len(affine.F), channels)
@@ -235,12 +241,14 @@ func fits(ch int, scale float32, sum int64, in *quant.Params, affine *Affine) bo
 	return bound <= math.MaxInt32
 }
 
-// weightScales fills scale, one per channel, before any raise. Weights must be finite whatever the method.
-func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params) error {
-	c := len(scale)
-	if nan := l.AbsMax(scale, w, c); nan >= 0 {
-		return weightError(w)
+// weightScales fills scale, one per channel of each block, before any raise. Weights must be finite whatever the method.
+func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, channels int) error {
+	for b := range Blocks(len(w), channels, p.Spec) {
+		if nan := l.AbsMax(scale[b.Scale:b.Scale+channels], w[b.From:b.To], channels); nan >= 0 {
+			return weightError(w)
+		}
 	}
+	c := len(scale)
 	top := scale[0]
 	for _, v := range scale {
 		top = max(top, v)
@@ -250,7 +258,9 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params) error
 	}
 	switch p.Spec.Range {
 	case quant.Mean:
-		meanScales(scale, w, p.Spec.Per)
+		for b := range Blocks(len(w), channels, p.Spec) {
+			meanScales(scale[b.Scale:b.Scale+channels], w[b.From:b.To], p.Spec.Per)
+		}
 		return nil
 	case quant.Constant:
 		s, _ := p.Spec.ConstantScale()

@@ -314,6 +314,8 @@ func TestCodeWeightsHugeBias(t *testing.T) {
 func TestCodeWeightsRefuses(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	spec := quant.WeightSpec(quant.Int8)
+	group := spec
+	group.Per, group.Group = quant.PerGroup, 32
 	lsq := spec
 	lsq.Range = quant.LSQ
 	in := codes(0, quant.Int8, 1)
@@ -334,13 +336,14 @@ func TestCodeWeightsRefuses(t *testing.T) {
 		{"no scale yet", call(good, quant.Params{Spec: lsq}, in, nil), "range method lsq needs 1 or 2 scales, has 0: calibrate first"},
 		{"three scales", call(good, quant.Params{Spec: lsq, Scale: []float32{1, 1, 1}}, in, nil), "range method lsq needs 1 or 2 scales, has 3: calibrate first"},
 		{"bad scale", call(good, quant.Params{Spec: lsq, Scale: []float32{1, nan}}, in, nil), "scale[1] is NaN; it must be finite and positive"},
-		{"lengths", call(good[:3], quant.Params{Spec: spec}, in, nil), "3 weights, 4 codes and 2 channels do not fit"},
+		{"lengths", call(good[:3], quant.Params{Spec: spec}, in, nil), "3 weights, 4 codes, 2 channels and 2 scales do not fit"},
 		{"16 bits", call(good, quant.Params{Spec: quant.WeightSpec(quant.Int16)}, in, nil), "int16 symmetric/channel/minmax: weights must be signed integers, without zero point and at most 8 bits"},
 		{"float", call(good, quant.Params{Spec: quant.WeightSpec(quant.FP16)}, in, nil), "fp16: weights must be signed integers, without zero point and at most 8 bits"},
 		{"unsigned", call(good, quant.Params{Spec: quant.ActSpec(quant.Int8)}, in, nil), "int8 affine/tensor/envelope: weights must be signed integers, without zero point and at most 8 bits"},
 		{"no input", call(good, quant.Params{Spec: spec}, nil, nil), "the layer's input has no quantizer"},
 		{"input without range", call(good, quant.Params{Spec: spec}, &quant.Params{Spec: quant.ActSpec(quant.Int8)}, nil), "input quantizer: tensor needs 1 scales and zero points, has 0 and 0"},
-		{"float input", call(good, quant.Params{Spec: spec}, &quant.Params{Spec: quant.ActSpec(quant.FP16)}, nil), "input quantizer: fp16 has no integer codes"},
+		{"groups of codes", call(good, quant.Params{Spec: group, Channels: 2}, in, nil), "a scale per group of inputs would need an accumulator for each group, and the integer product has one for each channel: use per: channel, or weights alone in integers (w4a16)"},
+		{"groups of other channels", call(good, quant.Params{Spec: group, Channels: 4}, in, nil), "4 weights, 4 codes, 4 channels and 2 scales do not fit"},
 		{"affine of another layer", call(good, quant.Params{Spec: spec}, in, &model.Affine{B: make([]float64, 3)}), "3 biases and 0 batch norm factors for 2 channels"},
 		{"no scale is enough", call(good, quant.Params{Spec: spec}, codes(0, quant.Int8, 1e-35), &model.Affine{B: []float64{0, 1e38}}),
 			"channel 1: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights"},

@@ -149,8 +149,12 @@ func (m *Model) addBlob(t *tensorHeader, data []byte) error {
 		m.Params[t.Name] = p
 		return nil
 	case kindScale, kindMultiplier:
-		if t.Type != "f32" || len(t.Shape) != 1 {
-			return fmt.Errorf("has type %q and shape %v; it must be one row of f32", t.Type, t.Shape)
+		rank := 1
+		if p := m.Quant[t.Name]; t.Kind == kindScale && p != nil && p.Spec.Per == quant.PerGroup {
+			rank = 2
+		}
+		if t.Type != "f32" || len(t.Shape) != rank {
+			return fmt.Errorf("has type %q and shape %v; it must be f32 with %d extents", t.Type, t.Shape, rank)
 		}
 	}
 	switch t.Kind {
@@ -159,7 +163,11 @@ func (m *Model) addBlob(t *tensorHeader, data []byte) error {
 		if p == nil || p.Scale != nil || !p.Spec.Format.IsInteger() {
 			return fmt.Errorf("no quantizer per channel waits for it")
 		}
-		p.Scale, p.Zero = readF32(data), make([]int32, t.Shape[0])
+		p.Scale = readF32(data)
+		p.Zero = make([]int32, len(p.Scale))
+		if p.Spec.Per == quant.PerGroup {
+			p.Channels = t.Shape[1]
+		}
 		return nil
 	case kindMultiplier:
 		n := m.Node(t.Name)

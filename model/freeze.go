@@ -47,7 +47,7 @@ func Freeze(m *Model) (*Model, error) {
 			return nil, err
 		}
 		q := out.Quant[n.Param(Weight)]
-		if q != nil && q.Spec.Format.IsInteger() {
+		if q != nil && q.Spec.Format.IsInteger() && !m.WeightOnly(n) {
 			err = out.freezeInteger(n, w, affine)
 		} else {
 			err = out.freezeFloat(n, m.Params, q, affine)
@@ -118,7 +118,13 @@ func (m *Model) freezePlain(n *Node) error {
 func (m *Model) freezeFloat(n *Node, masters map[string]*Param, q *quant.Params, affine Affine) error {
 	w := masters[n.Param(Weight)]
 	frozen := &Param{Shape: slices.Clone(w.Shape)}
-	if q != nil && q.Spec.Format.Rounds16() {
+	if q != nil && q.Spec.Format.IsInteger() {
+		codes, err := m.freezeCodes(n, w, q)
+		if err != nil {
+			return err
+		}
+		frozen.Codes = codes.Codes
+	} else if q != nil && q.Spec.Format.Rounds16() {
 		rounded := make([]float32, len(w.Data))
 		if err := quant.Round16(rounded, w.Data, q.Spec.Format); err != nil {
 			return n.errorf("weight: %w", err)

@@ -66,6 +66,7 @@ type quantHeader struct {
 	Format   string   `json:"format"`
 	Scheme   string   `json:"scheme,omitempty"`
 	Per      string   `json:"per,omitempty"`
+	Group    int      `json:"group,omitempty"`
 	Range    string   `json:"range,omitempty"`
 	Rounding string   `json:"rounding,omitempty"`
 	Signed   bool     `json:"signed,omitempty"`
@@ -155,8 +156,12 @@ func newHeader(m *Model) (*header, []blob) {
 	for _, group := range m.quantGroups() {
 		p := m.Quant[group[0]]
 		h.Quant = append(h.Quant, newQuantHeader(group, p))
-		if p.Spec.Format.IsInteger() && p.Spec.Per == quant.PerChannel {
-			blobs = append(blobs, blob{tensorHeader{Kind: kindScale, Name: group[0], Type: "f32", Shape: []int{len(p.Scale)}}, Param{Data: p.Scale}})
+		if p.Spec.Format.IsInteger() && p.Spec.Per != quant.PerTensor {
+			shape := []int{len(p.Scale)}
+			if p.Spec.Per == quant.PerGroup {
+				shape = []int{len(p.Scale) / p.Channels, p.Channels}
+			}
+			blobs = append(blobs, blob{tensorHeader{Kind: kindScale, Name: group[0], Type: "f32", Shape: shape}, Param{Data: p.Scale}})
 		}
 	}
 	for i := range m.Nodes {
@@ -223,7 +228,7 @@ func (m *Model) quantGroups() [][]string {
 
 func newQuantHeader(tensors []string, p *quant.Params) quantHeader {
 	s := p.Spec
-	h := quantHeader{Tensors: tensors, Format: s.Format.String(), Signed: s.Signed, Narrow: s.Narrow, Even: s.Even, Max: f32bits(s.Max)}
+	h := quantHeader{Tensors: tensors, Format: s.Format.String(), Group: s.Group, Signed: s.Signed, Narrow: s.Narrow, Even: s.Even, Max: f32bits(s.Max)}
 	if s.Scheme != 0 {
 		h.Scheme = s.Scheme.String()
 	}
@@ -244,7 +249,7 @@ func newQuantHeader(tensors []string, p *quant.Params) quantHeader {
 
 // spec is the reverse of newQuantHeader, without scales.
 func (h *quantHeader) spec() (s quant.Spec, err error) {
-	s = quant.Spec{Signed: h.Signed, Narrow: h.Narrow, Even: h.Even, Max: h.Max.float()}
+	s = quant.Spec{Group: h.Group, Signed: h.Signed, Narrow: h.Narrow, Even: h.Even, Max: h.Max.float()}
 	if s.Format, err = quant.ParseFormat(h.Format); err != nil {
 		return s, err
 	}

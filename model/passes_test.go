@@ -193,8 +193,8 @@ func TestPlaceRefuses(t *testing.T) {
 			`net.yaml:23: rule for layer "fc2": its act applies to nothing: the output of the last layer is float32 logits`},
 		{"int8", []model.Rule{{Layer: "c1", Weight: &half}},
 			`net.yaml:3: conv "c1": formats fp16 and int8 mix integers with floats under precision int8; keep every layer on integers (a wider one, such as int8, for a sensitive layer) or use fp16 for the whole model`},
-		{"fp16", []model.Rule{{Layer: "fc1", Weight: &w4}},
-			`net.yaml:10: dense "fc1": formats int4 and fp16 mix integers with floats under precision fp16; keep every layer on integers (a wider one, such as int8, for a sensitive layer) or use fp16 for the whole model`},
+		{"bf16", []model.Rule{{Layer: "fc1", Weight: &w4}},
+			`net.yaml:10: dense "fc1": formats int4 and bf16 mix integers with floats under precision bf16; keep every layer on integers (a wider one, such as int8, for a sensitive layer) or use fp16 for the whole model`},
 	}
 	for _, r := range rows {
 		q := model.DefaultQuant(precision(t, r.precision))

@@ -79,11 +79,11 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 			}
 			break
 		}
-		if w.Format.IsInteger() != integer || a.Format.IsInteger() != integer {
+		if a.Format.IsInteger() != integer || integer && !w.Format.IsInteger() || !integer && w.Format.IsInteger() && (a.Format != quant.FP16 || q.Act.Format != quant.FP16) {
 			return nil, n.errorf("formats %s and %s mix integers with floats under precision %s; keep every layer on integers (a wider one, such as int8, for a sensitive layer) or use fp16 for the whole model", w.Format, a.Format, q.Precision)
 		}
 		if n.Op.HasWeight() {
-			out.Quant[n.Param(Weight)] = &quant.Params{Spec: w}
+			out.Quant[n.Param(Weight)] = &quant.Params{Spec: w, Channels: n.groupChannels(w)}
 		}
 		if !out.IsOutput(n.Name) {
 			out.Quant[n.Name] = &quant.Params{Spec: a}
@@ -101,6 +101,18 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 		}
 	}
 	return out, nil
+}
+
+// Placed is a fused float model with all its quantizers, ready for calibration: [Place], [Share] and [Check].
+func Placed(m *Model, q QuantConfig) (*Model, error) {
+	out, err := Place(m, q)
+	if err != nil {
+		return nil, err
+	}
+	if out, err = Share(out); err != nil {
+		return nil, err
+	}
+	return out, Check(out)
 }
 
 // inputSpec is how model inputs are quantized in every integer precision: their bytes are their codes.
@@ -203,7 +215,11 @@ func (n *Node) checkSpecs(m *Model) error {
 	if !w.Spec.Signed || w.Spec.Scheme == quant.Affine || w.Spec.Format.Bits() > 8 {
 		return n.errorf("weight %s: weights must be signed, without zero point and at most 8 bits", w.Spec)
 	}
-	if w.Spec.Scheme == quant.PowerOfTwo && n.Attr.Norm {
+	integer := !m.WeightOnly(n)
+	if w.Spec.Per == quant.PerGroup && integer {
+		return n.errorf("weight %s: %w", w.Spec, errGroupOfCodes)
+	}
+	if w.Spec.Scheme == quant.PowerOfTwo && n.Attr.Norm && integer {
 		return n.errorf("weight %s: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm", w.Spec)
 	}
 	switch w.Spec.Range {
@@ -211,7 +227,7 @@ func (n *Node) checkSpecs(m *Model) error {
 	default:
 		return n.errorf("weight range %q follows batches, and weights have none; use minmax, lsq or mse", w.Spec.Range)
 	}
-	if m.Quant[n.Name] == nil && n.Attr.Cap > 0 {
+	if m.Quant[n.Name] == nil && n.Attr.Cap > 0 && integer {
 		return n.errorf("the logits are float32 and have no upper limit: remove relu6 from the last layer")
 	}
 	return n.checkOutput(m)

@@ -29,11 +29,7 @@ func (m *Model) NodeWeightBytes(n *Node) int {
 	}
 	bytes := PackedBytes(elements, q.Spec.Format)
 	if q.Spec.Format.IsInteger() {
-		scales := n.Attr.Units
-		if q.Spec.Per == quant.PerTensor {
-			scales = 1
-		}
-		bytes += 4 * scales
+		bytes += 4 * q.Spec.Scales(elements, n.Attr.Units)
 	}
 	return bytes
 }

@@ -31,7 +31,7 @@ func (v *validator) weighted(n *Node, in Shape) error {
 			return n.errorf("weight quantizer: %w", err)
 		}
 	}
-	if q != nil && q.Spec.Format.IsInteger() {
+	if q != nil && q.Spec.Format.IsInteger() && !v.m.WeightOnly(n) {
 		return v.integer(n, w, q)
 	}
 	return v.float(n, w, q)
@@ -39,11 +39,16 @@ func (v *validator) weighted(n *Node, in Shape) error {
 
 // float checks the parameters of a layer that computes in float32.
 func (v *validator) float(n *Node, w *Param, q *quant.Params) error {
-	rounds := q != nil && q.Spec.Format.Rounds16()
-	if (w.Half != nil) != rounds || (w.Data != nil) == rounds {
-		return n.errorf("weight: a float layer holds 16-bit values if its format has 16 bits and float32 values otherwise")
+	rounds, codes := q != nil && q.Spec.Format.Rounds16(), q != nil && q.Spec.Format.IsInteger()
+	if (w.Half != nil) != rounds || (w.Codes != nil) != codes || (w.Data != nil) != !(rounds || codes) {
+		return n.errorf("weight: a float layer holds codes if its weight has an integer format, 16-bit values if it has 16 bits, and float32 values otherwise")
 	}
-	if q != nil && len(q.Scale)+len(q.Zero) > 0 {
+	if codes {
+		if err := v.weightCodes(n, w, q); err != nil {
+			return err
+		}
+	}
+	if !codes && q != nil && len(q.Scale)+len(q.Zero) > 0 {
 		return n.errorf("weight quantizer: format %s has no scale", q.Spec.Format)
 	}
 	for i, bits := range w.Half {
@@ -53,7 +58,7 @@ func (v *validator) float(n *Node, w *Param, q *quant.Params) error {
 	}
 	for _, name := range []string{n.In[0], n.Name} {
 		if a := v.m.Quant[name]; a != nil && a.Spec.Format.IsInteger() {
-			return n.errorf("a layer with float weights cannot have %q on integer codes", name)
+			return n.errorf("a layer that computes in float32 cannot have %q on integer codes", name)
 		}
 	}
 	if n.Requant != nil {

@@ -167,8 +167,11 @@ func newQuantizer(x *G.Node, cfg Config) (*Quantizer, error) {
 
 // channelCount is the number of scales of a tensor.
 func channelCount(shape tensor.Shape, s quant.Spec, axis int) (int, error) {
-	if s.Per != quant.PerChannel {
+	switch s.Per {
+	case quant.PerTensor:
 		return 1, nil
+	case quant.PerGroup:
+		return 0, fmt.Errorf("%s: a scale per group needs a weight of known layout, as the networks of a config have them; use per channel here", s)
 	}
 	if axis < 0 {
 		axis += len(shape)

@@ -23,6 +23,7 @@ type Weight struct {
 	master []float32
 	p, in  *quant.Params // of the weight and of the layer's input
 	out    *Codes
+	values *tensor.Dense // s*q, where floats are multiplied by them; else nil
 	packed kernel.PackedS8
 	folded *model.Folded
 	raised int
@@ -35,7 +36,8 @@ type Weight struct {
 
 // QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; scale is the
 // leaf of a learned scale, and nil for the other range methods.
-// geom is the layer as a convolution, a dense layer being one of 1x1 images.
+// geom is the layer as a convolution, a dense layer being one of 1x1 images. Where the layer's input is on floats the node
+// gives the values of the codes as a float tensor.
 func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeom, master, scale *G.Node) (*G.Node, *Weight, error) {
 	p := m.Quant[n.Param(model.Weight)]
 	param := m.Params[n.Param(model.Weight)]
@@ -43,13 +45,16 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeo
 		return nil, nil, fmt.Errorf("weight %q: range method %s and a scale node: %t", n.Layer, p.Spec.Range, scale != nil)
 	}
 	c := n.Attr.Units
-	spec := p.Spec
-	spec.Per = quant.PerChannel
+	spec, only := p.Spec, m.WeightOnly(n)
+	if spec.Per == quant.PerTensor {
+		spec.Per = quant.PerChannel
+	}
+	scales := spec.Scales(len(param.Data), c)
 	w := &Weight{
 		st: st, m: m, node: n, geom: geom, master: param.Data, p: p, in: m.Quant[n.In[0]],
 		out: &Codes{
 			S8:     make([]int8, len(param.Data)),
-			Params: &quant.Params{Spec: spec, Scale: make([]float32, c), Zero: make([]int32, c)},
+			Params: &quant.Params{Spec: spec, Scale: make([]float32, scales), Zero: make([]int32, scales), Channels: p.Channels},
 			shape:  tensor.Shape(param.Shape),
 		},
 	}
@@ -57,7 +62,12 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeo
 	if scale != nil {
 		in = append(in, scale)
 	}
-	node, err := gx.Apply(w, label("weight", n.Layer, p.Spec), w.out, in...)
+	var out G.Value = w.out
+	if only {
+		w.values = gx.NewTensor(param.Shape...)
+		out = w.values
+	}
+	node, err := gx.Apply(w, label("weight", n.Layer, p.Spec), out, in...)
 	return node, w, err
 }
 
@@ -73,6 +83,12 @@ func (w *Weight) Raised() int { return w.raised }
 // Run codes the master.
 func (w *Weight) Run([]G.Value) (G.Value, error) {
 	q := w.out.Params
+	if w.values != nil {
+		if _, err := vectorLoops().CodeWeights(w.out.S8, w.mask, q.Scale, w.master, w.p, w.in, nil); err != nil {
+			return nil, err
+		}
+		return w.values, quant.Dequantize(w.values.Data().([]float32), w.out.S8, q)
+	}
 	var affine *model.Affine
 	if !w.node.Attr.Norm || !w.st.NormTrains() {
 		a, err := w.m.Affine(w.node)
@@ -126,7 +142,7 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 		w.dw = gx.NewTensor(w.out.shape...)
 	}
 	w.mask = make([]uint8, kernel.MaskLen(len(w.master)))
-	w.parts = make([]float64, w.node.Attr.Units)
+	w.parts = make([]float64, len(w.out.Params.Scale))
 	w.ds = make([]float32, len(w.p.Scale))
 	dw, err := gx.Apply(weightGrad{w}, "gradient(weight "+w.node.Layer+")", w.dw, in[0], grad)
 	if err != nil || w.p.Spec.Range != quant.LSQ {
@@ -148,27 +164,27 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	lo, hi := w.p.Spec.Grid()
 	scale := w.out.Params.Scale
 	if w.p.Spec.Range == quant.LSQ {
-		if w.p.Spec.Even {
-			kernel.ScaleGradEven(w.parts, dy, w.master, scale, hi)
-		} else {
-			kernel.ScaleGradChannels(w.parts, dy, w.master, scale, lo, hi)
-		}
+		w.scaleGrad(dy, scale, lo, hi)
 	}
 	if slope := signSlope(w.p.Spec.Estimator); slope != nil {
-		kernel.SlopeGrad(w.dw.Data().([]float32), dy, w.master, scale, slope)
+		w.slopeGrad(dy, scale, slope)
 	} else {
 		kernel.MaskGrad(w.dw.Data().([]float32), dy, w.mask)
 	}
 	if w.p.Spec.Range != quant.LSQ {
 		return w.dw, nil
 	}
-	shared := len(scale) / len(w.ds) // channels that share a scale
+	shared := len(scale) / len(w.ds) // channels that share a scale; a group shares it with none
 	g := w.st.ScaleFactor.Of(len(w.master)/len(w.ds), hi)
 	for i := range w.ds {
 		sum := 0.0
 		for c := i * shared; c < (i+1)*shared; c++ {
 			raise := float64(scale[c]) / float64(w.p.Scale[i]) // 1, or a power of two where CodeWeights raised it
 			sum += float64(w.parts[c] * raise)
+		}
+		if w.p.Spec.Per == quant.PerGroup { // the last group may be short
+			size := w.p.Spec.Group
+			g = w.st.ScaleFactor.Of(min(size, len(w.master)/w.node.Attr.Units-i/w.node.Attr.Units*size), hi)
 		}
 		w.ds[i] = float32(sum * g)
 	}
@@ -186,24 +202,45 @@ func signSlope(e quant.Estimator) func(t float32) float32 {
 	return nil
 }
 
+// scaleGrad sums the gradient of each scale, block by block.
+func (w *Weight) scaleGrad(dy, scale []float32, lo, hi int32) {
+	c := w.node.Attr.Units
+	for b := range model.Blocks(len(dy), c, w.p.Spec) {
+		parts, own := w.parts[b.Scale:b.Scale+c], scale[b.Scale:b.Scale+c]
+		if w.p.Spec.Even {
+			kernel.ScaleGradEven(parts, dy[b.From:b.To], w.master[b.From:b.To], own, hi)
+		} else {
+			kernel.ScaleGradChannels(parts, dy[b.From:b.To], w.master[b.From:b.To], own, lo, hi)
+		}
+	}
+}
+
+// slopeGrad multiplies the gradient by the slope of a sign's estimator, block by block.
+func (w *Weight) slopeGrad(dy, scale []float32, slope func(t float32) float32) {
+	c, dw := w.node.Attr.Units, w.dw.Data().([]float32)
+	for b := range model.Blocks(len(dy), c, w.p.Spec) {
+		kernel.SlopeGrad(dw[b.From:b.To], dy[b.From:b.To], w.master[b.From:b.To], scale[b.Scale:b.Scale+c], slope)
+	}
+}
+
 // InitialScale sets the scales of a learned-scale weight that has none yet to 2*mean|w|/sqrt(hi) (arXiv:1902.08153,
-// section 2.1), with even levels mean|w|/sqrt(hi), for each channel or for the tensor. A calibrated scale is a better start and is left alone.
+// section 2.1), with even levels mean|w|/sqrt(hi), for each channel, each group of its rows, or the tensor. A calibrated scale is a better start and is left alone.
 func InitialScale(p *quant.Params, w []float32, channels int) {
 	if p.Spec.Range != quant.LSQ || len(p.Scale) > 0 {
 		return
 	}
-	n := 1
-	if p.Spec.Per == quant.PerChannel {
-		n = channels
-	}
+	n := p.Spec.Scales(len(w), channels)
 	_, hi := p.Spec.Grid()
 	p.Scale, p.Zero = make([]float32, n), make([]int32, n)
 	sums := make([]float64, n)
+	count := make([]int, n)
 	for i, v := range w {
-		sums[i%n] += math.Abs(float64(v))
+		c := p.Index(i)
+		sums[c] += math.Abs(float64(v))
+		count[c]++
 	}
 	for c := range p.Scale {
-		mean := sums[c] / float64(len(w)/n)
+		mean := sums[c] / float64(count[c])
 		p.Scale[c] = max(float32(firstStep(p.Spec)*mean/math.Sqrt(float64(hi))), quant.MinScale)
 	}
 }

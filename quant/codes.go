@@ -17,7 +17,7 @@ func One(x, s float32, z, lo, hi int32) int32 {
 	return int32(clamp64(r, float64(lo), float64(hi)))
 }
 
-// Quantize writes the codes of x. The channel is the index modulo the number of scales (channels are the last axis).
+// Quantize writes the codes of x; [Params.Index] is the scale of each (channels are the last axis).
 // It stops at the first NaN with a [NaNError].
 func Quantize[C Code](dst []C, x []float32, p *Params) error {
 	if len(dst) != len(x) {
@@ -30,12 +30,11 @@ func Quantize[C Code](dst []C, x []float32, p *Params) error {
 	if int32(C(lo)) != lo || int32(C(hi)) != hi {
 		return fmt.Errorf("quantize: the grid [%d, %d] of %s does not fit codes of type %T", lo, hi, p.Spec, C(0))
 	}
-	n := len(p.Scale)
 	for i, v := range x {
 		if v != v {
 			return &NaNError{Index: i}
 		}
-		c := i % n
+		c := p.Index(i)
 		dst[i] = C(p.Spec.Code(v, p.Scale[c], p.Zero[c]))
 	}
 	return nil
@@ -49,9 +48,8 @@ func Dequantize[C Code](dst []float32, codes []C, p *Params) error {
 	if err := p.serves(len(codes)); err != nil {
 		return fmt.Errorf("dequantize: %w", err)
 	}
-	n := len(p.Scale)
 	for i, q := range codes {
-		c := i % n
+		c := p.Index(i)
 		dst[i] = p.Scale[c] * float32(int32(q)-p.Zero[c])
 	}
 	return nil
@@ -75,12 +73,12 @@ func FakeQuantize(dst, x []float32, p *Params, pass []bool) error {
 		return fmt.Errorf("fake-quantize: %w", err)
 	}
 	lo, hi := p.Spec.Grid()
-	n := len(p.Scale)
 	for i, v := range x {
 		if v != v {
 			return &NaNError{Index: i}
 		}
-		s, z := p.Scale[i%n], p.Zero[i%n]
+		c := p.Index(i)
+		s, z := p.Scale[c], p.Zero[c]
 		if p.Spec.Even {
 			q := evenCode(v/s, lo-z, hi-z)
 			if pass != nil {

@@ -84,6 +84,9 @@ func TestParsePrecision(t *testing.T) {
 		{"binary", quant.Precision{Weight: quant.Binary, Act: quant.Binary}, "w1a1"},
 		{"w1a8", quant.Precision{Weight: quant.Binary, Act: quant.Int8}, "w1a8"},
 		{"w2a1", quant.Precision{Weight: quant.Int2, Act: quant.Binary}, "w2a1"},
+		{"w8a16", quant.Precision{Weight: quant.Int8, Act: quant.FP16}, "w8a16"},
+		{"w4a16", quant.Precision{Weight: quant.Int4, Act: quant.FP16}, "w4a16"},
+		{"W2A16", quant.Precision{Weight: quant.Int2, Act: quant.FP16}, "w2a16"},
 		{"INT8", quant.Precision{Weight: quant.Int8, Act: quant.Int8}, "int8"},
 	}
 	for _, g := range good {
@@ -95,11 +98,11 @@ func TestParsePrecision(t *testing.T) {
 		if again, err := quant.ParsePrecision(p.String()); again != p || err != nil {
 			t.Errorf("%q prints as %q, which reads back as %v, %v", g.name, p, again, err)
 		}
-		if p.IsInteger() == (p.Weight == quant.FP32 || p.Weight.Rounds16()) {
+		if p.IsInteger() == (p.Act == quant.FP32 || p.Act.Rounds16()) {
 			t.Errorf("%q: IsInteger() = %v", g.name, p.IsInteger())
 		}
 	}
-	const unknown = " (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8)"
+	const unknown = " (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)"
 	bad := map[string]string{
 		"fp8e4m3": `precision "fp8e4m3" is not supported by this version: use fp16 or int8`,
 		"fp8e5m2": `precision "fp8e5m2" is not supported by this version: use fp16 or int8`,
@@ -108,8 +111,6 @@ func TestParsePrecision(t *testing.T) {
 		"int16":   `precision "int16" is not supported by this version: use fp16, bf16 or int8`,
 		"mixed":   `precision "mixed" is not supported by this version: use quant.rules in the config with a base precision`,
 		"Mixed":   `precision "Mixed" is not supported by this version: use quant.rules in the config with a base precision`,
-		"w4a16":   `precision "w4a16" is not supported by this version: weight-only modes need 16-bit activations; use w4a8 or fp16`,
-		"w8a16":   `precision "w8a16" is not supported by this version: weight-only modes need 16-bit activations; use w8a8 or fp16`,
 	}
 	for _, name := range []string{"", "w", "a8", "wa", "w8", "w8a", "w0a8", "w9a8", "w8a0", "w8a9", "w16a8", "w16a16", "w9a16", "w-4a8", "w+8a8", "w08a8", "w8a8a8", "int1", "int32", "fp8", "float32"} {
 		bad[name] = `unknown precision "` + name + `"` + unknown
@@ -119,7 +120,7 @@ func TestParsePrecision(t *testing.T) {
 			t.Errorf("ParsePrecision(%q) = %v, %v\nwant %s", name, p, err, want)
 		}
 	}
-	if got := (quant.Precision{Weight: quant.Int8, Act: quant.FP16}).String(); got != "int8/fp16" {
+	if got := (quant.Precision{Weight: quant.Int8, Act: quant.BF16}).String(); got != "int8/bf16" {
 		t.Errorf("mixed precision prints as %q", got)
 	}
 }
@@ -149,7 +150,7 @@ func TestEnumNames(t *testing.T) {
 	refused := map[string]func() error{
 		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                                         func() error { _, err := quant.ParseScheme("asym"); return err },
 		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                                             func() error { _, err := quant.ParseScheme(""); return err },
-		`unknown granularity "group" (allowed: tensor, channel)`:                                           func() error { _, err := quant.ParseGranularity("group"); return err },
+		`unknown granularity "row" (allowed: tensor, channel, group)`:                                      func() error { _, err := quant.ParseGranularity("row"); return err },
 		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse, mean, constant)`: func() error { _, err := quant.ParseRange("kl"); return err },
 		`unknown rounding "half-up" (allowed: half-even)`:                                                  func() error { _, err := quant.ParseRounding("half-up"); return err },
 		`unknown target "tflite" (allowed: onnx)`:                                                          func() error { _, err := quant.ParseTarget("tflite"); return err },
@@ -195,7 +196,7 @@ func TestSpecAsText(t *testing.T) {
 			t.Errorf("%v is written as %s", v, text)
 		}
 	}
-	for field, value := range map[string]string{"Format": "int9", "Scheme": "Scheme(0)", "Per": "group", "Range": "kl", "Rounding": "up"} {
+	for field, value := range map[string]string{"Format": "int9", "Scheme": "Scheme(0)", "Per": "row", "Range": "kl", "Rounding": "up"} {
 		if err := json.Unmarshal([]byte(`{"`+field+`":"`+value+`"}`), &quant.Spec{}); err == nil || !strings.Contains(err.Error(), `"`+value+`" (allowed: `) {
 			t.Errorf("%s %q: %v", field, value, err)
 		}
@@ -225,6 +226,11 @@ func TestSpecValidate(t *testing.T) {
 		{"no rounding", edit(weight, func(s *quant.Spec) { s.Rounding = 0 }), "rounding is not set"},
 		{"narrow affine", edit(act, func(s *quant.Spec) { s.Narrow = true }), "narrow needs a signed grid or scheme symmetric: an affine zero point is not in the middle"},
 		{"affine per channel", edit(act, func(s *quant.Spec) { s.Per = quant.PerChannel }), "affine per channel is not supported: per-channel tensors are weights, and weights need zero point 0"},
+		{"group", edit(weight, func(s *quant.Spec) { s.Per, s.Group = quant.PerGroup, 64 }), ""},
+		{"group of 48", edit(weight, func(s *quant.Spec) { s.Per, s.Group = quant.PerGroup, 48 }), "granularity group with a group of 48: granularity group, and only it, has a group of [32 64 128]"},
+		{"group without extent", edit(weight, func(s *quant.Spec) { s.Per = quant.PerGroup }), "granularity group with a group of 0: granularity group, and only it, has a group of [32 64 128]"},
+		{"extent without group", edit(weight, func(s *quant.Spec) { s.Group = 32 }), "granularity channel with a group of 32: granularity group, and only it, has a group of [32 64 128]"},
+		{"affine per group", edit(act, func(s *quant.Spec) { s.Per, s.Group = quant.PerGroup, 32 }), "affine per group is not supported: per-group tensors are weights, and weights need zero point 0"},
 		{"learned power of two", edit(weight, func(s *quant.Spec) { s.Scheme, s.Range = quant.PowerOfTwo, quant.LSQ }), "lsq learns scales that are not powers of two: use scheme symmetric, or another range method"},
 	}
 	for _, r := range rows {

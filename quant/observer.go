@@ -47,6 +47,9 @@ func NewObserver(spec Spec, channels int) (*Observer, error) {
 	case spec.Range != MinMax && spec.Range != EMA && spec.Range != Envelope:
 		return nil, fmt.Errorf("observer: range method %s does not follow batches (allowed: minmax, ema, envelope)", spec.Range)
 	}
+	if spec.Per == PerGroup {
+		return nil, fmt.Errorf("observer: granularity group is for weights, which are not observed")
+	}
 	if spec.Per == PerTensor {
 		channels = 1
 	}

@@ -5,12 +5,23 @@ import (
 	"math"
 )
 
-// Params is a Spec with the numbers that belong to it: one scale and zero point per tensor, or one per channel.
-// Formats that are not integers have neither.
+// Params is a Spec with the numbers that belong to it: one scale and zero point per tensor, one per channel, or one per
+// channel for each group of rows. Formats that are not integers have neither.
 type Params struct {
-	Spec  Spec
-	Scale []float32
-	Zero  []int32
+	Spec     Spec
+	Scale    []float32
+	Zero     []int32
+	Channels int // with granularity group: the extent of the tensor's last axis; else 0
+}
+
+// Index is the place of the scale of element i: 0 per tensor, i mod C per channel, and with groups of G rows
+//
+//	(i / (G*C))*C + i mod C
+func (p *Params) Index(i int) int {
+	if p.Spec.Per == PerGroup {
+		return i/(p.Spec.Group*p.Channels)*p.Channels + i%p.Channels
+	}
+	return i % len(p.Scale)
 }
 
 // Ready reports whether p has its scales, that is, whether calibration or training has been done.
@@ -26,10 +37,10 @@ func (p *Params) At(c int) (scale float32, zero int32) {
 
 // Clone copies p and its slices.
 func (p *Params) Clone() *Params {
-	return &Params{Spec: p.Spec, Scale: append([]float32(nil), p.Scale...), Zero: append([]int32(nil), p.Zero...)}
+	return &Params{Spec: p.Spec, Scale: append([]float32(nil), p.Scale...), Zero: append([]int32(nil), p.Zero...), Channels: p.Channels}
 }
 
-// Validate checks the Spec, the number of scales for a tensor of the given channel count, that every scale is finite
+// Validate checks the Spec, the number of scales for a tensor of the given channel count (of groups, that it is whole), that every scale is finite
 // and positive, and that every zero point is on the grid.
 func (p *Params) Validate(channels int) error {
 	if err := p.Spec.Validate(); err != nil {
@@ -38,9 +49,12 @@ func (p *Params) Validate(channels int) error {
 	if !p.Spec.Format.IsInteger() {
 		return nil
 	}
-	want := 1
-	if p.Spec.Per == PerChannel {
-		want = channels
+	want := p.Spec.Scales(channels, channels)
+	if p.Spec.Per == PerGroup {
+		want = max(len(p.Scale)/channels, 1) * channels // as many groups as there are rows for
+	}
+	if (p.Channels != 0) != (p.Spec.Per == PerGroup) || p.Channels != 0 && p.Channels != channels {
+		return fmt.Errorf("granularity %s with %d channels in its groups; the tensor has %d", p.Spec.Per, p.Channels, channels)
 	}
 	if len(p.Scale) != want || len(p.Zero) != want {
 		return fmt.Errorf("%s needs %d scales and zero points, has %d and %d", p.Spec.Per, want, len(p.Scale), len(p.Zero))
@@ -72,6 +86,10 @@ func (p *Params) serves(n int) error {
 		return fmt.Errorf("no scale yet: calibrate or train first")
 	case len(p.Zero) != c:
 		return fmt.Errorf("%d scales and %d zero points", c, len(p.Zero))
+	case p.Spec.Per == PerGroup:
+		if p.Channels < 1 || n%p.Channels != 0 || c != p.Spec.Scales(n, p.Channels) {
+			return fmt.Errorf("%d scales do not fit %d values in rows of %d channels and groups of %d rows", c, n, p.Channels, p.Spec.Group)
+		}
 	case n%c != 0:
 		return fmt.Errorf("%d values are not a whole number of rows of %d channels", n, c)
 	}

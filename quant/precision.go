@@ -7,7 +7,8 @@ import (
 )
 
 // Precision names the formats of a whole network: all weights in Weight, all hidden activations in Act. The model input
-// is 8 bits in every integer precision and the logits stay float32.
+// is 8 bits where activations are integers, and the logits stay float32. Integer weights with 16-bit float activations are
+// weight-only quantization, w8a16 to w2a16.
 type Precision struct {
 	Weight, Act Format
 }
@@ -22,6 +23,8 @@ func (p Precision) String() string {
 		return p.Weight.String()
 	case p.Weight.IsInteger() && p.Act.IsInteger():
 		return fmt.Sprintf("w%da%d", p.Weight.Bits(), p.Act.Bits())
+	case p.Weight.IsInteger() && p.Act == FP16:
+		return fmt.Sprintf("w%da16", p.Weight.Bits())
 	default:
 		return fmt.Sprintf("%s/%s", p.Weight, p.Act)
 	}
@@ -36,8 +39,8 @@ var later = map[string]string{
 	"int16": "use fp16, bf16 or int8", "mixed": "use quant.rules in the config with a base precision",
 }
 
-// ParsePrecision reads fp32, fp16, bf16, int8 ... int2 or wXaY with X and Y from 1 to 8. ("w4a4" and "int4" are the same
-// precision, "ternary" is w2a2, "binary" is w1a1.) Other names are refused with what to use instead.
+// ParsePrecision reads fp32, fp16, bf16, int8 ... int2, wXaY or wXa16 with X and Y from 1 to 8. ("w4a4" and "int4" are the
+// same precision, "ternary" is w2a2, "binary" is w1a1; a16 is fp16.) Other names are refused with what to use instead.
 func ParsePrecision(name string) (Precision, error) {
 	low := strings.ToLower(strings.TrimSpace(name))
 	if hint, ok := later[low]; ok {
@@ -52,10 +55,10 @@ func ParsePrecision(name string) (Precision, error) {
 			ab, aerr := strconv.Atoi(a)
 			canonical := low == fmt.Sprintf("w%da%d", wb, ab) // Atoi also reads "+8" and "08"
 			if werr == nil && aerr == nil && canonical {
-				if ab == 16 && wb >= 1 && wb <= 8 {
-					return Precision{}, fmt.Errorf("precision %q is not supported by this version: weight-only modes need 16-bit activations; use w%da8 or fp16", name, wb)
-				}
 				wf, wok := intFormat(wb)
+				if ab == 16 && wok && wb <= 8 {
+					return Precision{Weight: wf, Act: FP16}, nil
+				}
 				af, aok := intFormat(ab)
 				if wok && aok && wb <= 8 && ab <= 8 {
 					return Precision{Weight: wf, Act: af}, nil
@@ -63,5 +66,5 @@ func ParsePrecision(name string) (Precision, error) {
 			}
 		}
 	}
-	return Precision{}, fmt.Errorf("unknown precision %q (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8)", name)
+	return Precision{}, fmt.Errorf("unknown precision %q (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)", name)
 }

@@ -2,6 +2,7 @@ package quant
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,7 @@ type Granularity uint8
 const (
 	PerTensor Granularity = iota + 1
 	PerChannel
+	PerGroup // Spec.Group consecutive rows of a channel: weights that are dequantized before they are multiplied
 )
 
 // Range names the method that finds the range of a tensor.
@@ -47,7 +49,7 @@ const HalfEven Rounding = 1
 
 var (
 	schemeNames      = []string{Symmetric: "symmetric", Affine: "affine", PowerOfTwo: "pow2"}
-	granularityNames = []string{PerTensor: "tensor", PerChannel: "channel"}
+	granularityNames = []string{PerTensor: "tensor", PerChannel: "channel", PerGroup: "group"}
 	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse", Mean: "mean", Constant: "constant"}
 	roundingNames    = []string{HalfEven: "half-even"}
 )
@@ -60,7 +62,7 @@ func (v Rounding) String() string    { return enumName("Rounding", roundingNames
 // ParseScheme reads "symmetric", "affine" or "pow2".
 func ParseScheme(s string) (Scheme, error) { return parseEnum[Scheme]("scheme", schemeNames, s) }
 
-// ParseGranularity reads "tensor" or "channel".
+// ParseGranularity reads "tensor", "channel" or "group".
 func ParseGranularity(s string) (Granularity, error) {
 	return parseEnum[Granularity]("granularity", granularityNames, s)
 }
@@ -145,6 +147,7 @@ type Spec struct {
 	Even      bool      `json:",omitzero"` // an even number of levels: codes at odd distances from the zero point, which is no level itself
 	Estimator Estimator `json:",omitzero"` // of the gradient of a binary tensor
 	Max       float32   `json:",omitzero"` // range constant: the largest magnitude
+	Group     int       `json:",omitzero"` // with PerGroup: rows that share a scale, one of [Groups]
 }
 
 // WeightSpec is the default for weights in format f: symmetric, narrow, per channel, absmax of the current master.
@@ -192,13 +195,31 @@ func (s Spec) Validate() error {
 	if s.Narrow && !s.Signed && s.Scheme == Affine {
 		return fmt.Errorf("narrow needs a signed grid or scheme symmetric: an affine zero point is not in the middle")
 	}
-	if s.Per == PerChannel && s.Scheme == Affine {
-		return fmt.Errorf("affine per channel is not supported: per-channel tensors are weights, and weights need zero point 0")
+	if s.Per != PerTensor && s.Scheme == Affine {
+		return fmt.Errorf("affine per %s is not supported: per-%s tensors are weights, and weights need zero point 0", s.Per, s.Per)
+	}
+	if (s.Per == PerGroup) != slices.Contains(Groups(), s.Group) || (s.Per != PerGroup && s.Group != 0) {
+		return fmt.Errorf("granularity %s with a group of %d: granularity group, and only it, has a group of %v", s.Per, s.Group, Groups())
 	}
 	if s.Scheme == PowerOfTwo && s.Range == LSQ {
 		return fmt.Errorf("lsq learns scales that are not powers of two: use scheme symmetric, or another range method")
 	}
 	return s.validateLevels()
+}
+
+// Groups are the extents that [Spec.Group] may have.
+func Groups() []int { return []int{32, 64, 128} }
+
+// Scales is the number of scales of a tensor of n values with the given extent of its last axis. A last group may be
+// shorter than the others.
+func (s Spec) Scales(n, channels int) int {
+	switch {
+	case s.Per == PerTensor:
+		return 1
+	case s.Per == PerGroup && s.Group > 0 && channels > 0:
+		return (n/channels + s.Group - 1) / s.Group * channels
+	}
+	return channels
 }
 
 // Grid is the code grid: unsigned [0, 2^N-1], signed [-2^(N-1), 2^(N-1)-1], narrow without the lowest code:
@@ -234,7 +255,11 @@ func (s Spec) String() string {
 	if !s.Format.IsInteger() {
 		return s.Format.String()
 	}
-	text := fmt.Sprintf("%s %s/%s/%s", s.Format, s.Scheme, s.Per, s.Range)
+	per := s.Per.String()
+	if s.Per == PerGroup {
+		per += fmt.Sprintf(" of %d", s.Group)
+	}
+	text := fmt.Sprintf("%s %s/%s/%s", s.Format, s.Scheme, per, s.Range)
 	if s.Range == Constant {
 		text += fmt.Sprintf(" %v", s.Max)
 	}

@@ -128,7 +128,7 @@ func (p *plan) addPrecision(c *configs.Config, float *model.Model, precision qua
 		own := p.configs[v.Name]
 		q, err := own.QuantConfig(precision)
 		if err == nil {
-			err = tryPlace(float, q)
+			_, err = model.Placed(float, q)
 		}
 		if err != nil {
 			return err
@@ -166,16 +166,4 @@ func covers(v configs.Variant, p quant.Precision) bool {
 		q, err := quant.ParsePrecision(name)
 		return err == nil && q == p
 	})
-}
-
-// tryPlace runs the passes that calibration will run.
-func tryPlace(float *model.Model, q model.QuantConfig) error {
-	m, err := model.Place(float, q)
-	if err != nil {
-		return err
-	}
-	if m, err = model.Share(m); err != nil {
-		return err
-	}
-	return model.Check(m)
 }

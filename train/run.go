@@ -118,6 +118,13 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 		return Info{}, err
 	}
 	if p != quant.Full {
+		q, err := c.QuantConfig(p)
+		if err == nil {
+			_, err = model.Placed(m, q)
+		}
+		if err != nil {
+			return Info{}, err
+		}
 		calibration, err := CalibrationOptions(c, o.Workers)
 		if err != nil {
 			return Info{}, err

@@ -152,14 +152,8 @@ func placed(c *configs.Config, float *model.Model, p quant.Precision) (*model.Mo
 	if err != nil || p == quant.Full {
 		return float, q, err
 	}
-	m, err := model.Place(float, q)
-	if err != nil {
-		return nil, q, err
-	}
-	if m, err = model.Share(m); err != nil {
-		return nil, q, err
-	}
-	return m, q, model.Check(m)
+	m, err := model.Placed(float, q)
+	return m, q, err
 }
 
 func explainTensors(c *configs.Config, m *model.Model, q model.QuantConfig, p quant.Precision) []tensorRow {
@@ -288,7 +282,7 @@ func (a *app) writeExplanation(c *configs.Config, e *explanation) error {
 	if ruled {
 		fmt.Fprintln(a.stdout, "* a rule of the config decides, not the precision")
 	}
-	if asked, err := quant.ParsePrecision(e.Precision); err == nil && !asked.IsInteger() && c.Quant != nil && len(c.Quant.Rules) > 0 {
+	if asked, err := quant.ParsePrecision(e.Precision); err == nil && !asked.Weight.IsInteger() && c.Quant != nil && len(c.Quant.Rules) > 0 {
 		fmt.Fprintf(a.stdout, "the rules of the config are about integers: they do not apply at %s\n", e.Precision)
 	}
 	for _, w := range e.Warnings {

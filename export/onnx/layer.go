@@ -96,27 +96,9 @@ func (b *builder) clipped(n *model.Node, in, out string, lo, hi int32) error {
 // weightCodes stores the codes and their scale per output channel, and dequantizes them.
 func (b *builder) weightCodes(n *model.Node) (string, error) {
 	name := n.Param(model.Weight)
-	p, q := b.m.Params[name], b.m.Quant[name]
-	typ := onnxpb.Int8
-	if lo, hi := q.Spec.Grid(); b.options.PackInt4 && lo >= -8 && hi <= 7 {
-		typ = onnxpb.Int4
-	}
+	p := b.m.Params[name]
 	codes, dims := outputMajor(b, n, p.Codes, p.Shape)
-	stored, err := onnxpb.IntTensor(b.fresh(name), typ, dims, codes)
-	if err != nil {
-		return "", err
-	}
-	channels := int64(n.Attr.Units)
-	scale, err := onnxpb.FloatTensor(b.fresh(name+"_scale"), onnxpb.Float, []int64{channels}, q.Scale)
-	if err != nil {
-		return "", err
-	}
-	zero, err := onnxpb.IntTensor(b.fresh(name+"_zero"), typ, []int64{channels}, make([]int8, channels))
-	if err != nil {
-		return "", err
-	}
-	return b.add("DequantizeLinear", b.fresh(name+"_dq"),
-		[]string{b.initializer(stored), b.initializer(scale), b.initializer(zero)}, onnxpb.IntAttr("axis", 0)), nil
+	return b.dequantized(name, codes, dims, b.m.Quant[name].Scale, []int64{int64(n.Attr.Units)})
 }
 
 // biasCodes stores the int32 bias with the scale of the accumulator, f32(s_x * s_w[c]), and dequantizes it.
@@ -175,10 +157,13 @@ func (b *builder) floatLayer(n *model.Node) error {
 	return b.chain(n, n.Name, "", chain)
 }
 
-// weightReals stores float32 weights, or 16-bit ones behind a Cast.
+// weightReals stores float32 weights, 16-bit ones behind a Cast, or codes behind a DequantizeLinear.
 func (b *builder) weightReals(n *model.Node) (string, error) {
 	name := n.Param(model.Weight)
 	p := b.m.Params[name]
+	if p.Codes != nil {
+		return b.weightValues(n)
+	}
 	if p.Half == nil {
 		w, dims := outputMajor(b, n, p.Data, p.Shape)
 		return b.floats(name, dims, w)

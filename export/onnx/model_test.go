@@ -39,6 +39,16 @@ func network(rng *rand.Rand) *model.Model {
 // fc1's ReLU output is shifted, which makes the lower limit differ from 0.
 func frozen(t testing.TB, p quant.Precision, seed uint64) *model.Model {
 	t.Helper()
+	return frozenGroups(t, p, seed, 0)
+}
+
+// frozenGroups is frozen with a scale for each group of so many rows of the weights, where that is not 0.
+func frozenGroups(t testing.TB, p quant.Precision, seed uint64, group int) *model.Model {
+	t.Helper()
+	config := model.DefaultQuant(p)
+	if group > 0 {
+		config.Weight.Per, config.Weight.Group = quant.PerGroup, group
+	}
 	rng := rand.New(rand.NewPCG(seed, 9))
 	m, err := model.Shapes(network(rng))
 	if err != nil {
@@ -62,7 +72,7 @@ func frozen(t testing.TB, p quant.Precision, seed uint64) *model.Model {
 	}
 	steps := []func(*model.Model) (*model.Model, error){model.Fuse}
 	if p != quant.Full {
-		steps = append(steps, func(m *model.Model) (*model.Model, error) { return model.Place(m, model.DefaultQuant(p)) }, model.Share)
+		steps = append(steps, func(m *model.Model) (*model.Model, error) { return model.Place(m, config) }, model.Share)
 	}
 	for _, step := range steps {
 		if m, err = step(m); err != nil {

@@ -318,9 +318,13 @@ func TestONNXRuntimeFloat(t *testing.T) {
 		precision string
 		options   onnx.Options
 		relative  float64
-	}{{"fp32", onnx.Options{}, 1e-5}, {"fp16", onnx.Options{}, 0x1p-9}, {"bf16", onnx.Options{}, 0x1p-6}, {"w4a8", onnx.Options{PackInt4: true}, 2e-2}} {
+		group     int
+	}{
+		{"fp32", onnx.Options{}, 1e-5, 0}, {"fp16", onnx.Options{}, 0x1p-9, 0}, {"bf16", onnx.Options{}, 0x1p-6, 0}, {"w4a8", onnx.Options{PackInt4: true}, 2e-2, 0},
+		{"w8a16", onnx.Options{}, 0x1p-9, 0}, {"w4a16", onnx.Options{}, 0x1p-9, 32}, {"w4a16", onnx.Options{PackInt4: true}, 0x1p-9, 32},
+	} {
 		p := precisions(t, c.precision)[0]
-		m := frozen(t, p, 23)
+		m := frozenGroups(t, p, 23, c.group)
 		file, program := write(t, m, c.options)
 		pb, err := onnxpb.Unmarshal(file)
 		if err != nil {

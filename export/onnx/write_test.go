@@ -109,8 +109,8 @@ func TestFloatReadingIsClose(t *testing.T) {
 
 // Float models: the interpreter's float64 sums against the same layer in the model's layout.
 func TestWriteFloat(t *testing.T) {
-	for _, p := range precisions(t, "fp32", "fp16", "bf16") {
-		m := frozen(t, p, 12)
+	for i, p := range precisions(t, "fp32", "fp16", "bf16", "w8a16", "w3a16", "w4a16", "w4a16") {
+		m := frozenGroups(t, p, 12, []int{5: 32, 6: 128}[i])
 		_, program := write(t, m, onnx.Options{})
 		x := bytesFor(m, 3, 7)
 		seen := run(t, m, program, x, 3, eval.Float)
@@ -182,6 +182,9 @@ func floatReference(t *testing.T, m *model.Model, x []uint8, n int) map[string][
 				weight := func(k int) float64 {
 					if w.Half != nil {
 						return float64(quant.Decode16(w.Half[k], m.Quant[node.Param(model.Weight)].Spec.Format))
+					}
+					if w.Codes != nil {
+						return value(m, node, k)
 					}
 					return float64(w.Data[k])
 				}
@@ -353,8 +356,8 @@ func TestChecker(t *testing.T) {
 	}
 	dir := t.TempDir()
 	args := []string{"-c", "import onnx,sys\nfor f in sys.argv[1:]: onnx.checker.check_model(onnx.load(f), full_check=True)"}
-	for _, p := range precisions(t, "int8", "w4a4", "w2a4", "fp32", "fp16", "bf16") {
-		file, _ := write(t, frozen(t, p, 2), onnx.Options{})
+	for i, p := range precisions(t, "int8", "w4a4", "w2a4", "fp32", "fp16", "bf16", "w8a16", "w4a16") {
+		file, _ := write(t, frozenGroups(t, p, 2, []int{7: 32}[i]), onnx.Options{})
 		path := filepath.Join(dir, p.Weight.String()+p.Act.String()+".onnx")
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)

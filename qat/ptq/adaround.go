@@ -40,12 +40,12 @@ const (
 func adaRound(ctx context.Context, g *grid, f *fit, o Options) ([]int8, error) {
 	n, lo, hi := len(g.w), float32(g.lo), float32(g.hi)
 	soft := make([]float32, n)
-	g.values(soft, g.nearest)
+	g.values(soft, g.codes)
 	each, err := f.errors(soft)
 	if err != nil {
 		return nil, err
 	}
-	batch, units := min(roundRows, f.n), len(g.scale)
+	batch, units := min(roundRows, f.n), g.units
 	weight := make([]float32, units)
 	for c, e := range each {
 		if math.IsNaN(e) || math.IsInf(e, 0) {
@@ -55,10 +55,10 @@ func adaRound(ctx context.Context, g *grid, f *fit, o Options) ([]int8, error) {
 			weight[c] = float32(min(2*float64(f.depth)/(e*float64(batch)), math.MaxFloat32))
 		}
 	}
-	codes := slices.Clone(g.nearest)
+	codes := slices.Clone(g.codes)
 	floor, v := make([]float32, n), make([]float32, n)
 	for i, w := range g.w {
-		t := float64(w / g.scale[i%len(g.scale)])
+		t := float64(w / g.at(i))
 		down := math.Floor(t)
 		p := (t - down - stretchLow) / (stretchHigh - stretchLow)
 		floor[i], v[i] = float32(down), float32(kernel.Log(p/(1-p)))
@@ -80,7 +80,7 @@ func adaRound(ctx context.Context, g *grid, f *fit, o Options) ([]int8, error) {
 				if q < lo || q > hi {
 					q, d = min(max(q, lo), hi), 0
 				}
-				s := g.scale[i%units]
+				s := g.at(i)
 				soft[i], slope[i] = s*q, s*d
 			}
 		})

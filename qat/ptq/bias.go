@@ -81,7 +81,7 @@ func correctLayer(ctx context.Context, float, out *model.Model, i int, set *data
 	if err != nil {
 		return report, wrap(err)
 	}
-	codes, scale, err := coded(out, n)
+	q, err := coded(out, n)
 	if err != nil {
 		return report, wrap(err)
 	}
@@ -95,7 +95,7 @@ func correctLayer(ctx context.Context, float, out *model.Model, i int, set *data
 		group, shift := c/per*g.depth, 0.0
 		for k := range g.depth {
 			at := k*g.units + c
-			w := float64(float64(scale[c]) * float64(codes[at]))
+			w := float64(float64(q.at(at)) * float64(q.codes[at]))
 			shift += float64(w*have[group+k]) - float64(float64(master[at])*want[group+k])
 		}
 		if affine.F != nil {

@@ -62,7 +62,7 @@ func prepare(ctx context.Context, m *model.Model, q model.QuantConfig, set *data
 		return nil, fmt.Errorf("calibrate %q: %w", m.Name, err)
 	}
 	c := &calibration{opts: o}
-	if c.model, err = place(fused, q); err != nil {
+	if c.model, err = model.Placed(fused, q); err != nil {
 		return nil, fmt.Errorf("calibrate %q: %w", m.Name, err)
 	}
 	if err := checkSet(fused, set, "calibration"); err != nil {
@@ -77,18 +77,6 @@ func prepare(ctx context.Context, m *model.Model, q model.QuantConfig, set *data
 		}
 	}
 	return c, nil
-}
-
-// place runs the passes between a fused float model and one whose ranges can be filled.
-func place(fused *model.Model, q model.QuantConfig) (*model.Model, error) {
-	m, err := model.Place(fused, q)
-	if err != nil {
-		return nil, err
-	}
-	if m, err = model.Share(m); err != nil {
-		return nil, err
-	}
-	return m, model.Check(m)
 }
 
 // sample draws the calibration examples without repetition. They are put in the order of the set, so that asking for as

@@ -60,12 +60,13 @@ func feedBack(ctx context.Context, g *grid, f *fit) ([]int8, error) {
 
 // feedBackChannel rounds the weights of one output channel; w is working memory.
 func (g *grid) feedBackChannel(codes []int8, w []float64, c int, order []int, u []float64) {
-	units, s := len(g.scale), g.scale[c]
+	units := g.units
 	for i, k := range order {
 		w[i] = float64(g.w[k*units+c])
 	}
 	n := len(order)
 	for i, k := range order {
+		s := g.at(k*units + c)
 		q := quant.One(float32(w[i]), s, 0, g.lo, g.hi)
 		codes[k*units+c] = int8(q)
 		row := u[i*n : (i+1)*n]

@@ -45,7 +45,7 @@ func (o *Options) progress(s Step) {
 // floats, which have none. It is for callers that run one configuration at several precisions; [Quantize] itself refuses
 // passes that cannot apply.
 func (o Options) For(p quant.Precision) Options {
-	if !p.IsInteger() {
+	if !p.Weight.IsInteger() {
 		o.Rounding, o.BiasCorrection = Nearest, false
 	}
 	return o
@@ -55,7 +55,7 @@ func (o Options) For(p quant.Precision) Options {
 // layers, or through a capped ReLU; learned rounding or bias correction without integers; a layer without a bias to
 // correct. The weights do not matter, so that it can be asked before training.
 func (o Options) Check(m *model.Model, p quant.Precision) error {
-	if !p.IsInteger() && (o.Rounding > Nearest || o.BiasCorrection) {
+	if !p.Weight.IsInteger() && (o.Rounding > Nearest || o.BiasCorrection) {
 		pass := passBias
 		if o.Rounding > Nearest {
 			pass = "rounding " + o.Rounding.String()

@@ -166,7 +166,7 @@ func ForTraining(m *model.Model, q model.QuantConfig) (*model.Model, error) {
 			continue
 		}
 		w, spec := out.Quant[n.Param(model.Weight)], want.Quant[n.Param(model.Weight)].Spec
-		if w.Spec.Format != spec.Format || w.Spec.Scheme != spec.Scheme || w.Spec.Per != spec.Per {
+		if w.Spec.Format != spec.Format || w.Spec.Scheme != spec.Scheme || w.Spec.Per != spec.Per || w.Spec.Group != spec.Group {
 			return nil, fmt.Errorf("%s %q: its weight was calibrated as %s, training asks for %s: calibrate again", n.Op, n.Layer, w.Spec, spec)
 		}
 		w.Spec = spec

@@ -74,22 +74,19 @@ func fillWeight(q *quant.Params, w *model.Param, m Method, p float64) error {
 	if kind == quant.MinMax || kind == quant.Mean || kind == quant.Constant {
 		return nil
 	}
-	groups := 1
-	if spec.Per == quant.PerChannel {
-		groups = w.Shape.Channels()
-	}
+	groups := spec.Scales(len(w.Data), w.Shape.Channels())
 	for i, v := range w.Data {
 		if v != v || math.IsInf(float64(v), 0) {
 			return &valueError{i, v}
 		}
 	}
 	q.Scale, q.Zero = make([]float32, groups), make([]int32, groups)
-	values := make([]float32, 0, len(w.Data)/groups)
-	for g := range groups {
-		values = values[:0]
-		for i := g; i < len(w.Data); i += groups {
-			values = append(values, w.Data[i])
-		}
+	members := make([][]float32, groups)
+	for i, v := range w.Data {
+		g := q.Index(i)
+		members[g] = append(members[g], v)
+	}
+	for g, values := range members {
 		switch {
 		case kind == quant.Percentile:
 			q.Scale[g], _ = spec.Choose(0, clippedMagnitude(values, p))

@@ -112,7 +112,7 @@ func passes(m, q *model.Model, set *datasets.Set, o Options) (Options, *model.Mo
 	if q.Stage != model.Quantized {
 		return o, nil, nil, fmt.Errorf("the model is %s; calibrate it first", q.Stage)
 	}
-	if !q.Precision.IsInteger() {
+	if !q.Precision.Weight.IsInteger() {
 		return o, nil, nil, fmt.Errorf("its precision %s has no integer grid: this pass is for integer weights; leave it out, or quantize to int8 or below", q.Precision)
 	}
 	float, err := model.Fuse(m)
@@ -131,11 +131,10 @@ func passes(m, q *model.Model, set *datasets.Set, o Options) (Options, *model.Mo
 
 // grid is a weight on its way to codes.
 type grid struct {
-	w       []float32 // masters [depth, units]
-	scale   []float32 // per channel
-	nearest []int8
-	fixed   []bool // channels whose scale was raised against overflow: they stay as they are
-	lo, hi  int32
+	coding           // rounded to nearest
+	w      []float32 // masters [depth, units]
+	fixed  []bool    // channels whose scale was raised against overflow: they stay as they are
+	lo, hi int32
 }
 
 // newGrid fixes the scales of a layer's weight.
@@ -156,40 +155,57 @@ func newGrid(m *model.Model, n *model.Node, o Options) (*grid, error) {
 	g := &grid{w: w.Data, fixed: make([]bool, n.Attr.Units)}
 	g.lo, g.hi = p.Spec.Grid()
 	var err error
-	if g.nearest, g.scale, err = coded(m, n); err != nil {
+	if g.coding, err = coded(m, n); err != nil {
 		return nil, err
 	}
-	for c, s := range g.scale {
-		g.fixed[c] = s != p.Scale[c%len(p.Scale)]
+	for i, s := range g.scale {
+		c := i % g.units
+		g.fixed[c] = g.fixed[c] || s != p.Scale[i%len(p.Scale)]
 	}
 	return g, nil
 }
 
+// coding is a layer's weight as codes.
+type coding struct {
+	codes []int8
+	scale []float32 // per channel, with groups one for each of its groups
+	p     *quant.Params
+	units int
+}
+
+// at is the scale of weight i.
+func (c *coding) at(i int) float32 {
+	if c.p.Spec.Per == quant.PerGroup {
+		return c.scale[c.p.Index(i)]
+	}
+	return c.scale[i%c.units]
+}
+
 // coded is what model.Freeze will make of a layer's weight, before signs of batch norm.
-func coded(m *model.Model, n *model.Node) (codes []int8, scale []float32, err error) {
+func coded(m *model.Model, n *model.Node) (coding, error) {
 	affine, err := m.Affine(n)
 	if err != nil {
-		return nil, nil, err
+		return coding{}, err
 	}
 	w := m.Params[n.Param(model.Weight)]
-	codes, scale = make([]int8, len(w.Data)), make([]float32, n.Attr.Units)
-	_, err = model.CodeWeights(codes, scale, w.Data, m.Quant[n.Param(model.Weight)], m.Quant[n.In[0]], &affine)
-	return codes, scale, err
+	p := m.Quant[n.Param(model.Weight)]
+	c := coding{codes: make([]int8, len(w.Data)), scale: make([]float32, max(n.Attr.Units, p.Spec.Scales(len(w.Data), n.Attr.Units))), p: p, units: n.Attr.Units}
+	_, err = model.CodeWeights(c.codes, c.scale, w.Data, p, m.Quant[n.In[0]], &affine)
+	return c, err
 }
 
 // settle moves the masters onto the chosen codes and makes sure that Freeze will find these codes.
 func (g *grid) settle(m *model.Model, n *model.Node, codes []int8) error {
-	c := len(g.scale)
 	for i, q := range codes {
-		if !g.fixed[i%c] {
-			g.w[i] = quant.Mul32(g.scale[i%c], float32(q))
+		if !g.fixed[i%g.units] {
+			g.w[i] = quant.Mul32(g.at(i), float32(q))
 		}
 	}
-	got, _, err := coded(m, n)
+	got, err := coded(m, n)
 	if err != nil {
 		return err
 	}
-	for i, q := range got {
+	for i, q := range got.codes {
 		if q != codes[i] {
 			return fmt.Errorf("weight[%d]: code %d was chosen and %d would be frozen: the rounded weights leave no room for the bias in 32 bits; use rounding nearest for this model", i, codes[i], q)
 		}
@@ -200,7 +216,7 @@ func (g *grid) settle(m *model.Model, n *model.Node, codes []int8) error {
 // values writes the float32 weights s*q of codes.
 func (g *grid) values(dst []float32, codes []int8) {
 	for i, q := range codes {
-		dst[i] = quant.Mul32(g.scale[i%len(g.scale)], float32(q))
+		dst[i] = quant.Mul32(g.at(i), float32(q))
 	}
 }
 
@@ -238,9 +254,9 @@ func roundLayer(ctx context.Context, float, out *model.Model, i int, set *datase
 
 // choose keeps, channel by channel, whichever of codes and the nearest ones has the smaller error, and reports.
 func choose(g *grid, fit *fit, codes []int8, report *LayerRounding) error {
-	c := len(g.scale)
+	c := g.units
 	w := make([]float32, len(codes))
-	g.values(w, g.nearest)
+	g.values(w, g.codes)
 	near, err := fit.errors(w)
 	if err != nil {
 		return err
@@ -258,8 +274,8 @@ func choose(g *grid, fit *fit, codes []int8, report *LayerRounding) error {
 		}
 		for i := ch; i < len(codes); i += c {
 			if keep {
-				codes[i] = g.nearest[i]
-			} else if codes[i] != g.nearest[i] {
+				codes[i] = g.codes[i]
+			} else if codes[i] != g.codes[i] {
 				report.Moved++
 			}
 		}

@@ -197,7 +197,7 @@ func twins(t *testing.T) (*grid, *fit) {
 	}
 	pool := par.New(1)
 	t.Cleanup(pool.Close)
-	g := &grid{w: []float32{0.4, 0.45}, scale: []float32{1}, nearest: []int8{0, 0}, fixed: []bool{false}, lo: -7, hi: 7}
+	g := &grid{coding: coding{codes: []int8{0, 0}, scale: []float32{1}, p: &quant.Params{}, units: 1}, w: []float32{0.4, 0.45}, fixed: []bool{false}, lo: -7, hi: 7}
 	return g, newFit(r, model.Affine{B: []float64{0}}, model.Attr{Units: 1}, pool)
 }
 
@@ -220,7 +220,7 @@ func TestTwins(t *testing.T) {
 			t.Errorf("%s: report %+v, %v", r, report, err)
 		}
 		bad := []int8{7, 7}
-		if err := choose(g, f, bad, &report); err != nil || !slices.Equal(bad, g.nearest) {
+		if err := choose(g, f, bad, &report); err != nil || !slices.Equal(bad, g.codes) {
 			t.Errorf("%s: worse codes were kept: %v, %v", r, bad, err)
 		}
 	}
