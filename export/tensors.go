@@ -39,8 +39,12 @@ func WriteTensors(w io.Writer, m *model.Model) error {
 		if len(q.Scale) == 0 {
 			continue
 		}
-		t.add(safetensors.Float32(name+".scale", []int{len(q.Scale)}, q.Scale))
-		t.add(safetensors.Int32(name+".zero_point", []int{len(q.Zero)}, q.Zero))
+		shape := []int{len(q.Scale)}
+		if q.Spec.Per == quant.PerGroup {
+			shape = []int{len(q.Scale) / q.Channels, q.Channels}
+		}
+		t.add(safetensors.Float32(name+".scale", shape, q.Scale))
+		t.add(safetensors.Int32(name+".zero_point", shape, q.Zero))
 	}
 	meta := map[string]string{"format": "narrow", "model": m.Name, "precision": m.Precision.String()}
 	if len(t.packed) > 0 {

@@ -16,8 +16,8 @@ func TestVerifyWeightOnly(t *testing.T) {
 	}{
 		{"w8a16", nil},
 		{"w4a16", []string{"quant.weight.range=lsq"}},
-		{"w4a16", []string{"quant.act.format=fp16", "quant.weight.per=group", "quant.weight.group=32"}},
-		{"w3a16", []string{"quant.act.format=fp16", "quant.weight.per=group", "quant.weight.range=lsq"}},
+		{"w4a16", []string{"quant.weight.per=group", "quant.weight.group=32"}},
+		{"w3a16", []string{"quant.weight.per=group", "quant.weight.range=lsq"}},
 	} {
 		t.Run(tt.precision, func(t *testing.T) {
 			m, d := trained(t, "digits-cnn", tt.precision, append(tt.set, "train.lr=0.01")...)

@@ -232,8 +232,12 @@ func (res *Result) judgeSpeed() []string {
 	for _, p := range res.precisions() {
 		r := res.quantized(p)
 		if r.ActBits == 16 {
-			out = append(out, fmt.Sprintf("%s is values rounded to 16 bits and computed in float32: %s (%s against %s).",
-				p, compareSpeed(base.LatencyMicros/r.LatencyMicros, "fp32 for one example"), micros(r.LatencyMicros), micros(base.LatencyMicros)))
+			what := "values rounded to 16 bits"
+			if r.WeightBits < 16 {
+				what = "integer weights and activations rounded to 16 bits"
+			}
+			out = append(out, fmt.Sprintf("%s is %s and computed in float32: %s (%s against %s).",
+				p, what, compareSpeed(base.LatencyMicros/r.LatencyMicros, "fp32 for one example"), micros(r.LatencyMicros), micros(base.LatencyMicros)))
 		}
 	}
 	int8 := res.quantized("int8")

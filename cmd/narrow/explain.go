@@ -48,6 +48,7 @@ type explanation struct {
 	Classes   int           `json:"classes"`
 	Tensors   []tensorRow   `json:"tensors"`
 	Costs     []precisionOf `json:"costs"`
+	Refused   []string      `json:"refused,omitempty"` // precisions of compare that these settings cannot have, and why
 
 	Warnings []configs.Advice `json:"warnings"` // known bad pairs of settings
 }
@@ -135,8 +136,12 @@ func (a *app) explain(ctx context.Context, name string, o *explainOptions) error
 	e.Warnings = c.Advice(m, examples)
 	for _, name := range c.Compare.Precisions {
 		cost, err := explainCost(c, float, name)
+		if err != nil && asked != nil { // of another precision than the one in question
+			e.Refused = append(e.Refused, fmt.Sprintf("%s: %v", name, err))
+			continue
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("precision %s: %w", name, err)
 		}
 		e.Costs = append(e.Costs, cost)
 	}
@@ -315,7 +320,13 @@ func (a *app) writeExplanation(c *configs.Config, e *explanation) error {
 		total = append(total, thousands(cost.WeightBytes))
 	}
 	t.add(total...)
-	return t.write(a.stdout)
+	if err := t.write(a.stdout); err != nil {
+		return err
+	}
+	for _, why := range e.Refused {
+		fmt.Fprintf(a.stdout, "refused here: %s\n", why)
+	}
+	return nil
 }
 
 // extents writes a shape as 28x28x1.
