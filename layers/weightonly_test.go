@@ -55,9 +55,9 @@ func TestWeightOnlyGraphs(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("%s/%s/%s", float.Name, name, setting), func(t *testing.T) {
 					q := weightOnly(t, float.Clone(), name, change)
-					want := track(t, q.Clone(), false, 1)
+					want := track(t, q.Clone(), false, 1, layers.BackwardFloat)
 					for workers := 1; workers <= 2; workers++ {
-						if got := track(t, q.Clone(), true, workers); !slices.Equal(got, want) {
+						if got := track(t, q.Clone(), true, workers, layers.BackwardFloat); !slices.Equal(got, want) {
 							t.Fatalf("%d workers: the fused graph leaves other bits", workers)
 						}
 					}
