@@ -53,7 +53,7 @@ func (c *Config) Calibration() Calibration {
 }
 
 func newQAT() *QAT {
-	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, ScaleStep: quant.StepLog, ScaleGradient: quant.FactorLSQ, FreezeRangesAfter: 0.8, FreezeBNAfter: 0.5, Backward: "float", Fuse: true}
+	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, ScaleStep: quant.StepLog, ScaleGradient: quant.FactorLSQ, Schedules: newSchedules(), Backward: "float", Fuse: true}
 }
 
 // finish fills in the defaults that depend on other settings, then checks what no single setting can.
@@ -262,6 +262,7 @@ func (d *decoder) qat(c *Config) {
 	if f := c.Precision(); q.Backward == "int16" && c.Quant != nil && !f.IsInteger() && !d.failed("quant") {
 		d.reportAt("qat.backward", "int16 has no effect on a network in %s", c.Quant.Weight.Format).Hint = "its layers are not on integers: remove it, or use integer formats"
 	}
+	d.schedules(c)
 	if c.Quant == nil && !d.given("quant") {
 		d.reportAt("qat", "needs a quant section").Hint = "add quant: {} for the defaults: int8 weights and activations"
 	}

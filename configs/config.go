@@ -172,15 +172,14 @@ type Calibration struct {
 // QAT says how quantization-aware training runs; the loss is that of Train.
 type QAT struct {
 	Solver
-	Start             string            // ptq: from the calibrated model
-	Epochs            float64           // fractions allowed
-	ScaleLR           float64           // learning rate of learned scales (range: lsq)
-	ScaleStep         quant.ScaleStep   // what a learned scale's steps are taken in
-	ScaleGradient     quant.ScaleFactor // of learned scales
-	FreezeRangesAfter float64           // fraction of steps
-	FreezeBNAfter     float64           // fraction of steps
-	Backward          string            // float, or int16: gradients of integer layers are rounded to 16 bits and multiplied as integers
-	Fuse              bool              // one graph op for a layer with all that follows it, in the float phases too; same results, faster
+	Schedules
+	Start         string            // ptq: from the calibrated model
+	Epochs        float64           // fractions allowed
+	ScaleLR       float64           // learning rate of learned scales (range: lsq)
+	ScaleStep     quant.ScaleStep   // what a learned scale's steps are taken in
+	ScaleGradient quant.ScaleFactor // of learned scales
+	Backward      string            // float, or int16: gradients of integer layers are rounded to 16 bits and multiplied as integers
+	Fuse          bool              // one graph op for a layer with all that follows it, in the float phases too; same results, faster
 }
 
 // Compare says what the compare command runs. The fp32 row is always run, listed or not.

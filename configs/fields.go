@@ -223,10 +223,9 @@ func (s *QAT) fields() []field {
 		{key: "scale_lr", value: number{p: &s.ScaleLR, max: 10, openMin: true}},
 		{key: "scale_step", value: oneOf(&s.ScaleStep, map[string]string{"relative": "write log", "absolute": "write linear"}, quant.StepLog, quant.StepLinear)},
 		{key: "scale_gradient", value: oneOf(&s.ScaleGradient, map[string]string{"sqrt": "write elements"}, quant.FactorLSQ, quant.FactorElements, quant.FactorNone)},
-		{key: "freeze_ranges_after", value: number{p: &s.FreezeRangesAfter, max: 1}},
-		{key: "freeze_bn_after", value: number{p: &s.FreezeBNAfter, max: 1}},
 		{key: "backward", value: oneOf(&s.Backward, map[string]string{"fp32": "write float", "float32": "write float",
 			"int8": "gradients need more than eight bits", "int32": "products are summed in 32 bits; the gradients have 16"}, "float", "int16")},
+	}, s.scheduleFields(), []field{
 		{key: "fuse", value: boolean{&s.Fuse}},
 	})
 }
@@ -234,7 +233,7 @@ func (s *QAT) fields() []field {
 func (s *QAT) later() map[string]string {
 	const loss = "QAT uses the loss of train:"
 	return map[string]string{"loss": loss, "label_smoothing": loss, "early_stop": "QAT runs all its epochs",
-		"distill": "there is no teacher yet"}
+		"bits": "write lower: [{at: 0, precision: w8a8}, {at: 0.4, precision: w4a4}]"}
 }
 
 func (s *Quant) fields() []field {

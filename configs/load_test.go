@@ -99,6 +99,8 @@ func TestRoundTrip(t *testing.T) {
 		small + "quant: {weight: {format: fp16}, act: {format: fp16}}\n",
 		small + "name: \"2024\"\nseed: 18446744073709551615\nquant: {weight: {range: mse}, act: {range: percentile, scheme: symmetric}, calibration: {percentile: 99.5}}\n",
 		small + "quant: {rules: [{layer: fc1, weight: {range: lsq}, act: {format: int4}}, {layer: 'f*', weight: {per: tensor}}]}\nqat: {optimizer: sgd, epochs: 0.25, schedule: step, backward: int16}\n",
+		small + "quant: {}\nqat: {delay: 0.1, lower: [{at: 0.1, precision: w6a8}, {at: 0.5, precision: int4}], ema: 0.99, distill: {temperature: 2}, oscillation: {damping: 0.5, freeze_above: 0.02}}\n",
+		small + "quant: {}\nqat: {oscillation: {}, distill: {}}\n",
 		strings.Replace(small, "{epochs: 2}", "{epochs: 2, optimizer: sgd, nesterov: true, schedule: step, lr: 0.0000001, loss: bce, early_stop: 3}", 1),
 		strings.Replace(small, "{epochs: 2}", "{epochs: 2, optimizer: adamw, schedule: cosine, min_lr: 0.00001, warmup_steps: 10}", 1),
 		strings.Replace(small, "  - flatten: {}", "  - conv: {filters: 4, kernel: [3, 2], stride: [1, 2], pad: [1, 0, 2, 0], norm: batch, bias: true}\n  - relu: {}\n  - maxpool: {size: [2, 1], pad: same}\n  - flatten: {name: f}", 1),

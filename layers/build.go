@@ -105,8 +105,9 @@ type builder struct {
 
 	pooled map[string]bool // nodes whose pooling belongs to the layer before them, by name
 
-	bytes  *qat.Codes
-	leaves []trained
+	bytes   *qat.Codes
+	leaves  []trained
+	weights []coded
 }
 
 // trained is a leaf that gets a gradient.
@@ -272,6 +273,9 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 		return nil, nil, err
 	}
 	node, weight, err := qat.QuantizeWeight(b.st, b.m, n, geom, leaf, scale)
+	if err == nil {
+		b.weights = append(b.weights, coded{name, weight})
+	}
 	if b.m.WeightOnly(n) {
 		weight = nil // its values are read, not its codes
 	}
@@ -325,6 +329,8 @@ func (b *builder) finish() (*Net, error) {
 		return nil, err
 	}
 	net.loss = l
+	slices.SortFunc(b.weights, func(x, y coded) int { return strings.Compare(x.name, y.name) })
+	net.weights = b.weights
 	slices.SortFunc(b.leaves, func(x, y trained) int { return strings.Compare(x.name, y.name) })
 	if b.o.Train {
 		if err := b.gradients(net, cost); err != nil {

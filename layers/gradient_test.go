@@ -45,7 +45,7 @@ var residualKinds = []string{"resnet", "mobilenet", "input"}
 func TestFloatGradients(t *testing.T) {
 	const n = 6
 	x, labels := blobs(n, 96, 21)
-	losses := []layers.Loss{{Kind: layers.CrossEntropy}, {Kind: layers.CrossEntropy, Smoothing: 0.1}, {Kind: layers.MSE}, {Kind: layers.SmoothL1}, {Kind: layers.BCE}}
+	losses := []layers.Loss{{Kind: layers.CrossEntropy}, {Kind: layers.CrossEntropy, Smoothing: 0.1}, {Kind: layers.CrossEntropy, Smoothing: 0.1, Distill: layers.Distill{Weight: 0.7, Temperature: 3}}, {Kind: layers.MSE}, {Kind: layers.SmoothL1}, {Kind: layers.BCE}}
 	for kind, m := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t), "odd": odd(convNet(t)),
 		"resnet": resNet(t), "mobilenet": mobileNet(t), "input": inputNet(t)} {
 		for _, frozen := range []bool{false, true} {
@@ -53,11 +53,17 @@ func TestFloatGradients(t *testing.T) {
 				if i > 0 && slices.Contains(residualKinds, kind) {
 					continue // the loss does not depend on what is before it
 				}
-				t.Run(fmt.Sprintf("%s/frozen=%t/%s%v", kind, frozen, loss.Kind, loss.Smoothing), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/frozen=%t/%s%v%v", kind, frozen, loss.Kind, loss.Smoothing, loss.Distill.Weight), func(t *testing.T) {
 					m := m.Clone()
 					ref := newNet64(m, frozen, loss, x, labels)
 					net := build(t, m, layers.Options{Batch: n + 2, Train: true, Loss: loss})
 					net.SetPhase(layers.Phase{FreezeNorm: frozen})
+					if loss.Distill != (layers.Distill{}) {
+						ref.teacher = teacherLogits(n, 3)
+						if err := net.Teach(ref.teacher); err != nil {
+							t.Fatal(err)
+						}
+					}
 					r := run(t, net, x, labels, n)
 					compareGradients(t, net, r, ref, 2e-4, nil)
 				})

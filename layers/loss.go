@@ -23,6 +23,8 @@ type loss struct {
 	out     *G.F32
 	grad    []float32
 	target  []float32 // one-hot rows of the elementwise losses
+	teacher []float32 // logits for the next run
+	soft    []float32 // the gradient that they give
 }
 
 func newLoss(st *qat.Step, opt Loss, logits, labels *G.Node) (*G.Node, *loss, error) {
@@ -30,6 +32,9 @@ func newLoss(st *qat.Step, opt Loss, logits, labels *G.Node) (*G.Node, *loss, er
 	k := &loss{st: st, opt: opt, classes: shape[1], out: G.NewF32(0)}
 	if st.Train {
 		k.grad = make([]float32, shape.TotalSize())
+	}
+	if st.Train && opt.Distill != (Distill{}) {
+		k.soft = make([]float32, shape.TotalSize())
 	}
 	if opt.Kind != CrossEntropy {
 		k.target = make([]float32, shape.TotalSize())
@@ -54,8 +59,34 @@ func (k *loss) Run(in []G.Value) (G.Value, error) {
 	} else {
 		k.value, err = k.elementwise(grad, x[:n], labels)
 	}
+	if err == nil && k.opt.Distill != (Distill{}) {
+		err = k.distill(grad, x[:n])
+	}
 	*k.out = G.F32(k.value)
 	return k.out, err
+}
+
+// distill mixes the teacher's part into value and gradient.
+func (k *loss) distill(grad, x []float32) error {
+	if len(k.teacher) < len(x) {
+		return fmt.Errorf("%d logits of the teacher for %d examples of %d classes: Teach gives them before each run", len(k.teacher), k.st.Rows, k.classes)
+	}
+	teacher := k.teacher[:len(x)]
+	k.teacher = nil
+	var soft []float32
+	if grad != nil {
+		soft = k.soft[:len(x)]
+	}
+	d := k.opt.Distill
+	kl, err := kernel.DistillationKL(soft, x, teacher, k.classes, d.Temperature)
+	if err != nil {
+		return err
+	}
+	k.value = float64((1-d.Weight)*k.value) + float64(d.Weight*kl)
+	for i, g := range grad {
+		grad[i] = float32(float64((1-d.Weight)*float64(g)) + float64(d.Weight*float64(soft[i])))
+	}
+	return nil
 }
 
 func (k *loss) elementwise(grad, x []float32, labels []int32) (float64, error) {

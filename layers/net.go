@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -28,6 +29,13 @@ type Net struct {
 	acts    map[string]*act
 
 	trainables []Trainable
+	weights    []coded
+}
+
+// coded is a quantized weight in the graph.
+type coded struct {
+	name   string
+	weight *qat.Weight
 }
 
 // Run computes the n examples in x, n rows of input bytes, forward and, in a training graph, backward. labels are the
@@ -138,7 +146,30 @@ func (n *Net) Trainables() []Trainable { return n.trainables }
 
 // SetPhase freezes or releases batch norm and ranges from the next run on. An evaluation graph is always frozen.
 func (n *Net) SetPhase(p Phase) {
-	n.st.FreezeNorm, n.st.FreezeRanges = p.FreezeNorm, p.FreezeRanges
+	n.st.FreezeNorm, n.st.FreezeRanges, n.st.NormWeight = p.FreezeNorm, p.FreezeRanges, p.NormWeight
+}
+
+// Teach gives the teacher's logits for the next run, a row for each of its examples. A graph whose loss has a teacher needs
+// them before every run.
+func (n *Net) Teach(logits []float32) error {
+	switch {
+	case n.loss.opt.Distill == Distill{}:
+		return errors.New("teach: the loss of this graph has no teacher")
+	case len(logits)%n.classes != 0:
+		return fmt.Errorf("teach: %d logits are not rows of %d classes", len(logits), n.classes)
+	}
+	n.loss.teacher = logits
+	return nil
+}
+
+// Codes are the weights of a quantized graph as the last run coded them, sorted by name. The next run overwrites them.
+func (n *Net) Codes() []Codes {
+	out := make([]Codes, len(n.weights))
+	for i, w := range n.weights {
+		q := w.weight.Codes()
+		out[i] = Codes{Name: w.name, Codes: q.S8, Scale: q.Params.Scale, Spec: q.Params.Spec}
+	}
+	return out
 }
 
 // State is what a checkpoint needs beside the model's parameters: for each activation that follows its batches the

@@ -179,7 +179,11 @@ func (k *norm) joinStats() {
 		kernel.Add(k.batchMean, k.batchMean, k.b)
 	}
 	run := k.running()
-	kernel.UpdateRunning(run[0], run[1], k.batchMean, k.variance, k.st.Rows*k.row/k.channels, float64(k.node.Attr.Momentum))
+	weight := float64(k.node.Attr.Momentum)
+	if k.st.NormWeight > 0 {
+		weight = k.st.NormWeight
+	}
+	kernel.UpdateRunning(run[0], run[1], k.batchMean, k.variance, k.st.Rows*k.row/k.channels, weight)
 }
 
 // running are the running mean and variance.

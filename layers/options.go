@@ -26,6 +26,18 @@ type Options struct {
 type Loss struct {
 	Kind      string  // one of LossKinds; "" is cross_entropy
 	Smoothing float64 // label smoothing of cross_entropy, in [0, 1)
+	Distill   Distill // of cross_entropy: the labels and a teacher's logits
+}
+
+// Distill says how much a teacher's logits count (arXiv:1503.02531), which [Net.Teach] gives before each run. With weight w
+// and temperature T the loss is
+//
+//	(1-w)*cross_entropy + w*T^2*KL(softmax(teacher/T) || softmax(logits/T))
+//
+// The zero value has no teacher.
+type Distill struct {
+	Weight      float64 // in [0, 1]
+	Temperature float64 // above 0
 }
 
 // The kinds of loss.
@@ -40,6 +52,14 @@ const (
 func LossKinds() []string { return []string{CrossEntropy, MSE, SmoothL1, BCE} }
 
 func (l Loss) validate() error {
+	if d := l.Distill; d != (Distill{}) {
+		if !(d.Weight > 0 && d.Weight <= 1) || !(d.Temperature > 0) {
+			return fmt.Errorf("distillation with weight %v and temperature %v: the weight must be above 0 and at most 1, the temperature above 0", d.Weight, d.Temperature)
+		}
+		if l.Kind != "" && l.Kind != CrossEntropy {
+			return fmt.Errorf("distillation belongs to %s, not to %s", CrossEntropy, l.Kind)
+		}
+	}
 	switch l.Kind {
 	case "", CrossEntropy:
 		if !(l.Smoothing >= 0 && l.Smoothing < 1) {
@@ -59,6 +79,8 @@ func (l Loss) validate() error {
 type Phase struct {
 	FreezeNorm   bool // batch norm uses its running statistics and leaves them
 	FreezeRanges bool // activation ranges stay
+
+	NormWeight float64 // of a batch in batch norm's running statistics; 0: each layer's own momentum
 }
 
 // Result is what one run says about its rows.
@@ -78,4 +100,12 @@ type Trainable struct {
 	Role  string
 	Value []float32
 	Grad  []float32
+}
+
+// Codes are the integer codes of one weight: w is coded as q with scale[c]*q, c the output channel.
+type Codes struct {
+	Name  string // as in the model's parameters and in [Trainable]
+	Codes []int8
+	Scale []float32 // one for each output channel, the last axis
+	Spec  quant.Spec
 }

@@ -3,6 +3,7 @@ package layers_test
 import (
 	"math"
 
+	"github.com/narrow-ml/narrow/internal/rng"
 	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
@@ -14,12 +15,13 @@ import (
 //
 //	y = x + s*r inside the grid, s*(lo-z) or s*(hi-z) outside
 type net64 struct {
-	m      *model.Model
-	frozen bool // batch norm by running statistics
-	loss   layers.Loss
-	x      [][]float64
-	labels []int32
-	params map[string][]float64 // also the learned scales, under the trainables' names
+	m       *model.Model
+	frozen  bool // batch norm by running statistics
+	loss    layers.Loss
+	x       [][]float64
+	labels  []int32
+	teacher []float32            // logits, where the loss has a teacher
+	params  map[string][]float64 // also the learned scales, under the trainables' names
 
 	residue map[string][]float64 // r of every element; of biases, in units of the value
 	outside map[string][]float64 // lo-z or hi-z where clamped, NaN inside
@@ -365,7 +367,49 @@ func (n *net64) lossOf(logits [][]float64) float64 {
 			}
 		}
 	}
-	return total / float64(len(logits))
+	total /= float64(len(logits))
+	d := n.loss.Distill
+	if d == (layers.Distill{}) {
+		return total
+	}
+	return (1-d.Weight)*total + d.Weight*d.Temperature*d.Temperature*divergence(n.teacher, logits, d.Temperature)
+}
+
+// divergence is the mean of KL(softmax(teacher/T) || softmax(logits/T)).
+func divergence(teacher []float32, logits [][]float64, temperature float64) float64 {
+	softmax := func(row []float64) []float64 {
+		out, sum := make([]float64, len(row)), 0.0
+		for c, v := range row {
+			out[c] = math.Exp(v / temperature)
+			sum += out[c]
+		}
+		for c := range out {
+			out[c] /= sum
+		}
+		return out
+	}
+	total := 0.0
+	for e, row := range logits {
+		theirs := make([]float64, len(row))
+		for c := range theirs {
+			theirs[c] = float64(teacher[e*len(row)+c])
+		}
+		p, q := softmax(theirs), softmax(row)
+		for c := range p {
+			total += p[c] * math.Log(p[c]/q[c]) / float64(len(logits))
+		}
+	}
+	return total
+}
+
+// teacherLogits are rows of logits without a pattern.
+func teacherLogits(rows int, seed uint64) []float32 {
+	s := rng.New(seed, rng.Synthetic)
+	out := make([]float32, rows*classes)
+	for i := range out {
+		out[i] = float32(2 * s.Norm())
+	}
+	return out
 }
 
 // gradient is the finite difference by element i of the named parameter.

@@ -16,6 +16,7 @@ type Step struct {
 	FreezeRanges bool // observers keep their ranges
 
 	ScaleFactor quant.ScaleFactor // of the gradients of learned scales
+	NormWeight  float64           // of a batch in batch norm's running statistics; 0: each layer's own momentum
 
 	pool    *par.Pool
 	scratch [par.Shards]kernel.Scratch

@@ -71,6 +71,9 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeo
 	return node, w, err
 }
 
+// Codes are the codes and scales of the last step.
+func (w *Weight) Codes() *Codes { return w.out }
+
 // Packed are the codes as the integer kernels read them.
 func (w *Weight) Packed() *kernel.PackedS8 { return &w.packed }
 

@@ -340,3 +340,23 @@ func (w failWriter) Write(p []byte) (int, error) {
 	w.t.Errorf("%s: training began: %s", w.name, p)
 	return len(p), io.ErrClosedPipe
 }
+
+// Stages and a teacher reach the qat rows; a precision that the stages do not end at is refused before anything is trained.
+func TestCompareSchedules(t *testing.T) {
+	d := blobs(t)
+	set := []string{"compare={precisions: [w4a4], methods: [ptq, qat], seeds: 1}", "qat.distill={}", "qat.ema=0.5", "qat.oscillation={}"}
+	plain := accuracies(compare(t, study.Options{Config: tiny(t, set[0]), Data: d, Dir: t.TempDir()}))
+	for _, row := range [][]string{{"qat.delay=0.3"}, {"qat.lower=[{at: 0, precision: int8}, {at: 0.5, precision: w4a4}]"}, nil} {
+		got := accuracies(compare(t, study.Options{Config: tiny(t, append(row, set...)...), Data: d, Dir: t.TempDir()}))
+		if !slices.Equal(got["w4a4 ptq"], plain["w4a4 ptq"]) {
+			t.Errorf("%v: the ptq row is %v, without schedules %v", row, got["w4a4 ptq"], plain["w4a4 ptq"])
+		}
+		if v := got["w4a4 qat"]; len(v) != 3 || v[2] < 50 {
+			t.Errorf("%v: the qat row is %v", row, v)
+		}
+	}
+	_, err := study.Compare(t.Context(), study.Options{Config: tiny(t, "qat.lower=[{at: 0, precision: int8}, {at: 0.5, precision: w4a4}]"), Data: d, Dir: t.TempDir(), Workers: 1})
+	if err == nil || !strings.Contains(err.Error(), "precision int8: qat.lower ends at w4a4") {
+		t.Errorf("a precision off the path: %v", err)
+	}
+}

@@ -140,6 +140,11 @@ func (p *plan) addPrecision(c *configs.Config, float *model.Model, precision qua
 		if err := calibration.For(precision).Check(float, precision); err != nil {
 			return fmt.Errorf("quant.calibration: %w", err)
 		}
+		if runs(c, v, MethodQAT) {
+			if _, err := train.Stages(own, float, precision); err != nil {
+				return err
+			}
+		}
 		p.quants[grid{precision, v.Name}] = q
 		for _, method := range []string{MethodPTQ, MethodQAT} {
 			if runs(c, v, method) {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/narrow-ml/narrow/configs"
 	"github.com/narrow-ml/narrow/infer"
 	"github.com/narrow-ml/narrow/internal/cpu"
 	"github.com/narrow-ml/narrow/internal/par"
@@ -61,7 +62,8 @@ func (r *runner) runAll(ctx context.Context) error {
 type made struct {
 	model   *model.Model
 	seconds float64
-	start   *ptq.Result // what calibration chose; nil for float cells
+	start   *ptq.Result // what calibration chose; nil for float cells, and where it ran inside the training
+	ranges  string      // what it chose there
 }
 
 // run makes a cell, freezes it, scores it and stores it.
@@ -89,6 +91,7 @@ func (r *runner) run(ctx context.Context, c cell) (*outcome, error) {
 		WeightBytes: out.frozen.WeightBytes(), FileBytes: file.Len(), FileSum: hex.EncodeToString(sum[:]),
 		Seconds: m.seconds, Tier: cpu.Active().String(), GoVersion: runtime.Version(),
 	}
+	out.Ranges = m.ranges
 	if m.start != nil {
 		out.Ranges = m.start.Method.String()
 		for _, t := range m.start.Trials {
@@ -129,31 +132,52 @@ func (r *runner) make(ctx context.Context, c cell) (made, error) {
 		}
 		return made{model: q.Model, seconds: time.Since(began).Seconds(), start: q}, nil
 	case MethodQAT:
-		q, err := r.calibrate(ctx, c)
-		if err != nil {
-			return made{}, err
-		}
-		m, err := ptq.ForTraining(q.Model, r.plan.quant(c.arm))
-		if err != nil {
-			return made{}, err
-		}
-		out, err := r.fit(ctx, c, m.Clone(), train.QATPhase(own))
-		out.start = q
-		return out, err
+		return r.makeQAT(ctx, own, c)
 	default:
 		return made{}, fmt.Errorf("unknown method %q", c.method)
 	}
 }
 
-// fit trains m in place, with checkpoints in the cell's working folder.
+// makeQAT trains from the model that the ptq row scores or, with stages, from what the first of them asks for.
+func (r *runner) makeQAT(ctx context.Context, own *configs.Config, c cell) (made, error) {
+	float, err := r.floatModel(c.seed)
+	if err != nil {
+		return made{}, err
+	}
+	stages, err := train.Stages(own, float, c.precision)
+	if err != nil {
+		return made{}, err
+	}
+	var start *ptq.Result
+	var m *model.Model
+	if stages == nil {
+		if start, err = r.calibrate(ctx, c); err != nil {
+			return made{}, err
+		}
+		m, err = ptq.ForTraining(start.Model, r.plan.quant(c.arm))
+	} else {
+		m, start, err = train.StartQAT(ctx, own, float, c.precision, r.Data, c.seed, r.Workers)
+	}
+	if err != nil {
+		return made{}, err
+	}
+	out, err := r.fitJob(ctx, c, train.Job{Model: m.Clone(), Phase: train.QATPhase(own), Teacher: float, Stages: stages, Config: own})
+	out.start = start
+	return out, err
+}
+
+// fit trains m in place.
 func (r *runner) fit(ctx context.Context, c cell, m *model.Model, p train.Phase) (made, error) {
+	return r.fitJob(ctx, c, train.Job{Model: m, Phase: p})
+}
+
+// fitJob runs a job's phase, with checkpoints in the cell's working folder.
+func (r *runner) fitJob(ctx context.Context, c cell, j train.Job) (made, error) {
 	work := r.store.work(c)
 	before := spentSeconds(work)
 	began := time.Now()
-	_, err := train.Fit(ctx, train.Job{
-		Model: m, Data: r.Data, Phase: p, Seed: c.seed, Pool: r.pool,
-		Dir: work, Resume: r.Resume, Progress: r.Progress, Log: r.Log,
-	})
+	j.Data, j.Seed, j.Pool, j.Dir, j.Resume, j.Progress, j.Log = r.Data, c.seed, r.pool, work, r.Resume, r.Progress, r.Log
+	report, err := train.Fit(ctx, j)
 	spent := before + time.Since(began).Seconds()
 	if err != nil {
 		if keep := keepSeconds(work, spent); keep != nil {
@@ -161,7 +185,7 @@ func (r *runner) fit(ctx context.Context, c cell, m *model.Model, p train.Phase)
 		}
 		return made{}, err
 	}
-	return made{model: m, seconds: spent}, nil
+	return made{model: report.Model, seconds: spent, ranges: report.Ranges}, nil
 }
 
 // floatModel is the trained float model of a seed, from the store or from the cell that has just run.

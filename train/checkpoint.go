@@ -16,7 +16,6 @@ import (
 
 	"github.com/narrow-ml/narrow/export/safetensors"
 	"github.com/narrow-ml/narrow/internal/durable"
-	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/model"
 )
 
@@ -29,6 +28,8 @@ type position struct {
 	Correct int     `json:"correct"` // of this epoch
 	Seen    int     `json:"seen"`    // of this epoch
 	Metrics int64   `json:"metrics"` // length of metrics.jsonl
+	Stage   int     `json:"stage"`   // of the phase's stages
+	Ranges  string  `json:"ranges"`  // the method of a calibration inside the phase
 
 	Last    metric  `json:"last"`     // of the last finished epoch
 	Best    float64 `json:"best"`     // validation accuracy
@@ -59,6 +60,9 @@ func digest(j Job, total int) string {
 			fmt.Fprint(h, err) // not reached: all are plain data
 		}
 	}
+	for _, stage := range j.Stages {
+		fmt.Fprintln(h, stage.At, stage.Precision)
+	}
 	for i := range j.Model.Nodes {
 		n := j.Model.Nodes[i]
 		n.Origin = ""
@@ -85,23 +89,13 @@ func newCheckpoint(dir, phase string) checkpoint {
 }
 
 // save replaces the file.
-func (c checkpoint) save(p position, m *model.Model, o *optimizer, net *layers.Net, best []safetensors.Tensor) error {
+func (c checkpoint) save(p position, tensors []safetensors.Tensor) error {
 	if c.path == "" {
 		return nil
 	}
-	p.HasBest = best != nil
 	text, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
-	}
-	tensors := append(masters(m), o.tensors()...)
-	state := net.State()
-	for _, name := range slices.Sorted(maps.Keys(state)) {
-		tensors = append(tensors, safetensors.Float32(observerPrefix+name, []int{len(state[name])}, state[name]))
-	}
-	for _, t := range best {
-		t.Name = bestPrefix + t.Name
-		tensors = append(tensors, t)
 	}
 	if err := os.MkdirAll(filepath.Dir(c.path), 0o777); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -136,40 +130,54 @@ func (c checkpoint) load(wantDigest string) (p position, tensors []safetensors.T
 	return p, tensors, true, nil
 }
 
-// apply puts a loaded checkpoint into the model, the optimizer and the graph, and returns the best masters, if any.
-func (c checkpoint) apply(tensors []safetensors.Tensor, m *model.Model, o *optimizer, net *layers.Net) (best []safetensors.Tensor, err error) {
-	wrap := func(err error) error {
-		return fmt.Errorf("checkpoint %s: %w; remove it to start this phase again", c.path, err)
+// tensors are all that a phase needs to go on.
+func (f *fit) tensors() []safetensors.Tensor {
+	tensors := append(masters(f.model), f.opt.tensors()...)
+	state := f.net.State()
+	for _, name := range slices.Sorted(maps.Keys(state)) {
+		tensors = append(tensors, safetensors.Float32(observerPrefix+name, []int{len(state[name])}, state[name]))
 	}
-	if err := setMasters(m, tensors); err != nil {
-		return nil, wrap(err)
+	tensors = append(tensors, f.average.tensors()...)
+	tensors = append(tensors, f.oscillating.tensors()...)
+	for _, t := range f.best {
+		t.Name = bestPrefix + t.Name
+		tensors = append(tensors, t)
 	}
+	return tensors
+}
+
+// apply puts a loaded checkpoint, whose masters are in the model, into optimizer, graph and what follows the training.
+func (f *fit) apply(tensors []safetensors.Tensor) error {
 	byName := map[string]safetensors.Tensor{}
 	for _, t := range tensors {
 		byName[t.Name] = t
 	}
-	best = masterTensors(tensors, true)
-	if err := o.restore(byName); err != nil {
-		return nil, wrap(err)
+	f.best = masterTensors(tensors, true)
+	if err := f.opt.restore(byName); err != nil {
+		return err
 	}
-	state := net.State()
+	state := f.net.State()
 	for name, values := range state {
 		t, ok := byName[observerPrefix+name]
 		if !ok || len(t.Shape) != 1 {
-			return nil, wrap(fmt.Errorf("state of observer %q is missing", name))
+			return fmt.Errorf("state of observer %q is missing", name)
 		}
 		if len(values) != t.Shape[0] {
 			values = make([]float32, t.Shape[0])
 			state[name] = values
 		}
 		if err := t.Float32s(values); err != nil {
-			return nil, wrap(err)
+			return err
 		}
 	}
-	if err := net.Restore(state); err != nil {
-		return nil, wrap(err)
+	if err := f.net.Restore(state); err != nil {
+		return err
 	}
-	return best, nil
+	f.opt.steps = f.pos.Step - f.begins(f.pos.Stage)
+	if err := f.average.restore(byName, f.opt.steps); err != nil {
+		return err
+	}
+	return f.oscillating.restore(byName)
 }
 
 // readFloatPhase fills m with the masters that a finished phase left in its checkpoint: the best ones with early stop.

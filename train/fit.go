@@ -8,6 +8,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/narrow-ml/narrow/configs"
 	"github.com/narrow-ml/narrow/datasets"
 	"github.com/narrow-ml/narrow/export/safetensors"
 	"github.com/narrow-ml/narrow/internal/par"
@@ -24,6 +25,10 @@ type Job struct {
 	Seed  uint64
 	Pool  *par.Pool
 
+	Teacher *model.Model    // of Phase.Distill: a model whose answers are learned; as it is before the first step
+	Stages  []Stage         // of quantization-aware training; Model is that of the first. None: Model all the way
+	Config  *configs.Config // with Stages: how each is quantized and calibrated
+
 	Dir             string // run folder for checkpoints and metrics; "" = none
 	Resume          bool   // continue from the phase's checkpoint in Dir, if there is one
 	CheckpointEvery int    // steps between checkpoints; 0 = by the clock; always at the end of an epoch
@@ -35,12 +40,14 @@ type Job struct {
 
 // Report is how a phase went.
 type Report struct {
-	Steps   int     // of the whole phase, resumed ones included
-	Loss    float64 // mean of the last epoch
-	Val     float64 // validation accuracy of the final model, percent; 0 without a validation split
-	Epoch   float64 // the epoch the model is from: the last, or the best with early stop
-	Seconds float64 // spent by this call
-	Journal int64   // length of metrics.jsonl after this phase
+	Model   *model.Model // trained: the Job's, or that of the last of its Stages
+	Ranges  string       // the method of the calibration inside the phase, if there was one
+	Steps   int          // of the whole phase, resumed ones included
+	Loss    float64      // mean of the last epoch
+	Val     float64      // validation accuracy of the final model, percent; 0 without a validation split
+	Epoch   float64      // the epoch the model is from: the last, or the best with early stop
+	Seconds float64      // spent by this call
+	Journal int64        // length of metrics.jsonl after this phase
 }
 
 // checkpointInterval is how often a phase without CheckpointEvery is saved. When does not change what is trained.
@@ -61,12 +68,12 @@ func Fit(ctx context.Context, j Job) (Report, error) {
 	if err := f.run(ctx); err != nil {
 		return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
 	}
-	r := Report{Steps: f.pos.Step, Loss: f.pos.Last.Loss, Epoch: f.pos.Last.Epoch, Seconds: time.Since(began).Seconds(), Journal: f.pos.Metrics}
+	r := Report{Model: f.model, Ranges: f.pos.Ranges, Steps: f.pos.Step, Loss: f.pos.Last.Loss, Epoch: f.pos.Last.Epoch, Seconds: time.Since(began).Seconds(), Journal: f.pos.Metrics}
 	if f.pos.Last.Val != nil {
 		r.Val = *f.pos.Last.Val
 	}
 	if f.best != nil {
-		if err := setMasters(j.Model, f.best); err != nil {
+		if err := setMasters(f.model, f.best); err != nil {
 			return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
 		}
 		r.Val, r.Epoch = f.pos.Best, float64(f.pos.BestAt)
@@ -77,16 +84,20 @@ func Fit(ctx context.Context, j Job) (Report, error) {
 // fit is the state of a running phase.
 type fit struct {
 	Job
-	net      *layers.Net
-	opt      *optimizer
-	schedule Schedule
-	perEpoch int
-	seed     uint64 // of the phase's shuffles
-	pos      position
-	best     []safetensors.Tensor // with early stop: the masters of the best epoch
-	file     checkpoint
-	journal  *journal
-	saved    time.Time
+	model       *model.Model // of the stage at hand
+	net         *layers.Net
+	opt         *optimizer
+	teacher     *teacher      // nil: none
+	average     *average      // nil: none
+	oscillating *oscillations // nil: none
+	schedule    Schedule
+	perEpoch    int
+	seed        uint64 // of the phase's shuffles
+	pos         position
+	best        []safetensors.Tensor // with early stop: the masters of the best epoch
+	file        checkpoint
+	journal     *journal
+	saved       time.Time
 }
 
 func newFit(j Job) (*fit, error) {
@@ -107,51 +118,92 @@ func newFit(j Job) (*fit, error) {
 		return nil, fmt.Errorf("early stop needs a validation split: set dataset.val_fraction above 0")
 	}
 	total := max(1, int(math.Round(j.Phase.Epochs*float64(perEpoch))))
-	backward := j.Phase.Backward
-	if !j.Model.Precision.IsInteger() { // a config's 16-bit floats and fp32+ train beside its integers
-		backward = layers.BackwardFloat
-	}
-	net, err := layers.Build(j.Model, layers.Options{
-		Batch: j.Phase.Batch, Train: true, Loss: layers.Loss{Kind: j.Phase.Loss, Smoothing: j.Phase.LabelSmoothing}, Pool: j.Pool,
-		Fuse: j.Phase.Fuse, Backward: backward, ScaleFactor: j.Phase.ScaleFactor,
-	})
-	if err != nil {
-		return nil, err
-	}
-	opt, err := newOptimizer(j.Phase, net.Trainables(), j.Pool)
-	if err != nil {
-		net.Close()
-		return nil, err
-	}
 	order := rng.New(j.Seed, rng.Shuffle, 1<<32+j.Phase.Order)
 	f := &fit{
-		Job: j, net: net, opt: opt, schedule: j.Phase.schedule(perEpoch, total), perEpoch: perEpoch, seed: order.Uint64(),
+		Job: j, model: j.Model, schedule: j.Phase.schedule(perEpoch, total), perEpoch: perEpoch, seed: order.Uint64(),
 		pos: position{Digest: digest(j, total), Total: total, Best: -1}, file: newCheckpoint(j.Dir, j.Phase.Name), saved: time.Now(),
 	}
+	if err := f.checkStages(); err != nil {
+		return nil, err
+	}
+	if f.teacher, err = newTeacher(j); err != nil { // a copy, before a checkpoint moves masters that it may share
+		return nil, err
+	}
 	if err := f.open(); err != nil {
-		net.Close()
+		if f.net != nil {
+			f.net.Close()
+		}
 		return nil, err
 	}
 	return f, nil
 }
 
-// open finds where the phase starts: at the beginning, or where a checkpoint left it. Lines of metrics.jsonl that were
-// written after that point will come again and are cut off; a phase that is done leaves the file alone, since the lines
-// of later phases follow its own.
+// build makes the graph of the model and what follows its training.
+func (f *fit) build() error {
+	loss := layers.Loss{Kind: f.Phase.Loss, Smoothing: f.Phase.LabelSmoothing}
+	if d := f.Phase.Distill; d != nil {
+		loss.Distill = layers.Distill{Weight: d.Weight, Temperature: d.Temperature}
+	}
+	backward := f.Phase.Backward
+	if !f.model.Precision.IsInteger() { // a config's 16-bit floats and fp32+ train beside its integers
+		backward = layers.BackwardFloat
+	}
+	var err error
+	f.net, err = layers.Build(f.model, layers.Options{
+		Batch: f.Phase.Batch, Train: true, Loss: loss, Pool: f.Pool, Fuse: f.Phase.Fuse, Backward: backward, ScaleFactor: f.Phase.ScaleFactor,
+	})
+	if err != nil {
+		return err
+	}
+	if f.opt, err = newOptimizer(f.Phase, f.net.Trainables(), f.Pool); err != nil {
+		return err
+	}
+	if f.Phase.EMA > 0 {
+		f.average = newAverage(f.Phase.EMA, f.model)
+	}
+	f.oscillating = newOscillations(f.Phase.Oscillation, f.model, f.net)
+	return nil
+}
+
+// open builds the graph and finds where the phase starts: at the beginning, or where a checkpoint left it. Lines of
+// metrics.jsonl that were written after that point will come again and are cut off; a phase that is done leaves the file
+// alone, since the lines of later phases follow its own.
 func (f *fit) open() error {
 	keep := f.Job.Journal
+	var tensors []safetensors.Tensor
+	resumed := false
 	if f.Resume {
-		pos, tensors, ok, err := f.file.load(f.pos.Digest)
+		pos, saved, ok, err := f.file.load(f.pos.Digest)
 		if err != nil {
 			return err
 		}
 		if ok {
-			if f.best, err = f.file.apply(tensors, f.Model, f.opt, f.net); err != nil {
-				return err
-			}
-			f.pos, f.opt.steps, keep = pos, pos.Step, pos.Metrics
-			f.Log.Info("resumed", "phase", f.Phase.Name, "step", pos.Step, "of", pos.Total)
+			f.pos, tensors, resumed, keep = pos, saved, true, pos.Metrics
 		}
+	}
+	wrap := func(err error) error {
+		if err != nil && resumed {
+			return fmt.Errorf("checkpoint %s: %w; remove it to start this phase again", f.file.path, err)
+		}
+		return err
+	}
+	if resumed {
+		var err error
+		if f.model, err = f.stageModel(f.pos.Stage); err == nil {
+			err = setMasters(f.model, tensors)
+		}
+		if err != nil {
+			return wrap(err)
+		}
+	}
+	if err := f.build(); err != nil {
+		return wrap(err)
+	}
+	if resumed {
+		if err := f.apply(tensors); err != nil {
+			return wrap(err)
+		}
+		f.Log.Info("resumed", "phase", f.Phase.Name, "step", f.pos.Step, "of", f.pos.Total)
 	}
 	if f.pos.done() {
 		return nil
@@ -189,6 +241,9 @@ func (f *fit) epoch(ctx context.Context, bar *progress) error {
 			}
 			return err
 		}
+		if err := f.enter(ctx); err != nil {
+			return err
+		}
 		if lr, err = f.step(b); err != nil {
 			return fmt.Errorf("step %d: %w", f.pos.Step, err)
 		}
@@ -209,6 +264,9 @@ func (f *fit) epoch(ctx context.Context, bar *progress) error {
 func (f *fit) step(b datasets.Batch) (lr float64, err error) {
 	done := float64(f.pos.Step) / float64(f.pos.Total)
 	f.net.SetPhase(layers.Phase{FreezeNorm: done >= f.Phase.FreezeNormAfter, FreezeRanges: done >= f.Phase.FreezeRangesAfter})
+	if err := f.teach(b); err != nil {
+		return 0, err
+	}
 	res, err := f.net.Run(b.X, b.Labels, b.N)
 	if err != nil {
 		return 0, err
@@ -219,9 +277,14 @@ func (f *fit) step(b datasets.Batch) (lr float64, err error) {
 	if lr, err = f.schedule.At(f.pos.Step); err != nil {
 		return 0, err
 	}
+	f.oscillating.damp(done)
 	if err := f.opt.step(lr); err != nil {
 		return 0, err
 	}
+	if err := f.oscillating.track(); err != nil {
+		return 0, err
+	}
+	f.average.update()
 	f.pos.Step++
 	f.pos.Loss += float64(res.Loss * float64(b.N))
 	f.pos.Correct += res.Correct
@@ -239,7 +302,21 @@ func (f *fit) due() bool {
 
 func (f *fit) save() error {
 	f.saved = time.Now()
-	return f.file.save(f.pos, f.Model, f.opt, f.net, f.best)
+	f.pos.HasBest = f.best != nil
+	return f.file.save(f.pos, f.tensors())
+}
+
+// settle brings the model into the form that ships: the average, with frozen weights on their codes and, at the end of the
+// phase, batch norm's statistics made anew.
+func (f *fit) settle(ctx context.Context) error {
+	f.average.swap()
+	if f.average != nil {
+		f.oscillating.hold()
+	}
+	if f.pos.Step < f.pos.Total {
+		return nil
+	}
+	return f.reestimate(ctx)
 }
 
 // endEpoch validates, writes the epoch's line, decides on early stop and saves.
@@ -248,19 +325,29 @@ func (f *fit) endEpoch(ctx context.Context, lr float64, bar *progress) error {
 		Phase: f.Phase.Name, Epoch: float64(f.pos.Step) / float64(f.perEpoch), Step: f.pos.Step, LR: lr,
 		Loss: f.pos.Loss / float64(f.pos.Seen), Train: 100 * float64(f.pos.Correct) / float64(f.pos.Seen),
 	}
+	if len(f.Stages) > 0 {
+		m.Precision = f.model.Precision.String()
+	}
+	m.Oscillation = f.oscillating.count()
+	if err := f.settle(ctx); err != nil {
+		return err
+	}
 	if f.Data.Val != nil && f.Data.Val.Len() > 0 {
-		s, err := ScoreModel(ctx, f.Model, f.Data.Val, f.Pool.Workers())
+		s, err := ScoreModel(ctx, f.model, f.Data.Val, f.Pool.Workers())
 		if err != nil {
 			return fmt.Errorf("validation after step %d: %w", f.pos.Step, err)
 		}
 		v := s.Accuracy()
 		m.Val = &v
 	}
+	if f.pos.Step < f.pos.Total {
+		f.average.swap() // training goes on where it was
+	}
 	f.pos.Loss, f.pos.Correct, f.pos.Seen, f.pos.Last = 0, 0, 0, m
 	if f.Phase.EarlyStop > 0 {
 		if *m.Val > f.pos.Best {
 			f.pos.Best, f.pos.BestAt, f.pos.Waited = *m.Val, f.pos.Step/f.perEpoch, 0
-			f.best = masters(f.Model)
+			f.best = masters(f.model)
 		} else if f.pos.Waited++; f.pos.Waited >= f.Phase.EarlyStop {
 			f.pos.Stopped = true
 		}

@@ -18,6 +18,16 @@ type metric struct {
 	Loss  float64  `json:"loss"`                // mean over the epoch's examples
 	Train float64  `json:"train_accuracy"`      // percent, while training
 	Val   *float64 `json:"validation_accuracy"` // percent; null without a validation split
+
+	Precision   string            `json:"precision,omitempty"`   // of a phase with stages
+	Oscillation *oscillationCount `json:"oscillation,omitempty"` // of qat.oscillation
+}
+
+// oscillationCount is how many weights oscillate and how many are frozen, of all quantized ones.
+type oscillationCount struct {
+	Oscillating int `json:"oscillating"`
+	Frozen      int `json:"frozen"`
+	Weights     int `json:"weights"`
 }
 
 // timing is one line of timing.jsonl.

@@ -30,6 +30,11 @@ type Phase struct {
 	FreezeRangesAfter float64
 	FreezeNormAfter   float64
 	Backward          string // of layers on integers, as layers.Options says; networks in 16-bit floats have none
+
+	EMA          float64 // decay of the average that is shipped; 0 = off
+	BNReestimate int     // training batches; 0 = off
+	Distill      *configs.Distill
+	Oscillation  *configs.Oscillation
 }
 
 // FloatPhase is the float32 training of a config.
@@ -46,18 +51,19 @@ func QATPhase(c *configs.Config) Phase {
 	p := ExtraPhase(c)
 	p.Name = "qat"
 	p.ScaleLR, p.ScaleStep, p.ScaleFactor = c.QAT.ScaleLR, c.QAT.ScaleStep, c.QAT.ScaleGradient
-	p.FreezeRangesAfter, p.FreezeNormAfter = c.QAT.FreezeRangesAfter, c.QAT.FreezeBNAfter
+	p.FreezeRangesAfter, p.Distill, p.Oscillation = c.QAT.FreezeRangesAfter, c.QAT.Distill, c.QAT.Oscillation
 	p.Backward = c.QAT.Backward
 	return p
 }
 
-// ExtraPhase is the control fp32+: the batches, epochs, rates and batch-norm freeze of quantization-aware training,
-// without the quantizers.
+// ExtraPhase is the control fp32+: the batches, epochs, rates, averages and batch-norm settings of quantization-aware
+// training, without the quantizers and what is for them.
 func ExtraPhase(c *configs.Config) Phase {
 	return Phase{
 		Name: "extra", Solver: c.QAT.Solver, Epochs: c.QAT.Epochs, Batch: c.Dataset.Batch,
 		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing,
 		Order: 1, FreezeRangesAfter: 1, FreezeNormAfter: c.QAT.FreezeBNAfter, Fuse: c.QAT.Fuse,
+		EMA: c.QAT.EMA, BNReestimate: c.QAT.BNReestimate,
 	}
 }
 
@@ -70,6 +76,8 @@ func (p Phase) Validate() error {
 		return fmt.Errorf("phase %s: epochs %v must be positive", p.Name, p.Epochs)
 	case !(p.Solver.LR > 0):
 		return fmt.Errorf("phase %s: learning rate %v must be positive", p.Name, p.Solver.LR)
+	case p.EMA > 0 && p.EarlyStop > 0:
+		return fmt.Errorf("phase %s: an average of weights and early stop do not go together", p.Name)
 	}
 	return nil
 }

@@ -67,5 +67,15 @@ func (p *progress) epoch(m metric, last bool) {
 	if m.Val != nil {
 		validation = fmt.Sprintf("  validation %.2f%%", *m.Val)
 	}
+	if m.Precision != "" {
+		validation += "  " + m.Precision
+	}
+	if o := m.Oscillation; o != nil {
+		all := float64(o.Weights)
+		validation += fmt.Sprintf("  oscillating %.2f%%", 100*float64(o.Oscillating)/all)
+		if o.Frozen > 0 {
+			validation += fmt.Sprintf("  frozen %.2f%%", 100*float64(o.Frozen)/all)
+		}
+	}
 	fmt.Fprintf(p.w, "%-6s epoch %-4.3g loss %.4f  train %.2f%%%s  %.0f img/s\n", p.name, m.Epoch, m.Loss, m.Train, validation, p.rate())
 }

@@ -72,6 +72,10 @@ func NewModel(c *configs.Config, d *datasets.Dataset, seed uint64) (*model.Model
 // Calibrated makes the model that quantization-aware training of a config starts from: the float model m, calibrated as
 // the config says.
 func Calibrated(ctx context.Context, c *configs.Config, m *model.Model, p quant.Precision, d *datasets.Dataset, workers int) (*ptq.Result, model.QuantConfig, error) {
+	return calibrated(ctx, c, m, p, d, c.Seed, workers)
+}
+
+func calibrated(ctx context.Context, c *configs.Config, m *model.Model, p quant.Precision, d *datasets.Dataset, seed uint64, workers int) (*ptq.Result, model.QuantConfig, error) {
 	q, err := c.QuantConfig(p)
 	if err != nil {
 		return nil, q, err
@@ -80,6 +84,7 @@ func Calibrated(ctx context.Context, c *configs.Config, m *model.Model, p quant.
 	if err != nil {
 		return nil, q, err
 	}
+	o.Seed = seed
 	r, err := ptq.Quantize(ctx, m, q, d.Train, d.Val, o.For(p))
 	return r, q, err
 }
@@ -133,6 +138,10 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 			return Info{}, fmt.Errorf("quant.calibration, at precision %s: %w", p, err)
 		}
 	}
+	stages, err := Stages(c, m, p)
+	if err != nil {
+		return Info{}, err
+	}
 	job := Job{
 		Model: m, Data: d, Phase: FloatPhase(c), Seed: c.Seed, Pool: pool, Dir: o.Dir, Resume: o.Resume,
 		CheckpointEvery: o.CheckpointEvery, Progress: o.Progress, Log: o.Log,
@@ -141,22 +150,24 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Precision: p.String(), Method: "none"}
-	if p != quant.Full {
-		r, q, err := Calibrated(ctx, c, m, p, d, o.Workers)
-		if err != nil {
-			return Info{}, err
-		}
-		if job.Model, err = ptq.ForTraining(r.Model, q); err != nil {
-			return Info{}, err
-		}
-		job.Phase, job.Journal = QATPhase(c), float.Journal
-		if _, err := Fit(ctx, job); err != nil {
-			return Info{}, err
-		}
-		info.Method, info.Ranges, info.Passes = "qat", r.Method.String(), r.Passes()
+	if p == quant.Full {
+		return WriteRun(o.Dir, m, Info{Precision: p.String(), Method: "none"})
 	}
-	return WriteRun(o.Dir, job.Model, info)
+	start, r, err := StartQAT(ctx, c, m, p, d, c.Seed, o.Workers)
+	if err != nil {
+		return Info{}, err
+	}
+	job.Model, job.Phase, job.Journal = start, QATPhase(c), float.Journal
+	job.Teacher, job.Stages, job.Config = m, stages, c
+	report, err := Fit(ctx, job)
+	if err != nil {
+		return Info{}, err
+	}
+	info := Info{Precision: p.String(), Method: "qat", Ranges: report.Ranges}
+	if r != nil {
+		info.Ranges, info.Passes = r.Method.String(), r.Passes()
+	}
+	return WriteRun(o.Dir, report.Model, info)
 }
 
 // precision is what a run quantizes to.

@@ -46,6 +46,7 @@ type explanation struct {
 	Precision string        `json:"precision"`
 	Input     []int         `json:"input"`
 	Classes   int           `json:"classes"`
+	Schedule  []string      `json:"schedule,omitempty"` // of quantization-aware training
 	Tensors   []tensorRow   `json:"tensors"`
 	Costs     []precisionOf `json:"costs"`
 	Refused   []string      `json:"refused,omitempty"` // precisions of compare that these settings cannot have, and why
@@ -129,6 +130,9 @@ func (a *app) explain(ctx context.Context, name string, o *explainOptions) error
 		return err
 	}
 	e.Tensors = explainTensors(c, m, q, p)
+	if e.Schedule, err = explainSchedule(c, float, m, p); err != nil {
+		return err
+	}
 	examples, _, err := datasets.Sizes(c.Dataset.Name)
 	if err != nil {
 		return err
@@ -266,7 +270,11 @@ func (a *app) writeExplanation(c *configs.Config, e *explanation) error {
 	default:
 		how = "float training, then narrow quantize"
 	}
-	fmt.Fprintf(a.stdout, "%s on %s, precision %s: %s\ninput %s, %d classes\n\n", e.Config, e.Dataset, e.Precision, how, extents(e.Input), e.Classes)
+	fmt.Fprintf(a.stdout, "%s on %s, precision %s: %s\ninput %s, %d classes\n", e.Config, e.Dataset, e.Precision, how, extents(e.Input), e.Classes)
+	for _, line := range e.Schedule {
+		fmt.Fprintf(a.stdout, "qat: %s\n", line)
+	}
+	fmt.Fprintln(a.stdout)
 	t := newTable("tensor", "what it is", "format", "shape", ">MACs", ">weight bytes", "")
 	macs, bytes, ruled := 0, 0, false
 	for _, r := range e.Tensors {

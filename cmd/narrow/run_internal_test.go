@@ -169,6 +169,7 @@ func TestData(t *testing.T) {
 func TestExplain(t *testing.T) {
 	want := `digits-mlp on digits, precision w2a4: float training, calibration, quantization-aware training
 input 8x8x1, 10 classes
+qat: after 80 % of the steps: ranges that follow batches stay
 
 tensor      what it is                   format                    shape     MACs  weight bytes
 input       model input                  int8 affine/tensor/minmax  8x8x1
