@@ -46,7 +46,7 @@ func (t *isa) convForward(y, x, w, bias []float32, n int, g ConvGeom, s *Scratch
 		t.gemm(y, g.Cout, x, k, false, w, g.Cout, false, n*pixels, g.Cout, k, false, s)
 	case t.f32 != nil && g.direct():
 		for i := range n {
-			t.f32.forward(y[i*out:][:out], padImage(&s.cols, x[i*in:][:in], 0, g), w, g.Cout, g)
+			t.f32.forward(y[i*out:][:out], padImage(&s.cols, x[i*in:][:in], 0, g), w, g)
 		}
 	default:
 		cols := grow(&s.cols, pixels*k)
@@ -73,9 +73,9 @@ func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scrat
 	t.convBackwardInputFlipped(dx, dy, flipped, n, g, s)
 }
 
-// flipWeights swaps the channel axes of every tap: with the taps reversed for
-// geometries whose gradient is a convolution, in order where it is a product
-// and col2im. Grouped convolutions read w as it is.
+// flipWeights swaps the channel axes of every tap: phase by phase with the taps
+// reversed for geometries whose gradient is convolutions, in order where it is
+// a product and col2im. Grouped convolutions read w as it is.
 func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
 	w, dst = w[:g.weightSize()], dst[:g.weightSize()]
 	if g.Groups > 1 {
@@ -86,9 +86,18 @@ func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
 		t.transpose(dst, g.Depth(), w, g.Cout, g.Depth(), g.Cout)
 		return
 	}
-	taps, size := g.KH*g.KW, g.Cin*g.Cout
-	for i := range taps {
-		t.transpose(dst[(taps-1-i)*size:][:size], g.Cin, w[i*size:][:size], g.Cout, g.Cin, g.Cout)
+	size := g.Cin * g.Cout
+	for i := range g.phases() {
+		y, x := g.phase(i)
+		if y.count <= 0 || x.count <= 0 {
+			continue
+		}
+		for kh := y.last; kh >= 0; kh -= g.StrideH {
+			for kw := x.last; kw >= 0; kw -= g.StrideW {
+				t.transpose(dst[:size], g.Cin, w[(kh*g.KW+kw)*size:][:size], g.Cout, g.Cin, g.Cout)
+				dst = dst[size:]
+			}
+		}
 	}
 }
 
@@ -102,7 +111,7 @@ func (t *isa) convBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvG
 	}
 	if f, ok := t.inputGeom(g); ok {
 		for i := range n {
-			t.f32.forward(dx[i*in:][:in], padImage(&s.cols, dy[i*out:][:out], 0, f), flipped, g.Cin, f)
+			t.f32.backwardInput(dx[i*in:][:in], padImage(&s.cols, dy[i*out:][:out], 0, f), flipped, g, f)
 		}
 		return
 	}

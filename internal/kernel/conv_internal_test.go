@@ -125,6 +125,42 @@ func TestConvAgainstDefinition(t *testing.T) {
 	}
 }
 
+// The gradient of a strided convolution's inputs, in all its phases: strides
+// beyond the kernel, paddings beyond it, inputs that no window reads.
+func TestStridedInputGradient(t *testing.T) {
+	r := newRand(21)
+	for i := range 200 {
+		g := randomDepthwise(r)
+		g.Cin, g.Cout, g.Groups = []int{1, 3, 16, 20}[r.IntN(4)], []int{1, 5, 16, 33}[r.IntN(4)], 1
+		g.DilationH, g.DilationW = 1, 1
+		g.W += 8
+		if g.Check() != nil {
+			continue
+		}
+		const n = 2
+		w, dy := make([]float32, g.weightSize()), make([]float32, n*g.outSize())
+		randomF32(r, w, false)
+		randomF32(r, dy, false)
+		want := make([]float64, n*g.inSize())
+		eachProduct(n, g, func(xi, yi, wi int) {
+			if xi >= 0 {
+				want[xi] += float64(dy[yi]) * float64(w[wi])
+			}
+		})
+		eachTier(t, func(t *testing.T, kern *isa) {
+			var s Scratch
+			dx := qtest.Guarded[float32](len(want), i)
+			randomF32(newRand(9), dx.Data, false) // must be overwritten
+			kern.convBackwardInput(dx.Data, dy, w, n, g, &s)
+			for _, err := range []error{qtest.Close("dx", dx.Data, want, 1e-5, 1e-4), dx.Check()} {
+				if err != nil {
+					t.Fatalf("%+v: %v", g, err)
+				}
+			}
+		})
+	}
+}
+
 func TestConvU8S8AgainstDefinition(t *testing.T) {
 	const n = 2
 	for i, g := range convCases {

@@ -57,26 +57,33 @@ func padInto[T any](out, x []T, pad T, g ConvGeom) []T {
 }
 
 // forward computes one image of a direct convolution; img is padded.
-func (t *tilesF32) forward(y, img, w []float32, ldb int, g ConvGeom) {
-	outH, outW, run := g.OutH(), g.OutW(), g.KW*g.Cin
+func (t *tilesF32) forward(y, img, w []float32, g ConvGeom) {
+	run, row := g.KW*g.Cin, g.paddedRow()
 	p := product{
-		rs: g.StrideW * g.Cin, cs: 1, a2: g.dilH()*g.paddedRow() - run,
-		b: w, bs: ldb, k: run, k2: g.KH, ldc: g.Cout,
+		a: img, rs: g.StrideW * g.Cin, cs: 1, a2: g.dilH()*row - run,
+		b: w, bs: g.Cout, k: run, k2: g.KH, c: y, ldc: g.Cout,
 	}
-	for j := 0; j < g.Cout; {
+	t.windows(&p, g.OutH(), g.OutW(), g.Cout, g.StrideH*row, g.OutW()*g.Cout)
+}
+
+// windows computes rows x cols output pixels of channels each. p is that of the
+// first row; in A the next one begins aRow elements further, in C cRow.
+func (t *tilesF32) windows(p *product, rows, cols, channels, aRow, cRow int) {
+	for j := 0; j < channels; {
 		width, vectors := 2*t.lanes, 2
 		var mask *int32
-		if g.Cout-j < width {
-			width, vectors = min(g.Cout-j, t.lanes), 1
+		if channels-j < width {
+			width, vectors = min(channels-j, t.lanes), 1
 			mask = t.mask(width)
 		}
-		if outW <= t.rows { // one strip is one output row: the whole image in a call
-			t.run[vectors][outW](p.k, p.k2, bytesAt(img, 0), 4*p.rs, 4, 4*p.a2, 4*g.StrideH*g.paddedRow(),
-				bytesAt(w, j), 4*p.bs, 0, bytesAt(y, j), 4*p.ldc, 4*p.ldc*outW, outH, 0, mask)
+		if cols <= t.rows { // one strip is one output row: the whole image in a call
+			t.run[vectors][cols](p.k, p.k2, bytesAt(p.a, 0), 4*p.rs, 4, 4*p.a2, 4*aRow,
+				bytesAt(p.b, j), 4*p.bs, 0, bytesAt(p.c, j), 4*p.ldc, 4*cRow, rows, 0, mask)
 		} else {
-			for oy := range outH {
-				p.a, p.c = img[oy*g.StrideH*g.paddedRow():], y[oy*outW*g.Cout:]
-				t.column(&p, j, outW, vectors, 0, mask)
+			line := *p
+			for r := range rows {
+				line.a, line.c = p.a[r*aRow:], p.c[r*cRow:]
+				t.column(&line, j, cols, vectors, 0, mask)
 			}
 		}
 		j += width
@@ -98,20 +105,43 @@ func (t *tilesF32) backwardWeight(dw, img, dy []float32, g ConvGeom) {
 	}
 }
 
-// inputGeom returns the convolution of dy that gives dx: the same kernel,
-// flipped, on dy padded to full overlap. It exists for stride 1 and padding
-// below the kernel's size, where the tier has tiles; a pointwise convolution is
-// a product already.
-func (t *isa) inputGeom(g ConvGeom) (flipped ConvGeom, ok bool) {
-	f := ConvGeom{
-		H: g.OutH(), W: g.OutW(), Cin: g.Cout, KH: g.KH, KW: g.KW, Cout: g.Cin,
-		StrideH: 1, StrideW: 1, Groups: 1,
-		PadTop: g.KH - 1 - g.PadTop, PadBottom: g.KH - 1 - g.PadBottom,
-		PadLeft: g.KW - 1 - g.PadLeft, PadRight: g.KW - 1 - g.PadRight,
+// inputGeom returns dy as an image with all the padding that its convolutions
+// to dx need, one for each of the geometry's phases. They exist without
+// dilation, where the tier has tiles; a pointwise convolution is a product
+// already.
+func (t *isa) inputGeom(g ConvGeom) (padded ConvGeom, ok bool) {
+	padded = ConvGeom{H: g.OutH(), W: g.OutW(), Cin: g.Cout}
+	ok = t.f32 != nil && g.Groups == 1 && !g.pointwise() && g.dilH() == 1 && g.dilW() == 1
+	for i := range g.phases() {
+		y, x := g.phase(i)
+		padded.PadTop, padded.PadBottom = max(padded.PadTop, y.before), max(padded.PadBottom, y.after)
+		padded.PadLeft, padded.PadRight = max(padded.PadLeft, x.before), max(padded.PadRight, x.after)
+		ok = ok && x.count >= 4
 	}
-	ok = t.f32 != nil && g.Groups == 1 && !g.pointwise() && g.StrideH == 1 && g.StrideW == 1 && g.dilH() == 1 && g.dilW() == 1 &&
-		min(f.PadTop, f.PadBottom, f.PadLeft, f.PadRight) >= 0 && f.direct()
-	return f, ok
+	return padded, ok
+}
+
+// backwardInput computes one image of dx from dy as inputGeom pads it. The
+// weights of phases follow each other, those of every tap transposed.
+func (t *tilesF32) backwardInput(dx, dy, w []float32, g, padded ConvGeom) {
+	row, c := padded.paddedRow(), g.Cin
+	if g.StrideH > g.KH || g.StrideW > g.KW { // phases without taps
+		clear(dx)
+	}
+	for i := range g.phases() {
+		y, x := g.phase(i)
+		if y.count <= 0 || x.count <= 0 || y.taps*x.taps == 0 {
+			continue
+		}
+		run := x.taps * g.Cout
+		p := product{
+			a: dy[(padded.PadTop-y.before)*row+(padded.PadLeft-x.before)*g.Cout:], rs: g.Cout, cs: 1, a2: row - run,
+			b: w, bs: c, k: run, k2: y.taps,
+			c: dx[(y.first*g.W+x.first)*c:], ldc: g.StrideW * c,
+		}
+		t.windows(&p, y.count, x.count, c, row, g.StrideH*g.W*c)
+		w = w[y.taps*run*c:]
+	}
 }
 
 // forward computes one image of a direct convolution of codes; img is padded.

@@ -3,41 +3,20 @@ package kernel
 // Gradients of depthwise convolutions, on the runs of row.go. Products and
 // sums are rounded apart and added in the row-major order of output pixels.
 
-// backward is the convolution of dy along one axis that gives the gradient of
-// the inputs first, first+stride, ...: its kernel is the taps last,
-// last-stride, ..., its padding before may be negative, as may that after.
-type backward struct{ first, count, last, taps, before, after int }
-
-// backwardAxis is the convolution for the inputs whose place, with the padding,
-// leaves remainder r when divided by the stride. It takes no dilation, or
-// stride 1.
-func backwardAxis(r, size, k, stride, dil, pad, out int) backward {
-	b := backward{first: r - pad, taps: (k - r + stride - 1) / stride}
-	for b.first < 0 {
-		b.first += stride
-	}
-	b.count = (size - b.first + stride - 1) / stride
-	b.last = r + (b.taps-1)*stride
-	b.before = dil*(b.taps-1) - (b.first+pad)/stride
-	b.after = b.count - out - b.before + dil*(b.taps-1)
-	return b
-}
-
 // depthwiseBackwardInput computes dx as depthwise convolutions of dy, one for
-// each pair of remainders, or reports false where there are none.
+// each phase, or reports false where there are none.
 func (t *isa) depthwiseBackwardInput(dx, dy, w []float32, n int, g ConvGeom) bool {
 	if g.StrideH > 1 && g.dilH() > 1 || g.StrideW > 1 && g.dilW() > 1 {
 		return false
 	}
-	c, outH, outW := g.Cin, g.OutH(), g.OutW()
-	for i := range g.StrideH * g.StrideW {
-		y := backwardAxis(i/g.StrideW, g.H, g.KH, g.StrideH, g.dilH(), g.PadTop, outH)
-		x := backwardAxis(i%g.StrideW, g.W, g.KW, g.StrideW, g.dilW(), g.PadLeft, outW)
+	c := g.Cin
+	for i := range g.phases() {
+		y, x := g.phase(i)
 		if y.count <= 0 || x.count <= 0 {
 			continue
 		}
 		f := ConvGeom{
-			H: outH, W: outW, Cin: c, KH: y.taps, KW: x.taps, Cout: c, StrideH: 1, StrideW: 1, Groups: c,
+			H: g.OutH(), W: g.OutW(), Cin: c, KH: y.taps, KW: x.taps, Cout: c, StrideH: 1, StrideW: 1, Groups: c,
 			PadTop: y.before, PadBottom: y.after, PadLeft: x.before, PadRight: x.after, DilationH: g.DilationH, DilationW: g.DilationW,
 		}
 		to := pixelSteps{at: (y.first*g.W + x.first) * c, image: g.inSize(), row: g.StrideH * g.W * c, pixel: g.StrideW * c}
