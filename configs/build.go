@@ -150,13 +150,13 @@ func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
 	}
 	q.Target = c.Quant.Target
 	if p.Weight.IsInteger() {
-		q.Weight = c.Quant.Weight.over(q.Weight)
+		q.Weight = c.Quant.Weight.over(c.standard(weightRole, p.Weight))
 	}
 	if p.Act.IsInteger() {
-		q.Act = c.Quant.Act.over(q.Act)
+		q.Act = c.Quant.Act.over(c.standard(actRole, p.Act))
 	}
 	for i, r := range c.Quant.Rules {
-		rule := model.Rule{Layer: r.Layer, Origin: r.origin, Weight: r.Weight.rule(q.Weight, weightRole), Act: r.Act.rule(q.Act, actRole)}
+		rule := model.Rule{Layer: r.Layer, Origin: r.origin, Weight: c.ruled(r.Weight, c.Quant.Weight, q.Weight, weightRole), Act: c.ruled(r.Act, c.Quant.Act, q.Act, actRole)}
 		for _, s := range []*quant.Spec{rule.Weight, rule.Act} {
 			if s == nil {
 				continue
@@ -170,14 +170,18 @@ func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
 	return q, nil
 }
 
-// rule is the full Spec of a rule over the default s, or nil where it does not apply.
-func (t *TensorQuant) rule(s quant.Spec, r role) *quant.Spec {
+// ruled is the full Spec of a rule over the default s, which a section gave, or nil where the rule does not apply.
+func (c *Config) ruled(t *TensorQuant, section TensorQuant, s quant.Spec, r role) *quant.Spec {
 	if t == nil || !s.Format.IsInteger() {
 		return nil
 	}
 	if t.Format != 0 && t.Format != s.Format {
-		if t.Format == quant.Binary || s.Format == quant.Binary { // they share no settings
-			s = r.spec(t.Format)
+		own := c.standard(r, t.Format)
+		switch {
+		case t.Format == quant.Binary || s.Format == quant.Binary: // they share no settings
+			s = own
+		case section.Range == 0: // auto goes by the format
+			s.Range = own.Range
 		}
 		s.Format = t.Format
 	}

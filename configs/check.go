@@ -25,8 +25,8 @@ func newQuant() *Quant {
 	w, a := quant.WeightSpec(quant.Int8), quant.ActSpec(quant.Int8)
 	return &Quant{
 		Target:      quant.ONNX,
-		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Range: w.Range, Levels: narrowLevels},
-		Act:         TensorQuant{Format: a.Format, Scheme: a.Scheme, Per: a.Per, Range: a.Range, Levels: fullLevels},
+		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Levels: narrowLevels},
+		Act:         TensorQuant{Format: a.Format, Scheme: a.Scheme, Per: a.Per, Levels: fullLevels},
 		Calibration: newCalibration(),
 	}
 }

@@ -317,7 +317,7 @@ func (s *tensorSection) fields() []field {
 		{key: "format", value: ternaryToo{formats, s.role}},
 		{key: "scheme", value: schemes, only: only},
 		{key: "per", value: per, only: only},
-		{key: "range", value: ranges, only: only},
+		{key: "range", value: autoRange{ranges, s.inRule}, only: only},
 		{key: "max", value: number{p: &s.Max, max: 1000000, openMin: true}, only: maxOnly},
 		{key: "levels", value: settled{levels, s.defaultLevels(), s.inRule}, only: levelsOnly},
 		{key: "estimator", value: oneOf(&s.Estimator, map[string]string{"ste": "write clipped"},

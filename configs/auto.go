@@ -1,0 +1,56 @@
+package configs
+
+import (
+	"github.com/narrow-ml/narrow/quant"
+	"go.yaml.in/yaml/v3"
+)
+
+// autoWord asks for the range method that did best at the tensor's width; docs/guide.md has the table that decided it.
+const autoWord = "auto"
+
+// autoRange is the choice of a range method with the word auto, which is the zero value.
+type autoRange struct {
+	choice[quant.Range]
+	inRule bool
+}
+
+func (v autoRange) allowed() string {
+	if v.inRule {
+		return v.choice.allowed()
+	}
+	return v.choice.allowed() + ", " + autoWord
+}
+
+func (v autoRange) decode(d *decoder, path string, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Value == autoWord {
+		if v.inRule {
+			d.report(n, path, "a rule without a range keeps the section's, and auto there goes by the rule's format").Hint = "leave it out"
+			return
+		}
+		*v.p = 0
+		return
+	}
+	before := len(d.problems)
+	v.choice.decode(d, path, n)
+	if len(d.problems) > before {
+		d.problems[before].Allowed = v.allowed()
+	}
+}
+
+func (v autoRange) encode() *yaml.Node {
+	if *v.p == 0 && !v.inRule {
+		return scalar("!!str", autoWord)
+	}
+	return v.choice.encode()
+}
+
+// standard is the default of a role's tensors in a format: the one of package quant and, where it is trained on, the range
+// method that auto means. Scales of few bits are learned: nothing that follows extremes finds the balance between clipping
+// and rounding. At 8 bits there is nothing to balance, and following is cheaper.
+func (c *Config) standard(r role, f quant.Format) quant.Spec {
+	s := r.spec(f)
+	if c.QAT != nil && f.IsInteger() && f != quant.Binary && f.Bits() < 8 {
+		s.Range = quant.LSQ
+	}
+	return s
+}
