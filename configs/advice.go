@@ -216,7 +216,7 @@ func badPairs() []badPair {
 				if p.c.QAT == nil || p.c.QAT.ScaleStep != quant.StepLinear || p.c.QAT.ScaleLR < p.c.QAT.LR {
 					return nil, false
 				}
-				learned := func(_ *model.Node, s quant.Spec) bool { return s.Range == quant.LSQ }
+				learned := func(_ *model.Node, s quant.Spec) bool { return s.Range.Learns() }
 				return nil, slices.Concat(p.weights(learned), p.acts(learned)) != nil
 			},
 		},

@@ -228,9 +228,20 @@ func badFiles() []badFile {
 		}},
 		{"quant-act", []string{
 			`quant-act.bad.yaml:8: quant.act.format: "fp32" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); leave out the quant section, or run with --precision fp32`,
-			`quant-act.bad.yaml:8: quant.act.scheme: "pow2" is not supported here (allowed: affine, symmetric); power-of-two scales come with the targets that need them; use symmetric`,
+			`quant-act.bad.yaml:8: quant.act.scheme: "asymmetric" is not supported here (allowed: affine, symmetric, pow2); write affine`,
 			`quant-act.bad.yaml:8: quant.act.per: "channel" is not supported here (allowed: tensor); the integer product needs one activation scale for all channels; per: channel is for weights`,
-			`quant-act.bad.yaml:8: quant.act.range: unknown value "envelop" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant, auto); did you mean "envelope"?`,
+			`quant-act.bad.yaml:8: quant.act.range: unknown value "envelop" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant, lsq+, pact, tqt, auto); did you mean "envelope"?`,
+		}},
+		{"range-words", []string{
+			`range-words.bad.yaml:8: quant.rules[0].weight.range: "lsq+" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt); weights have zero point 0; use lsq`,
+			`range-words.bad.yaml:9: qat.scale_step: "relative" is not supported here (allowed: log, linear); write log`,
+			`range-words.bad.yaml:9: qat.scale_gradient: unknown value "lsqq" (allowed: lsq, elements, none); did you mean "lsq"?`,
+		}},
+		{"range-schemes", []string{
+			`range-schemes.bad.yaml:9: quant.weight: lsq learns scales that are not powers of two: use scheme symmetric, or range method tqt`,
+			`range-schemes.bad.yaml:10: quant.act: range method lsq+ needs scheme affine, not symmetric`,
+			`range-schemes.bad.yaml:12: quant.rules[0].act: range method tqt needs scheme pow2, not symmetric`,
+			`range-schemes.bad.yaml:13: qat.pact_decay: has no effect here: it belongs to range: pact; remove it`,
 		}},
 		{"quant-bits", []string{
 			`quant-bits.bad.yaml:8: quant.weight.bits: unknown key (allowed: format, scheme, per, range, max, levels, estimator, group); did you mean "format"?`,
@@ -259,8 +270,8 @@ func badFiles() []badFile {
 		}},
 		{"quant-weight", []string{
 			`quant-weight.bad.yaml:8: quant.weight.format: unknown value "int9" (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); did you mean "int8"?`,
-			`quant-weight.bad.yaml:8: quant.weight.scheme: "affine" is not supported here (allowed: symmetric); weights have zero point 0, so that no product with it is left over; use symmetric`,
-			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, mse, percentile, mean, constant, auto); it follows batches, and weights have none; use minmax or lsq`,
+			`quant-weight.bad.yaml:8: quant.weight.scheme: "affine" is not supported here (allowed: symmetric, pow2); weights have zero point 0, so that no product with it is left over; use symmetric`,
+			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt, auto); it follows batches, and weights have none; use minmax or lsq`,
 		}},
 		{"rule-empty", []string{
 			`rule-empty.bad.yaml:10: quant.rules[0]: changes nothing; give it weight: {...} or act: {...}`,
@@ -354,7 +365,7 @@ func badFiles() []badFile {
 		}},
 		{"variant-setting", []string{
 			`variant-setting.bad.yaml:12: compare.variants[1].name: "a" is used twice, first by variants[0]`,
-			`variant-setting.bad.yaml:12: compare.variants[1].set: quant.act.range: unknown value "lsw" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant, auto); did you mean "lsq"?`,
+			`variant-setting.bad.yaml:12: compare.variants[1].set: quant.act.range: unknown value "lsw" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant, lsq+, pact, tqt, auto); did you mean "lsq"?`,
 			`variant-setting.bad.yaml:12: compare.variants[1].set: qat.lr: is 0 (allowed: a number above 0, at most 10)`,
 		}},
 		{"variants", []string{

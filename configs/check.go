@@ -53,7 +53,10 @@ func (c *Config) Calibration() Calibration {
 }
 
 func newQAT() *QAT {
-	return &QAT{Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, ScaleStep: quant.StepLog, ScaleGradient: quant.FactorLSQ, Schedules: newSchedules(), Backward: "float", Fuse: true}
+	return &QAT{
+		Start: "ptq", Epochs: 1, Solver: Solver{Schedule: "cosine"}, ScaleStep: quant.StepLog, ScaleGradient: quant.FactorLSQ, PACTDecay: 0.0001,
+		Schedules: newSchedules(), Backward: "float", Fuse: true,
+	}
 }
 
 // finish fills in the defaults that depend on other settings, then checks what no single setting can.
@@ -257,6 +260,7 @@ func (d *decoder) qat(c *Config) {
 			q.ScaleLR = q.LR / 10
 		}
 	}
+	q.pact = c.Quant.uses(quant.PACT)
 	d.unused("qat", q.fields())
 	d.checkSolver("qat", &q.Solver)
 	if f := c.Precision(); q.Backward == "int16" && c.Quant != nil && !f.IsInteger() && !d.failed("quant") {
@@ -282,17 +286,7 @@ func (d *decoder) quant(c *Config) {
 	for _, r := range q.Rules {
 		r.Weight.settleGroup()
 	}
-	d.checkSpec("quant.weight", q.Weight, weightRole)
-	d.checkSpec("quant.act", q.Act, actRole)
-	for i, r := range q.Rules {
-		at := fmt.Sprintf("quant.rules[%d]", i)
-		if r.Weight != nil {
-			d.checkSpec(at+".weight", *r.Weight, weightRole)
-		}
-		if r.Act != nil {
-			d.checkSpec(at+".act", *r.Act, actRole)
-		}
-	}
+	d.tensors(c)
 	if q.Weight.Levels == evenLevels && q.Calibration.Rounding != "nearest" && !d.failed("quant") {
 		d.reportAt("quant.calibration.rounding", "%s chooses between neighbouring integers, and even levels are two apart", q.Calibration.Rounding).Hint = "use rounding: nearest"
 	}
@@ -321,18 +315,6 @@ func (d *decoder) quant(c *Config) {
 	}
 	if !q.Weight.Format.IsInteger() && len(q.Rules) > 0 && !d.failed("quant") {
 		d.reportAt("quant.rules", "have no effect on a network in %s", q.Weight.Format).Hint = "remove them, or use integer formats"
-	}
-	if c.QAT != nil {
-		d.trainable("quant.weight.range", q.Weight.Range, "minmax or lsq")
-		d.trainable("quant.act.range", q.Act.Range, "envelope, ema or lsq")
-		for i, r := range q.Rules {
-			if r.Weight != nil {
-				d.trainable(fmt.Sprintf("quant.rules[%d].weight.range", i), r.Weight.Range, "minmax or lsq")
-			}
-			if r.Act != nil {
-				d.trainable(fmt.Sprintf("quant.rules[%d].act.range", i), r.Act.Range, "envelope, ema or lsq")
-			}
-		}
 	}
 	if q.Calibration.Method == "auto" && c.Dataset.ValFraction == 0 {
 		d.reportAt("quant.calibration.method", "auto chooses on the validation split, and val_fraction is 0").Hint = "set dataset.val_fraction, for example to 0.1"
@@ -365,15 +347,6 @@ func (t *TensorQuant) clearFloat() {
 	if !t.Format.IsInteger() {
 		*t = TensorQuant{Format: t.Format}
 	}
-}
-
-// trainable refuses range methods that look at all calibration data at once: training sees a batch at a time.
-func (d *decoder) trainable(path string, r quant.Range, instead string) {
-	if r != quant.MSE && r != quant.Percentile || d.failed(path) {
-		return
-	}
-	d.reportAt(path, "%s finds a range once, from calibration data, and the qat section trains on", r).Hint =
-		fmt.Sprintf("use %s here and quant.calibration.method: %s for the start", instead, r)
 }
 
 // ruleMatches reports rules that change nothing: their pattern matches no layer that is quantized by itself, an earlier

@@ -178,8 +178,11 @@ type QAT struct {
 	ScaleLR       float64           // learning rate of learned scales (range: lsq)
 	ScaleStep     quant.ScaleStep   // what a learned scale's steps are taken in
 	ScaleGradient quant.ScaleFactor // of learned scales
+	PACTDecay     float64           // of learned limits (range: pact)
 	Backward      string            // float, or int16: gradients of integer layers are rounded to 16 bits and multiplied as integers
 	Fuse          bool              // one graph op for a layer with all that follows it, in the float phases too; same results, faster
+
+	pact bool // some range is pact
 }
 
 // Compare says what the compare command runs. The fp32 row is always run, listed or not.

@@ -223,6 +223,7 @@ func (s *QAT) fields() []field {
 		{key: "scale_lr", value: number{p: &s.ScaleLR, max: 10, openMin: true}},
 		{key: "scale_step", value: oneOf(&s.ScaleStep, map[string]string{"relative": "write log", "absolute": "write linear"}, quant.StepLog, quant.StepLinear)},
 		{key: "scale_gradient", value: oneOf(&s.ScaleGradient, map[string]string{"sqrt": "write elements"}, quant.FactorLSQ, quant.FactorElements, quant.FactorNone)},
+		{key: "pact_decay", value: number{p: &s.PACTDecay, max: 1}, only: unless(s.pact, "range: pact")},
 		{key: "backward", value: oneOf(&s.Backward, map[string]string{"fp32": "write float", "float32": "write float",
 			"int8": "gradients need more than eight bits", "int32": "products are summed in 32 bits; the gradients have 16"}, "float", "int16")},
 	}, s.scheduleFields(), []field{
@@ -256,9 +257,17 @@ func (s *Quant) later() map[string]string {
 
 // usesPercentile reports whether any range is found by percentile.
 func (s *Quant) usesPercentile() bool {
-	used := s.Calibration.Method == "percentile" || s.Calibration.Method == "auto" || s.Weight.Range == quant.Percentile || s.Act.Range == quant.Percentile
-	for _, r := range s.Rules {
-		used = used || r.Weight != nil && r.Weight.Range == quant.Percentile || r.Act != nil && r.Act.Range == quant.Percentile
+	return s.Calibration.Method == "percentile" || s.Calibration.Method == "auto" || s.uses(quant.Percentile)
+}
+
+// uses reports whether some tensor has range method r.
+func (s *Quant) uses(r quant.Range) bool {
+	if s == nil {
+		return false
+	}
+	used := s.Weight.Range == r || s.Act.Range == r
+	for _, rule := range s.Rules {
+		used = used || rule.Weight != nil && rule.Weight.Range == r || rule.Act != nil && rule.Act.Range == r
 	}
 	return used
 }
@@ -279,21 +288,19 @@ type tensorSection struct {
 }
 
 func (s *tensorSection) fields() []field {
-	const pow2 = "power-of-two scales come with the targets that need them; use symmetric"
 	schemes := oneOf(&s.Scheme, map[string]string{
-		"affine": "weights have zero point 0, so that no product with it is left over; use symmetric", "pow2": pow2, "asymmetric": "for activations this is affine; weights are symmetric"}, quant.Symmetric)
+		"affine": "weights have zero point 0, so that no product with it is left over; use symmetric", "asymmetric": "for activations this is affine; weights are symmetric"}, quant.Symmetric, quant.PowerOfTwo)
 	per := oneOf(&s.Per, nil, quant.PerChannel, quant.PerTensor, quant.PerGroup)
 	const batches = "it follows batches, and weights have none; use minmax or lsq"
-	ranges := oneOf(&s.Range, map[string]string{"ema": batches, "envelope": batches, "absmax": "minmax takes the largest magnitude already"},
-		quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile, quant.Mean, quant.Constant)
+	ranges := oneOf(&s.Range, map[string]string{"ema": batches, "envelope": batches, "absmax": "minmax takes the largest magnitude already",
+		"lsq+": "weights have zero point 0; use lsq", "pact": "it clips activations; use lsq"}, quant.RangesWhere(quant.Range.ForWeights)...)
 	levels := oneOf(&s.Levels, map[string]string{"full": "weights are symmetric around 0; use narrow", "all": "use narrow"}, narrowLevels, evenLevels)
 	if s.role == actRole {
-		schemes = oneOf(&s.Scheme, map[string]string{"pow2": pow2, "asymmetric": "write affine"}, quant.Affine, quant.Symmetric)
+		schemes = oneOf(&s.Scheme, map[string]string{"asymmetric": "write affine"}, quant.Affine, quant.Symmetric, quant.PowerOfTwo)
 		per = oneOf(&s.Per, map[string]string{"channel": "the integer product needs one activation scale for all channels; per: channel is for weights",
 			"group": "groups are for weights with fp16 activations; activations have one scale",
 			"token": "ranges are fixed before deployment"}, quant.PerTensor)
-		ranges = oneOf(&s.Range, map[string]string{"absmax": "use minmax"},
-			quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE, quant.Constant)
+		ranges = oneOf(&s.Range, map[string]string{"absmax": "use minmax"}, quant.RangesWhere(quant.Range.ForActs)...)
 		levels = oneOf(&s.Levels, map[string]string{"even": "an activation needs the level 0; only format: binary has even levels"}, fullLevels, narrowLevels)
 	}
 	only := ""

@@ -97,6 +97,8 @@ func (t TensorQuant) over(s quant.Spec) quant.Spec {
 		}
 	}
 	switch r := t.Range; {
+	case r == 0 && s.Scheme == quant.PowerOfTwo && s.Range == quant.LSQ: // auto learns: so does this, and powers of two
+		s.Range = quant.TQT
 	case r == 0:
 	case !binary && r == quant.Mean && t.Format == quant.Binary: // made for binary weights
 	case binary && t.Format != quant.Binary && r != quant.Constant && (r != quant.LSQ || !s.Signed):
@@ -118,21 +120,4 @@ func (r role) spec(f quant.Format) quant.Spec {
 		return quant.WeightSpec(f)
 	}
 	return quant.ActSpec(f)
-}
-
-// checkSpec reports a combination of settings that no tensor can have.
-func (d *decoder) checkSpec(path string, t TensorQuant, r role) {
-	if d.failed(path) {
-		return
-	}
-	if t.Range == quant.Constant && t.Max == 0 {
-		d.reportAt(join(path, "range"), "constant needs max").Hint = "add max, the largest magnitude, for example 1"
-		return
-	}
-	if !t.Format.IsInteger() { // a float, or a rule that keeps the default
-		return
-	}
-	if err := t.over(r.spec(t.Format)).Validate(); err != nil {
-		d.reportAt(path, "%v", err)
-	}
 }

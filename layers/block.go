@@ -19,7 +19,7 @@ import (
 // pooling that alone reads it, and the quantizer of its output. It drives the same parts that nodes of their own would be,
 // an image at a time while the image is in cache, so the results are the same to the bit.
 //
-// Inputs are x, w, then bias, or gamma, beta and the bias, and last the learned scale. A step works on
+// Inputs are x, w, then bias, or gamma, beta and the bias, and last what the quantizer learns. A step works on
 //
 //	accumulators    codes come in, and batch norm is frozen or absent:    acc -> greatest of a window -> fold -> codes
 //	values          otherwise:        v -> normalized, greatest of a window -> ReLU -> output or codes
@@ -91,13 +91,11 @@ func (b *builder) block(l *weighted) error {
 	}
 	q := b.m.Quant[n.Name]
 	if l.weight != nil {
-		scale, err := b.quantizer(k, n, q)
+		learned, err := b.quantizer(k, n, q)
 		if err != nil {
 			return err
 		}
-		if scale != nil {
-			args = append(args, scale)
-		}
+		args = append(args, learned...)
 		parts = append(parts, k.act.Label())
 	}
 	k.label = fmt.Sprintf("%s %s", strings.Join(parts, "+"), n.Layer)
@@ -126,20 +124,20 @@ func (b *builder) block(l *weighted) error {
 	return nil
 }
 
-// quantizer makes the quantizer of the block's output and the leaf of its learned scale.
-func (b *builder) quantizer(k *block, n *model.Node, q *quant.Params) (scale *G.Node, err error) {
+// quantizer makes the quantizer of the block's output and the leaves of what it learns.
+func (b *builder) quantizer(k *block, n *model.Node, q *quant.Params) (learned G.Nodes, err error) {
 	if !q.Ready() {
 		return nil, notCalibrated(n.Name)
 	}
-	if scale, err = b.scale(n.Name, q); err != nil {
+	if learned, err = b.learn(n.Name, q); err != nil {
 		return nil, err
 	}
-	if k.act, err = qat.NewAct(b.st, n.Name, q, k.shape, scale != nil, true); err != nil {
+	if k.act, err = qat.NewAct(b.st, n.Name, q, k.shape, len(learned), true); err != nil {
 		return nil, err
 	}
 	k.act.Share(k.full)
 	b.acts[n.Name] = &act{k.act, q}
-	return scale, nil
+	return learned, nil
 }
 
 // allot makes the memory of a batch.
@@ -441,8 +439,8 @@ func (k *block) Needs() []bool {
 	if k.norm != nil {
 		n = 2 + btoi(k.norm.bias)
 	}
-	if k.act != nil && k.act.Learned() {
-		n++
+	if k.act != nil {
+		n += len(k.act.Learned())
 	}
 	for range n {
 		needs = append(needs, true)

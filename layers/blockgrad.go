@@ -42,8 +42,11 @@ func (k *block) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 		}
 		grads = append(grads, sides...)
 	}
-	if k.act != nil && k.act.Learned() {
-		if err := side("scale", gx.Wrap(k.act.ScaleGrad(), 1)); err != nil {
+	if k.act == nil {
+		return grads, nil
+	}
+	for i, g := range k.act.LearnedGrads() {
+		if err := side(k.act.Learned()[i].String(), gx.Wrap(g, 1)); err != nil {
 			return nil, err
 		}
 	}
@@ -102,7 +105,7 @@ func (b *blockGrad) firstShard(s, lo, hi int) {
 	for i := lo; i < hi; i += step {
 		if f.direct() {
 			if f.act != nil {
-				f.act.ScaleGradExamples(s, i, i+1)
+				f.act.LearnedGradExamples(s, i, i+1)
 			}
 			from, to := i*f.out, (i+1)*f.out
 			b.norm.sumGroup(s, b.dy[from:to], f.passes(i), f.v[from:to])

@@ -54,7 +54,7 @@ func build(m *model.Model, o Options) (*Net, error) {
 		m: m, o: o, g: G.NewGraph(), st: qat.NewStep(o.Pool, o.Train),
 		edges: map[string]edge{}, acts: map[string]*act{}, pooled: map[string]bool{},
 	}
-	b.st.ScaleFactor = o.ScaleFactor
+	b.st.ScaleFactor, b.st.PACTDecay = o.ScaleFactor, o.PACTDecay
 	if err := b.input(); err != nil {
 		return nil, err
 	}
@@ -108,6 +108,7 @@ type builder struct {
 	bytes   *qat.Codes
 	leaves  []trained
 	weights []coded
+	learned []*quant.Params // whose scales follow what their leaves learn
 }
 
 // trained is a leaf that gets a gradient.
@@ -115,6 +116,8 @@ type trained struct {
 	name, role string
 	value      []float32
 	node       *G.Node
+	learned    quant.Learned
+	span       float32
 }
 
 func (b *builder) input() error {
@@ -191,15 +194,15 @@ func (b *builder) param(n *model.Node, role string) (*G.Node, error) {
 	if p == nil || len(p.Data) == 0 {
 		return nil, fmt.Errorf("parameter %q is missing: run model.Shapes first", name)
 	}
-	return b.leaf(name, role, p.Data, p.Shape)
+	return b.leaf(trained{name: name, role: role, value: p.Data}, p.Shape)
 }
 
-func (b *builder) leaf(name, role string, data []float32, shape model.Shape) (*G.Node, error) {
-	node, err := gx.Leaf(b.g, name, gx.Wrap(data, shape...))
-	if err == nil {
-		b.leaves = append(b.leaves, trained{name, role, data, node})
+func (b *builder) leaf(t trained, shape model.Shape) (*G.Node, error) {
+	var err error
+	if t.node, err = gx.Leaf(b.g, t.name, gx.Wrap(t.value, shape...)); err == nil {
+		b.leaves = append(b.leaves, t)
 	}
-	return node, err
+	return t.node, err
 }
 
 // plain adds an addition or a global average with what was fused into it.
@@ -239,7 +242,7 @@ func (b *builder) store(n *model.Node, y *G.Node, grad bool) (out edge, err erro
 	case q == nil:
 	case q.Spec.Format.IsInteger():
 		out.kind = onCodes
-		out.grad = grad || q.Spec.Range == quant.LSQ
+		out.grad = grad || q.Spec.Range.Learns()
 		out.node, err = b.activation(n.Name, q, y, grad)
 	default:
 		out.node, err = qat.Round(b.st, n.Name, y, q.Spec.Format, false, grad)
@@ -263,7 +266,7 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 		return node, nil, err
 	}
 	qat.InitialScale(q, b.m.Params[name].Data, n.Attr.Units)
-	scale, err := b.scale(name, q)
+	learned, err := b.learn(name, q)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -272,7 +275,7 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	node, weight, err := qat.QuantizeWeight(b.st, b.m, n, geom, leaf, scale)
+	node, weight, err := qat.QuantizeWeight(b.st, b.m, n, geom, leaf, learned)
 	if err == nil {
 		b.weights = append(b.weights, coded{name, weight})
 	}
@@ -282,23 +285,36 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 	return node, weight, err
 }
 
-// scale adds the leaf of a learned scale; nil for other range methods.
-func (b *builder) scale(tensor string, q *quant.Params) (*G.Node, error) {
-	if q.Spec.Range != quant.LSQ {
-		return nil, nil
+// learn adds the leaves of what the range method of a tensor learns, if anything.
+func (b *builder) learn(tensor string, q *quant.Params) (G.Nodes, error) {
+	var nodes G.Nodes
+	q.Start()
+	for _, kind := range q.Spec.Range.Learned() {
+		lo, hi := q.Spec.Grid()
+		numbers := q.Numbers(kind)
+		node, err := b.leaf(trained{
+			name: tensor + "." + kind.String(), role: kind.String(), value: numbers, learned: kind, span: float32(hi - lo),
+		}, model.Shape{len(numbers)})
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, node)
 	}
-	return b.leaf(tensor+".scale", RoleScale, q.Scale, model.Shape{len(q.Scale)})
+	if nodes != nil {
+		b.learned = append(b.learned, q)
+	}
+	return nodes, nil
 }
 
 func (b *builder) activation(name string, q *quant.Params, x *G.Node, grad bool) (*G.Node, error) {
 	if !q.Ready() {
 		return nil, notCalibrated(name)
 	}
-	scale, err := b.scale(name, q)
+	learned, err := b.learn(name, q)
 	if err != nil {
 		return nil, err
 	}
-	node, a, err := qat.QuantizeAct(b.st, name, q, x, scale, grad)
+	node, a, err := qat.QuantizeAct(b.st, name, q, x, learned, grad)
 	if err == nil {
 		b.acts[name] = &act{a, q}
 	}
@@ -318,7 +334,7 @@ func (b *builder) finish() (*Net, error) {
 	}
 	net := &Net{
 		st: b.st, g: b.g, batch: b.o.Batch, input: b.bytes, labels: make([]int32, b.o.Batch), classes: shape[1],
-		edges: b.edges, acts: b.acts, out: b.m.Outputs[0],
+		edges: b.edges, acts: b.acts, out: b.m.Outputs[0], learned: b.learned,
 	}
 	labels, err := gx.Leaf(b.g, "labels", tensor.New(tensor.WithShape(b.o.Batch), tensor.WithBacking(net.labels)))
 	if err != nil {
@@ -362,7 +378,9 @@ func (b *builder) gradients(net *Net, cost *G.Node) error {
 		if err != nil {
 			return fmt.Errorf("gradient of %q: %w", l.name, err)
 		}
-		net.trainables = append(net.trainables, Trainable{Name: l.name, Role: l.role, Value: l.value, Grad: grad})
+		net.trainables = append(net.trainables, Trainable{
+			Name: l.name, Role: l.role, Value: l.value, Grad: grad, Learned: l.learned, Span: l.span,
+		})
 	}
 	return nil
 }

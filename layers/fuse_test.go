@@ -3,6 +3,7 @@ package layers_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,7 +76,7 @@ func track(t *testing.T, m *model.Model, fuse bool, workers int, backward string
 		for i, p := range params {
 			note("gradient of "+p.Name, p.Grad)
 			lr := 0.01
-			if p.Role == layers.RoleScale {
+			if p.Learned != 0 {
 				lr = 1e-4
 			}
 			kernel.Adam(p.Value, p.Grad, moments[i][0], moments[i][1], nil, step, kernel.AdamConfig{LR: lr, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8})
@@ -84,7 +85,8 @@ func track(t *testing.T, m *model.Model, fuse bool, workers int, backward string
 			note("parameter "+name, m.Params[name].Data)
 		}
 		for _, name := range m.QuantNames() {
-			note("scale of "+name, m.Quant[name].Scale)
+			q := m.Quant[name]
+			note("scale of "+name, slices.Concat(q.Scale, q.Learned))
 		}
 		for i := range m.Nodes {
 			name := m.Nodes[i].Name
@@ -107,9 +109,11 @@ func track(t *testing.T, m *model.Model, fuse bool, workers int, backward string
 func TestFusedEqualsSeparate(t *testing.T) {
 	for _, float := range []*model.Model{tiledNet(t), odd(tiledNet(t)), convNet(t), denseNet(t), poolNet(t), resNet(t), mobileNet(t)} {
 		for _, name := range []string{"fp32", "fp16", "int8", "w4a4", "w2a4"} {
-			for method, change := range map[string]func(*model.QuantConfig){"": nil, "lsq": learned, "ema": perTensor} {
+			methods := learnedRanges(float)
+			methods[""], methods["ema"] = nil, perTensor
+			for method, change := range methods {
 				p := precision(t, name)
-				if method != "" && !p.Act.IsInteger() || testing.Short() && name == "w2a4" {
+				if method != "" && !p.Act.IsInteger() || testing.Short() && name == "w2a4" || name != "w4a4" && (method == "lsq+" || method == "pact" || method == "tqt") {
 					continue
 				}
 				t.Run(float.Name+"/"+name+"/"+method, func(t *testing.T) {

@@ -27,6 +27,7 @@ type Net struct {
 	out     string
 	edges   map[string]edge
 	acts    map[string]*act
+	learned []*quant.Params
 
 	trainables []Trainable
 	weights    []coded
@@ -61,7 +62,7 @@ func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
 	if labels != nil {
 		copy(n.labels, labels[:rows])
 	}
-	n.settle()
+	n.Settle()
 	if err := n.vm.Run(); err != nil {
 		return Result{}, err
 	}
@@ -73,15 +74,11 @@ func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
 	return n.result(), nil
 }
 
-// settle keeps learned scales usable: an optimizer may step over zero.
-func (n *Net) settle() {
-	for _, t := range n.trainables {
-		if t.Role != RoleScale {
-			continue
-		}
-		for i := range t.Value {
-			t.Value[i] = max(t.Value[i], quant.MinScale)
-		}
+// Settle makes scales and zero points follow what an optimizer has made of the learned numbers (quant.Params.Settle). Run
+// does it too; after the last step of training nobody else does.
+func (n *Net) Settle() {
+	for _, p := range n.learned {
+		p.Settle()
 	}
 }
 

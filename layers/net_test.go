@@ -114,7 +114,7 @@ func adam(t testing.TB, net *layers.Net, batch, steps, row int, lr float64) (fir
 		}
 		for i, p := range params {
 			rate := lr
-			if p.Role == layers.RoleScale {
+			if p.Learned != 0 {
 				rate /= 100
 			}
 			kernel.Adam(p.Value, p.Grad, moments[i][0], moments[i][1], nil, step, kernel.AdamConfig{LR: rate, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8})

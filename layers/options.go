@@ -18,6 +18,7 @@ type Options struct {
 
 	Backward    string            // of quantized conv and dense layers, one of Backwards; "" is float
 	ScaleFactor quant.ScaleFactor // of the gradients of learned scales; the zero value is that of LSQ
+	PACTDecay   float64           // of the limits of range method pact
 }
 
 // Loss says what is minimised. All losses compare the logits of an example with its class: cross_entropy after a
@@ -90,16 +91,16 @@ type Result struct {
 	N       int     // rows that have a label
 }
 
-// RoleScale is the role of a learned quantization scale; the other roles are those of package model.
-const RoleScale = "scale"
-
 // Trainable is one tensor that an optimizer updates. Value is the model's own memory; Grad holds the gradient of the
 // last run and is overwritten by the next.
 type Trainable struct {
 	Name  string
-	Role  string
+	Role  string // of package model, or the kind of learned number
 	Value []float32
 	Grad  []float32
+
+	Learned quant.Learned // of a quantizer; 0 for a parameter of the network
+	Span    float32       // of a learned number: how far it may move, highest minus lowest code; it belongs to offsets
 }
 
 // Codes are the integer codes of one weight: w is coded as q with scale[c]*q, c the output channel.

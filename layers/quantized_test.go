@@ -145,10 +145,11 @@ func perTensor(c *model.QuantConfig) { c.Weight.Per, c.Act.Range = quant.PerTens
 
 // Quantization-aware training from a trained float model, and the model it leaves is the one that is frozen.
 func TestQuantizedTrainingLearns(t *testing.T) {
-	methods := map[string]func(*model.QuantConfig){"default": nil, "lsq": learned, "per tensor, ema": perTensor}
 	x, labels := blobs(100, 96, 999)
 	for _, float := range []*model.Model{convNet(t), denseNet(t), poolNet(t), resNet(t)} {
 		adam(t, build(t, float, layers.Options{Batch: 32, Train: true}), 32, 60, 96, 0.01)
+		methods := learnedRanges(float)
+		methods["default"], methods["per tensor, ema"] = nil, perTensor
 		for _, name := range precisions {
 			for method, change := range methods {
 				t.Run(fmt.Sprintf("%s/%s/%s", float.Name, name, method), func(t *testing.T) {

@@ -14,6 +14,9 @@ import (
 // are: with the rounding error r = rint(t)-t and the clamping of every element as found at the first call,
 //
 //	y = x + s*r inside the grid, s*(lo-z) or s*(hi-z) outside
+//
+// With an offset, z is real outside. A threshold moves s as 2^t does. Of a clipped activation (pact) the scale moves nothing but
+// the elements at or above s*hi.
 type net64 struct {
 	m       *model.Model
 	frozen  bool // batch norm by running statistics
@@ -21,7 +24,8 @@ type net64 struct {
 	x       [][]float64
 	labels  []int32
 	teacher []float32            // logits, where the loss has a teacher
-	params  map[string][]float64 // also the learned scales, under the trainables' names
+	params  map[string][]float64 // also what quantizers learn, under the trainables' names
+	start   map[string][]float64 // of what quantizers learn
 
 	residue map[string][]float64 // r of every element; of biases, in units of the value
 	outside map[string][]float64 // lo-z or hi-z where clamped, NaN inside
@@ -33,7 +37,7 @@ type net64 struct {
 
 func newNet64(m *model.Model, frozen bool, loss layers.Loss, x []uint8, labels []int32) *net64 {
 	n := &net64{
-		m: m, frozen: frozen, loss: loss, labels: labels, params: map[string][]float64{},
+		m: m, frozen: frozen, loss: loss, labels: labels, params: map[string][]float64{}, start: map[string][]float64{},
 		residue: map[string][]float64{}, outside: map[string][]float64{}, fixed: map[string][]float64{}, first: map[string][]int{}, active: map[string][]bool{}, level: map[string][]float64{},
 	}
 	in := m.Inputs[0]
@@ -49,11 +53,28 @@ func newNet64(m *model.Model, frozen bool, loss layers.Loss, x []uint8, labels [
 		n.params[name] = widen(p.Data)
 	}
 	for name, q := range m.Quant {
-		if q.Spec.Range == quant.LSQ {
-			n.params[name+".scale"] = widen(q.Scale)
+		for _, kind := range q.Spec.Range.Learned() {
+			n.params[name+"."+kind.String()] = widen(q.Numbers(kind))
+			n.start[name+"."+kind.String()] = widen(q.Numbers(kind))
 		}
 	}
 	return n
+}
+
+// scales are those of a tensor as they are learned; fixed if they are not.
+func (n *net64) scales(tensor string, fixed []float64) []float64 {
+	if s, ok := n.params[tensor+".scale"]; ok {
+		return s
+	}
+	t, ok := n.params[tensor+".threshold"]
+	if !ok {
+		return fixed
+	}
+	out := widen(n.m.Quant[tensor].Scale)
+	for c := range out {
+		out[c] *= math.Exp2(t[c] - n.start[tensor+".threshold"][c])
+	}
+	return out
 }
 
 func widen(x []float32) []float64 {
@@ -69,9 +90,7 @@ func (n *net64) quantize(tensor, key string, x []float64, q *quant.Params, scale
 	if q == nil || !q.Spec.Format.IsInteger() {
 		return x
 	}
-	if s, learned := n.params[tensor+".scale"]; learned {
-		scales = s
-	}
+	scales = n.scales(tensor, scales)
 	lo, hi := q.Spec.Grid()
 	z := int32(0)
 	if !q.Spec.Signed {
@@ -93,15 +112,37 @@ func (n *net64) quantize(tensor, key string, x []float64, q *quant.Params, scale
 		}
 		n.residue[key], n.outside[key] = r, out
 	}
+	moved := 0.0 // of the zero point
+	if o, ok := n.params[tensor+".offset"]; ok {
+		moved = o[0] - n.start[tensor+".offset"][0]
+	}
 	for i, v := range x {
 		s := scales[i%len(scales)]
-		if o := n.outside[key][i]; !math.IsNaN(o) {
-			y[i] = s * o
-			continue
+		o := n.outside[key][i]
+		switch {
+		case !math.IsNaN(o):
+			y[i] = s * (o - moved)
+		case q.Spec.Range == quant.PACT:
+			from := n.start[tensor+".scale"][0]
+			y[i] = v + from*n.residue[key][i]
+			if n.reaches(key, i, v, from*float64(hi-z)) {
+				y[i] += (s - from) * float64(hi-z)
+			}
+		default:
+			y[i] = v + s*n.residue[key][i]
 		}
-		y[i] = v + s*n.residue[key][i]
 	}
 	return y
+}
+
+// reaches remembers which elements were at or above a limit at the first call.
+func (n *net64) reaches(key string, i int, v, limit float64) bool {
+	key += ".reach"
+	for len(n.active[key]) <= i {
+		n.active[key] = append(n.active[key], false)
+	}
+	n.active[key][i] = n.active[key][i] || v >= limit
+	return n.active[key][i]
 }
 
 // weight is the value of a layer's weight after its quantizer.
@@ -207,10 +248,7 @@ func (n *net64) biasResidue(node *model.Node, bias func(c int) (b, f float64)) [
 	if r := n.residue[node.Layer+".bias"]; r != nil || q == nil {
 		return r
 	}
-	scales := n.fixed[name]
-	if s, learned := n.params[name+".scale"]; learned {
-		scales = s
-	}
+	scales := n.scales(name, n.fixed[name])
 	r := make([]float64, node.Attr.Units)
 	sx := float64(n.m.Quant[node.In[0]].Scale[0])
 	for c := range r {

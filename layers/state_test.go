@@ -15,7 +15,9 @@ import (
 
 // Parameters and State are all there is: a graph built anew from copies of both goes on to the same bits.
 func TestStateResumes(t *testing.T) {
-	for name, change := range map[string]func(*model.QuantConfig){"envelope": nil, "ema": perTensor, "lsq": learned} {
+	methods := learnedRanges(convNet(t))
+	methods["envelope"], methods["ema"] = nil, perTensor
+	for name, change := range methods {
 		t.Run(name, func(t *testing.T) {
 			m := quantized(t, convNet(t), precision(t, "w4a4"), change)
 			net := build(t, m, layers.Options{Batch: 16, Train: true})
@@ -25,7 +27,7 @@ func TestStateResumes(t *testing.T) {
 			}
 			copied := m.Clone()
 			for tensor, q := range copied.Quant { // a checkpoint of the masters does not know the ranges
-				if q.Spec.Range != quant.LSQ && tensor != "x" && !q.Spec.Signed {
+				if !q.Spec.Range.Learns() && tensor != "x" && !q.Spec.Signed {
 					q.Scale[0], q.Zero[0] = 1, 0
 				}
 			}
@@ -154,7 +156,7 @@ func TestLearnedScaleStaysPositive(t *testing.T) {
 	net := build(t, m, layers.Options{Batch: 4, Train: true})
 	scales := 0
 	for _, p := range net.Trainables() {
-		if p.Role != layers.RoleScale {
+		if p.Learned == 0 {
 			continue
 		}
 		scales++
@@ -166,7 +168,7 @@ func TestLearnedScaleStaysPositive(t *testing.T) {
 	x, labels := blobs(4, 96, 1)
 	run(t, net, x, labels, 4)
 	for _, p := range net.Trainables() {
-		if p.Role == layers.RoleScale && p.Value[0] != quant.MinScale {
+		if p.Learned != 0 && p.Value[0] != quant.MinScale {
 			t.Errorf("%s is %v", p.Name, p.Value[0])
 		}
 	}

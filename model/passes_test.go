@@ -280,7 +280,7 @@ func TestCheck(t *testing.T) {
 		{"wide weight", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Format = quant.Int16 },
 			`net.yaml:12: dense "fc2": weight int16 symmetric/channel/minmax: weights must be signed, without zero point and at most 8 bits`},
 		{"weight range", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Range = quant.EMA },
-			`net.yaml:12: dense "fc2": weight range "ema" follows batches, and weights have none; use minmax, lsq or mse`},
+			`net.yaml:12: dense "fc2": weight range "ema" is for activations; use minmax, lsq or mse`},
 		{"power of two with batch norm", func(m *model.Model) { m.Quant["c1.weight"].Spec.Scheme = quant.PowerOfTwo },
 			`net.yaml:3: conv "c1": weight int8 pow2/channel/minmax: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm`},
 		{"power of two without", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Scheme = quant.PowerOfTwo }, ""},

@@ -222,10 +222,8 @@ func (n *Node) checkSpecs(m *Model) error {
 	if w.Spec.Scheme == quant.PowerOfTwo && n.Attr.Norm && integer {
 		return n.errorf("weight %s: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm", w.Spec)
 	}
-	switch w.Spec.Range {
-	case quant.MinMax, quant.LSQ, quant.MSE, quant.Percentile, quant.Mean, quant.Constant:
-	default:
-		return n.errorf("weight range %q follows batches, and weights have none; use minmax, lsq or mse", w.Spec.Range)
+	if !w.Spec.Range.ForWeights() {
+		return n.errorf("weight range %q is for activations; use minmax, lsq or mse", w.Spec.Range)
 	}
 	if m.Quant[n.Name] == nil && n.Attr.Cap > 0 && integer {
 		return n.errorf("the logits are float32 and have no upper limit: remove relu6 from the last layer")
@@ -263,5 +261,27 @@ func (n *Node) checkOutput(m *Model) error {
 	if a.Spec.Signed || a.Spec.Per != quant.PerTensor || a.Spec.Format.Bits() > 8 {
 		return n.errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", a.Spec)
 	}
+	if !a.Spec.Range.ForActs() {
+		return n.errorf("activation range %q is for weights; use envelope or lsq", a.Spec.Range)
+	}
+	if a.Spec.Range == quant.PACT && !m.nonNegative(n) {
+		return n.errorf("activation %s: pact clips at 0, and this output has negative values, which it would cut off; use lsq+ here, or put a relu behind the layer", a.Spec)
+	}
 	return nil
+}
+
+// nonNegative reports a node whose output can have no negative value: a ReLU, or what keeps the sign of one.
+func (m *Model) nonNegative(n *Node) bool {
+	if n.Attr.Relu || n.Op == ReLU {
+		return true
+	}
+	if n.Op.HasWeight() || n.Op == BatchNorm {
+		return false
+	}
+	for _, name := range n.In {
+		if from := m.Node(name); from == nil || !m.nonNegative(from) {
+			return false
+		}
+	}
+	return true
 }

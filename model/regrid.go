@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/narrow-ml/narrow/quant"
 )
@@ -45,6 +46,9 @@ func regrid(p, old *quant.Params) error {
 		return nil // it follows the master, or is known
 	}
 	p.Scale, p.Zero = make([]float32, len(old.Scale)), make([]int32, len(old.Zero))
+	if p.Spec.Scheme == quant.PowerOfTwo && old.Spec.Scheme == quant.PowerOfTwo {
+		return regridPow2(p, old)
+	}
 	lo, hi := old.Spec.Grid()
 	_, top := p.Spec.Grid()
 	for c, s := range old.Scale {
@@ -54,6 +58,24 @@ func regrid(p, old *quant.Params) error {
 			continue
 		}
 		p.Scale[c], p.Zero[c] = p.Spec.Choose(quant.Mul32(s, float32(lo-z)), quant.Mul32(s, float32(hi-z)))
+	}
+	return nil
+}
+
+// regridPow2 keeps the power of two at which the range ends: one bit less is a scale twice as large. A learned threshold is
+// that power of two and stays.
+func regridPow2(p, old *quant.Params) error {
+	lo, _ := old.Spec.Grid()
+	for c, s := range old.Scale {
+		least := float32(0)
+		if old.Zero[c] != lo {
+			least = -1
+		}
+		p.Scale[c] = float32(math.Ldexp(float64(s), old.Spec.Format.Bits()-p.Spec.Format.Bits()))
+		_, p.Zero[c] = p.Spec.Choose(least, 1)
+	}
+	if p.Spec.Range == quant.TQT && old.Spec.Range == quant.TQT {
+		p.Learned = append([]float32(nil), old.Learned...)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type Act struct {
 	row      int // elements of an example
 	maskRow  int // bytes of an example's mask: examples start at a byte, so shards may too
 	mask     []uint8
-	learn    bool
+	learned  []quant.Learned // what the range method trains
 	needDX   bool
 
 	wait pending         // the step's input: accumulators or a sum
@@ -34,12 +34,13 @@ type Act struct {
 	seen [par.Shards]extremes
 	each func(shard, lo, hi int)
 
-	share    int // elements of an example that share a learned scale
+	share    int // elements of an example that share what is learned
 	dx       *tensor.Dense
 	dxs, dy  []float32
-	ds       []float32
-	t        [par.Shards][]float32 // an example's values in units of the scale
-	parts    [par.Shards]float64
+	grads    [2][]float32          // of the learned numbers
+	t        [par.Shards][]float32 // an example's values, or these in units of the scale
+	tmask    [par.Shards][]uint8
+	parts    [par.Shards]slopes
 	eachBack func(shard, lo, hi int)
 }
 
@@ -49,43 +50,39 @@ type extremes struct {
 	nan      int // index of a NaN, -1 for none
 }
 
-// QuantizeAct adds the quantizer of activation name with params p, which must have their scale. scale is the leaf of a
-// learned scale, and nil for the other range methods. needDX says whether x needs a gradient.
-func QuantizeAct(st *Step, name string, p *quant.Params, x, scale *G.Node, needDX bool) (*G.Node, *Act, error) {
-	a, err := NewAct(st, name, p, x.Shape(), scale != nil, needDX)
+// QuantizeAct adds the quantizer of activation name with params p, which must have their scale. learned are the leaves of
+// what the range method trains, in the order of [quant.Range.Learned]. needDX says whether x needs a gradient.
+func QuantizeAct(st *Step, name string, p *quant.Params, x *G.Node, learned G.Nodes, needDX bool) (*G.Node, *Act, error) {
+	a, err := NewAct(st, name, p, x.Shape(), len(learned), needDX)
 	if err != nil {
 		return nil, nil, err
 	}
-	in := []*G.Node{x}
-	if scale != nil {
-		in = append(in, scale)
-	}
-	node, err := gx.Apply(a, a.Label(), a.out, in...)
+	node, err := gx.Apply(a, a.Label(), a.out, append([]*G.Node{x}, learned...)...)
 	return node, a, err
 }
 
 // NewAct is the quantizer of QuantizeAct without a node of its own, for an op that joins a layer and its quantizer: see
-// [Act.Begin]. shape is that of the tensor to quantize; learn says that the scale is learned.
-func NewAct(st *Step, name string, p *quant.Params, shape tensor.Shape, learn, needDX bool) (*Act, error) {
+// [Act.Begin]. shape is that of the tensor to quantize, learned the number of leaves that are learned.
+func NewAct(st *Step, name string, p *quant.Params, shape tensor.Shape, learned int, needDX bool) (*Act, error) {
 	if !p.Ready() {
 		return nil, fmt.Errorf("activation %q has no range yet: calibrate first", name)
 	}
 	if err := p.Validate(1); err != nil {
 		return nil, fmt.Errorf("activation %q: %w", name, err)
 	}
-	if learn != (p.Spec.Range == quant.LSQ) {
-		return nil, fmt.Errorf("activation %q: range method %s and a scale node: %t", name, p.Spec.Range, learn)
+	kinds := p.Spec.Range.Learned()
+	if learned != len(kinds) {
+		return nil, fmt.Errorf("activation %q: range method %s learns %v, and there are %d leaves", name, p.Spec.Range, kinds, learned)
 	}
 	a := &Act{
-		st: st, name: name, p: p, out: NewActCodes(p, shape), learn: learn, needDX: needDX,
-		row: shape.TotalSize() / shape[0], ds: make([]float32, 1),
+		st: st, name: name, p: p, out: NewActCodes(p, shape), learned: kinds, needDX: needDX,
+		row: shape.TotalSize() / shape[0], grads: [2][]float32{make([]float32, 1), make([]float32, 1)},
 	}
 	a.share = a.row
 	a.each, a.eachBack = a.shard, a.backShard
 	a.maskRow = kernel.MaskLen(a.row)
 	a.mask = make([]uint8, shape[0]*a.maskRow)
-	switch p.Spec.Range {
-	case quant.MinMax, quant.EMA, quant.Envelope:
+	if p.Spec.Range.Observed() {
 		var err error
 		if a.observer, err = quant.NewObserver(p.Spec, 1); err != nil {
 			return nil, fmt.Errorf("activation %q: %w", name, err)
@@ -159,8 +156,8 @@ func (a *Act) End() error {
 	return nil
 }
 
-// Learned reports a learned scale.
-func (a *Act) Learned() bool { return a.learn }
+// Learned lists what the range method trains.
+func (a *Act) Learned() []quant.Learned { return a.learned }
 
 // Codes is the output.
 func (a *Act) Codes() *Codes { return a.out }
@@ -286,13 +283,14 @@ func (a *Act) Update() error {
 
 // Needs says which inputs get gradients.
 func (a *Act) Needs() []bool {
-	if a.learn {
-		return []bool{a.needDX, true}
+	needs := []bool{a.needDX}
+	for range a.learned {
+		needs = append(needs, true)
 	}
-	return []bool{a.needDX}
+	return needs
 }
 
-// Backward is the straight-through estimator and the learned scale's gradient.
+// Backward is the straight-through estimator and the gradients of what is learned.
 func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	a.dx = gx.NewTensor(a.out.shape...)
 	dx, err := gx.Apply(actGrad{a}, "gradient(act "+a.name+")", a.dx, out, grad)
@@ -303,10 +301,12 @@ func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	if a.needDX {
 		grads[0] = dx
 	}
-	if a.learn {
-		grads[1], err = gx.Side("gradient(scale "+a.name+")", gx.Wrap(a.ds, 1), dx)
+	for i, kind := range a.learned {
+		if grads[1+i], err = gx.Side(fmt.Sprintf("gradient(%s %s)", kind, a.name), gx.Wrap(a.grads[i], 1), dx); err != nil {
+			return nil, err
+		}
 	}
-	return grads, err
+	return grads, nil
 }
 
 type actGrad struct{ f *Act }
@@ -332,21 +332,22 @@ func (a *Act) BeginGrad(dx, dy []float32) {
 	clear(a.parts[:])
 }
 
-// EndGrad joins the gradient of a learned scale.
+// EndGrad joins the gradients of what is learned.
 func (a *Act) EndGrad() {
-	if !a.learn {
+	if len(a.learned) == 0 {
 		return
 	}
 	_, hi := a.p.Spec.Grid()
-	sum := 0.0
+	scale, z := a.p.At(0)
+	var sum slopes
 	for s := range par.Count(a.st.Rows) {
-		sum += a.parts[s]
+		sum.join(a.parts[s])
 	}
-	a.ds[0] = float32(sum * a.st.ScaleFactor.Of(a.share, hi))
+	a.grads[0][0], a.grads[1][0] = gradients(a.p.Spec.Range, sum, scale, hi-z, a.st.ScaleFactor.Of(a.share, hi), a.st.PACTDecay)
 }
 
-// ScaleGrad is the memory of the gradient of a learned scale.
-func (a *Act) ScaleGrad() []float32 { return a.ds }
+// LearnedGrads is the memory of the gradients of what is learned.
+func (a *Act) LearnedGrads() [][]float32 { return a.grads[:len(a.learned)] }
 
 func (a *Act) backShard(s, from, to int) { a.ExamplesGrad(s, from, to) }
 
@@ -358,15 +359,15 @@ func (a *Act) ExamplesGrad(s, from, to int) {
 		j := i + step
 		kernel.MaskGrad(a.dxs[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m])
 	}
-	a.ScaleGradExamples(s, from, to)
+	a.LearnedGradExamples(s, from, to)
 }
 
 // Mask is the bits of one example where its gradient passes.
 func (a *Act) Mask(i int) []uint8 { return a.mask[i*a.maskRow : (i+1)*a.maskRow] }
 
-// ScaleGradExamples is the part of [Act.ExamplesGrad] that a learned scale gets, for an op that applies the mask itself.
-func (a *Act) ScaleGradExamples(s, from, to int) {
-	if !a.learn {
+// LearnedGradExamples is the part of [Act.ExamplesGrad] that goes to what is learned, for an op that applies the mask itself.
+func (a *Act) LearnedGradExamples(s, from, to int) {
+	if len(a.learned) == 0 {
 		return
 	}
 	e := a.row
@@ -374,21 +375,30 @@ func (a *Act) ScaleGradExamples(s, from, to int) {
 	scale, z := a.p.At(0)
 	for i := from; i < to; i++ { // example by example: where a sum is cut is part of its value
 		dy := a.dy[i*e : (i+1)*e]
-		if a.norm != nil {
-			a.parts[s] += a.norm.ScaleGrad(dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
-			continue
+		switch {
+		case a.norm != nil && onlyScale(a.p.Spec.Range):
+			a.parts[s].Scale += a.norm.ScaleGrad(dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
+		case a.norm != nil:
+			t, mask := a.buffers(s)
+			a.norm.Values(t, mask, a.x[i*e:(i+1)*e])
+			a.parts[s].add(a.p.Spec.Range, dy, t, scale, lo-z, hi-z)
+		case a.wait == nil:
+			a.parts[s].add(a.p.Spec.Range, dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
+		default:
+			t, _ := a.buffers(s)
+			a.wait.scaled(t, a.rq, i*e)
+			a.limit(t, scale)
+			a.parts[s].add(a.p.Spec.Range, dy, t, 1, lo-z, hi-z)
 		}
-		if a.wait == nil {
-			a.parts[s] += kernel.ScaleGrad(dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
-			continue
-		}
-		if a.t[s] == nil {
-			a.t[s] = make([]float32, e)
-		}
-		a.wait.scaled(a.t[s], a.rq, i*e)
-		a.limit(a.t[s], scale)
-		a.parts[s] += kernel.ScaleGrad(dy, a.t[s], 1, lo-z, hi-z)
 	}
+}
+
+// buffers is a shard's memory for the values of an example, and for a mask of them.
+func (a *Act) buffers(s int) (t []float32, mask []uint8) {
+	if a.t[s] == nil {
+		a.t[s], a.tmask[s] = make([]float32, a.row), make([]uint8, a.maskRow)
+	}
+	return a.t[s], a.tmask[s]
 }
 
 // limit applies the ReLU to values in units of the scale. An upper limit acts where it changed the code, as in the

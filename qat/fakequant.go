@@ -39,7 +39,7 @@ type Quantizer struct {
 	p        *quant.Params
 	observer *quant.Observer
 	frozen   bool
-	scale    *G.Node
+	learned  G.Nodes // in the order of quant.Range.Learned
 }
 
 // Params are the current scales and zero points, copied; not [quant.Params.Ready] before the first run unless the
@@ -49,9 +49,9 @@ func (q *Quantizer) Params() *quant.Params { return q.p.Clone() }
 // Freeze stops or releases an activation's range.
 func (q *Quantizer) Freeze(on bool) { q.frozen = on }
 
-// Scale is the leaf of a learned scale (range method lsq), to be given to gorgonia.Grad and to the solver with the
-// weights; nil for other methods.
-func (q *Quantizer) Scale() *G.Node { return q.scale }
+// Learned are the leaves of what the range method learns (a scale; with lsq+ also the offset; with tqt the threshold), to be
+// given to gorgonia.Grad and to the solver with the weights; none for methods that learn nothing.
+func (q *Quantizer) Learned() G.Nodes { return q.learned }
 
 // FakeQuant is quantization-aware training in one line for a model written by hand with Gorgonia's ops: it returns a
 // float32 node with the values of x on the grid of cfg.Spec, s*(q-z), or x rounded to fp16 or bf16. The gradient is the
@@ -106,8 +106,8 @@ func fakeQuantize(x *G.Node, cfg Config) (*G.Node, *Quantizer, error) {
 		what = "weight"
 	}
 	in := []*G.Node{x}
-	if q.scale != nil && !k.eval {
-		in = append(in, q.scale)
+	if !k.eval {
+		in = append(in, q.learned...)
 	}
 	y, err := gx.Apply(k, label(what, cfg.Name, q.spec), k.out, in...)
 	return y, q, err
@@ -135,12 +135,19 @@ func newQuantizer(x *G.Node, cfg Config) (*Quantizer, error) {
 		q.p = cfg.Params.Clone()
 	}
 	switch r := cfg.Spec.Range; {
-	case r == quant.LSQ:
-		if q.p.Scale == nil { // found at the first run, in the leaf's own memory
+	case r.Learns():
+		if q.p.Scale == nil { // found at the first run, in the leaves' own memory
 			q.p.Scale, q.p.Zero = make([]float32, channels), make([]int32, channels)
 		}
-		q.scale, err = gx.Leaf(x.Graph(), cfg.Name+".scale", gx.Wrap(q.p.Scale, channels))
-		return q, err
+		q.p.Start()
+		for _, kind := range r.Learned() {
+			leaf, err := gx.Leaf(x.Graph(), cfg.Name+"."+kind.String(), gx.Wrap(q.p.Numbers(kind), channels))
+			if err != nil {
+				return nil, err
+			}
+			q.learned = append(q.learned, leaf)
+		}
+		return q, nil
 	case r == quant.Constant:
 		if q.p.Scale == nil {
 			q.p.Scale, q.p.Zero = make([]float32, channels), make([]int32, channels)
@@ -148,7 +155,7 @@ func newQuantizer(x *G.Node, cfg Config) (*Quantizer, error) {
 				q.p.Scale[c], q.p.Zero[c] = cfg.Spec.ConstantScale()
 			}
 		}
-	case r == quant.MSE || r == quant.Percentile:
+	case r.Calibrated():
 		if cfg.Params == nil {
 			return nil, fmt.Errorf("range method %s is a calibration's: give its params", r)
 		}
@@ -195,7 +202,7 @@ type fakeQuant struct {
 	pass  []bool
 	used  *quant.Params // of the last run: an activation's range moves on right after it
 	dx    *tensor.Dense
-	ds    []float32
+	grads [][]float32 // of what is learned
 	parts []float64
 }
 
@@ -285,12 +292,11 @@ func (k *fakeQuant) prepare() (observed bool, err error) {
 		if len(q.p.Scale) == 0 || q.p.Scale[0] == 0 {
 			return false, errors.New("the quantizer has no range yet: run the training graph first")
 		}
-	case q.spec.Range == quant.LSQ && q.p.Scale[0] == 0:
-		err = k.firstScale()
-	case q.spec.Range == quant.LSQ:
-		for c, s := range q.p.Scale { // a solver may have stepped over zero
-			q.p.Scale[c] = max(s, quant.MinScale)
+	case q.spec.Range.Learns():
+		if q.p.Scale[0] == 0 {
+			err = k.firstScale()
 		}
+		q.p.Settle() // a solver may have stepped over zero
 	case q.observer != nil && !q.observer.Seen():
 		observed, err = true, k.observe()
 	}
@@ -368,13 +374,27 @@ func (k *fakeQuant) means() []float64 {
 	return sums
 }
 
-// firstScale is LSQ's start, 2*mean|x|/sqrt(hi), with the zero point of the range.
+// firstScale is the start of what is learned: LSQ's 2*mean|x|/sqrt(hi) with the zero point of the range, and for methods
+// whose range begins at 0 or ends at a power of two the range itself.
 func (k *fakeQuant) firstScale() error {
 	q := k.q
 	if err := k.weightRange(); err != nil {
 		return err
 	}
 	copy(q.p.Zero, k.used.Zero)
+	copy(q.p.Scale, k.used.Scale)
+	if q.spec.Range == quant.PACT {
+		_, most, _ := kernel.MinMax(k.x)
+		q.p.Scale[0], q.p.Zero[0] = q.spec.Choose(0, most)
+	}
+	defer func() {
+		start := quant.Params{Spec: q.spec, Scale: q.p.Scale, Zero: q.p.Zero}
+		start.Start()
+		copy(q.p.Learned, start.Learned)
+	}()
+	if q.spec.Range != quant.LSQ && q.spec.Range != quant.LSQPlus {
+		return nil
+	}
 	_, top := q.spec.Grid()
 	for c, mean := range k.means() {
 		q.p.Scale[c] = max(float32(firstStep(q.spec)*mean/math.Sqrt(float64(top))), quant.MinScale)
@@ -382,15 +402,13 @@ func (k *fakeQuant) firstScale() error {
 	return nil
 }
 
-func (k *fakeQuant) learns() bool { return k.q.scale != nil && !k.eval }
+func (k *fakeQuant) learns() bool { return len(k.q.learned) > 0 && !k.eval }
 
-func (k *fakeQuant) Needs() []bool { return []bool{true, true}[:1+boolInt(k.learns())] }
-
-func boolInt(b bool) int {
-	if b {
-		return 1
+func (k *fakeQuant) Needs() []bool {
+	if !k.learns() {
+		return []bool{true}
 	}
-	return 0
+	return []bool{true, true, true}[:1+len(k.q.learned)]
 }
 
 func (k *fakeQuant) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
@@ -400,9 +418,17 @@ func (k *fakeQuant) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	if err != nil || !k.learns() {
 		return G.Nodes{dx}, err
 	}
-	k.ds, k.parts = make([]float32, k.channels), make([]float64, k.channels)
-	ds, err := gx.Side("gradient(scale "+k.name+")", gx.Wrap(k.ds, k.channels), dx)
-	return G.Nodes{dx, ds}, err
+	k.parts = make([]float64, k.channels)
+	grads := G.Nodes{dx}
+	for _, kind := range k.q.spec.Range.Learned() {
+		g := make([]float32, k.channels)
+		node, err := gx.Side(fmt.Sprintf("gradient(%s %s)", kind, k.name), gx.Wrap(g, k.channels), dx)
+		if err != nil {
+			return nil, err
+		}
+		k.grads, grads = append(k.grads, g), append(grads, node)
+	}
+	return grads, nil
 }
 
 type fakeQuantGrad struct{ f *fakeQuant }
@@ -429,7 +455,7 @@ func (b fakeQuantGrad) Run(in []G.Value) (G.Value, error) {
 		if err != nil {
 			return nil, err
 		}
-		return k.dx, k.scaleGrad(dy, x)
+		return k.dx, k.learnedGrads(dy, x)
 	}
 	for i, p := range k.pass {
 		dx[i] = 0
@@ -437,35 +463,43 @@ func (b fakeQuantGrad) Run(in []G.Value) (G.Value, error) {
 			dx[i] = dy[i]
 		}
 	}
-	return k.dx, k.scaleGrad(dy, x)
+	return k.dx, k.learnedGrads(dy, x)
 }
 
-// scaleGrad sums the gradient of a learned scale.
-func (k *fakeQuant) scaleGrad(dy, x []float32) (err error) {
+// learnedGrads computes the gradients of what is learned, if anything.
+func (k *fakeQuant) learnedGrads(dy, x []float32) error {
 	if !k.learns() {
 		return nil
 	}
+	method := k.q.spec.Range
 	lo, hi := k.q.spec.Grid()
 	z := k.used.Zero[0] // channels differ in scale alone
+	sums := make([]slopes, k.channels)
+	var err error
 	if k.q.spec.Even {
-		clear(k.parts)
 		part := make([]float64, 1)
 		err = k.each(func(c, from, to int) error {
 			kernel.ScaleGradEven(part, dy[from:to], x[from:to], k.used.Scale[c:c+1], hi-z)
-			k.parts[c] += part[0]
+			sums[c].Scale += part[0]
 			return nil
 		})
 	} else if k.inner == 1 {
 		kernel.ScaleGradChannels(k.parts, dy, x, k.used.Scale, lo-z, hi-z)
+		for c, v := range k.parts {
+			sums[c].Scale = v
+		}
 	} else {
-		clear(k.parts)
 		err = k.each(func(c, from, to int) error {
-			k.parts[c] += kernel.ScaleGrad(dy[from:to], x[from:to], k.used.Scale[c], lo-z, hi-z)
+			sums[c].add(method, dy[from:to], x[from:to], k.used.Scale[c], lo-z, hi-z)
 			return nil
 		})
 	}
-	for c, v := range k.parts {
-		k.ds[c] = float32(v * quant.FactorLSQ.Of(k.share, hi))
+	for c, sum := range sums {
+		first, second := gradients(method, sum, k.used.Scale[c], hi-z, quant.FactorLSQ.Of(k.share, hi), 0)
+		k.grads[0][c] = first
+		if len(k.grads) > 1 {
+			k.grads[1][c] = second
+		}
 	}
 	return err
 }

@@ -16,8 +16,16 @@ import (
 	"github.com/narrow-ml/narrow/quant"
 )
 
-// once runs FakeQuant of x and returns y and, for the cost sum(up*y), the gradients of x and of a learned scale.
+// once runs FakeQuant of x and returns y and, for the cost sum(up*y), the gradients of x and of what is learned first.
 func once(x, up []float32, shape []int, cfg qat.Config) (y, dx, ds []float32, err error) {
+	y, dx, learned, err := onceLearned(x, up, shape, cfg)
+	if len(learned) > 0 {
+		ds = learned[0]
+	}
+	return y, dx, ds, err
+}
+
+func onceLearned(x, up []float32, shape []int, cfg qat.Config) (y, dx []float32, learned [][]float32, err error) {
 	g := G.NewGraph()
 	xn, err := gx.Leaf(g, "x", gx.Wrap(x, shape...))
 	if err != nil {
@@ -32,11 +40,7 @@ func once(x, up []float32, shape []int, cfg qat.Config) (y, dx, ds []float32, er
 		return nil, nil, nil, err
 	}
 	w := gx.Watch(yn)
-	wrt := G.Nodes{xn}
-	if q.Scale() != nil {
-		wrt = append(wrt, q.Scale())
-	}
-	grads, err := gx.Grad(G.Must(G.Sum(G.Must(G.HadamardProd(yn, un)))), wrt...)
+	grads, err := gx.Grad(G.Must(G.Sum(G.Must(G.HadamardProd(yn, un)))), append(G.Nodes{xn}, q.Learned()...)...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -52,10 +56,14 @@ func once(x, up []float32, shape []int, cfg qat.Config) (y, dx, ds []float32, er
 		return nil, nil, nil, err
 	}
 	dx, err = gx.Floats(gx.Output(grads[0]))
-	if err == nil && len(grads) == 2 {
-		ds, err = gx.Floats(gx.Output(grads[1]))
+	for _, g := range grads[1:] {
+		v, err := gx.Floats(gx.Output(g))
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		learned = append(learned, v)
 	}
-	return y, dx, ds, err
+	return y, dx, learned, err
 }
 
 // specOf finds a spec with the grid [lo, hi].
@@ -74,8 +82,8 @@ func specOf(lo, hi int, symmetric bool, method quant.Range) (quant.Spec, error) 
 	return quant.Spec{}, fmt.Errorf("no format has the grid [%d, %d]", lo, hi)
 }
 
-// learnable replays a case of PyTorch's learnable fake-quantization. Channels with zero points of their own, which our
-// specs do not have, are taken one at a time.
+// learnable replays a case of PyTorch's learnable fake-quantization: scale and real zero point, which is range method lsq+, or
+// the scale alone. Channels with zero points of their own, which our specs do not have, are taken one at a time.
 func learnable(c qtest.Case) error {
 	x, up := c.Inputs["x"], c.Upstream["y"].F32()
 	scale, zeros := c.Inputs["scale"].F32(), c.Inputs["zero_point"].F32()
@@ -84,11 +92,17 @@ func learnable(c qtest.Case) error {
 	if err != nil {
 		return err
 	}
-	affine, axis := s, c.Int("axis", 0)
+	plus, axis := s, c.Int("axis", 0)
+	plus.Range = quant.LSQPlus
+	dz := make([]float32, len(scale))
 	one := func(ch int, x, up []float32, shape []int) ([]float32, []float32, []float32, error) {
-		z := min(max(math.RoundToEven(float64(zeros[ch])), float64(lo)), float64(hi))
-		p := &quant.Params{Spec: affine, Scale: scale[ch : ch+1], Zero: []int32{int32(z)}}
-		return once(x, up, shape, qat.Config{Name: "t", Spec: affine, Weight: true, Params: p})
+		p := &quant.Params{Spec: plus, Scale: scale[ch : ch+1], Zero: []int32{0}, Learned: zeros[ch : ch+1]}
+		y, dx, learned, err := onceLearned(x, up, shape, qat.Config{Name: "t", Spec: plus, Weight: true, Params: p})
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		dz[ch] = learned[1][0]
+		return y, dx, learned[0], nil
 	}
 	var y, dx, ds []float32
 	share := len(x.Data)
@@ -104,6 +118,7 @@ func learnable(c qtest.Case) error {
 		}
 		p := &quant.Params{Spec: s, Scale: scale, Zero: make([]int32, len(scale))}
 		y, dx, ds, err = once(x.F32(), up, x.Shape, qat.Config{Name: "t", Spec: s, Axis: axis, Weight: true, Params: p})
+		dz = nil // this form has no zero point to learn
 	default:
 		share /= len(scale)
 		y, dx, ds, err = perChannel(x, up, axis, len(scale), one)
@@ -140,6 +155,12 @@ func learnable(c qtest.Case) error {
 		}
 		if math.Abs(got-want) > 1e-4*math.Max(1, math.Abs(want)) {
 			return fmt.Errorf("gradient of scale[%d] = %v, torch %v", ch, got, want)
+		}
+	}
+	for ch, v := range dz {
+		got, want := float64(v)*factor, c.Grads["zero_point"].Data[ch]
+		if !nearTies[ch] && math.Abs(got-want) > 1e-4*math.Abs(want)+1e-6 {
+			return fmt.Errorf("gradient of zero_point[%d] = %v, torch %v", ch, got, want)
 		}
 	}
 	return nil
@@ -424,9 +445,7 @@ func stockTraining(t testing.TB, method quant.Range) []float32 {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if q.Scale() != nil {
-			learn = append(learn, q.Scale())
-		}
+		learn = append(learn, q.Learned()...)
 		return y
 	}
 	h := G.Must(G.Rectify(G.Must(G.Mul(x, quantize(w1, quant.WeightSpec(quant.Int4), true)))))

@@ -17,6 +17,7 @@ type Step struct {
 
 	ScaleFactor quant.ScaleFactor // of the gradients of learned scales
 	NormWeight  float64           // of a batch in batch norm's running statistics; 0: each layer's own momentum
+	PACTDecay   float64           // of the limits of range method pact: the L2 penalty is decay/2 * alpha^2
 
 	pool    *par.Pool
 	scratch [par.Shards]kernel.Scratch

@@ -123,7 +123,7 @@ func TestQuantizersRefuse(t *testing.T) {
 		{&quant.Params{Spec: quant.ActSpec(quant.Int8)}, "calibrate first"},
 		{ready(func(p *quant.Params) { p.Scale[0] = 0 }), "scale[0]"},
 		{ready(func(p *quant.Params) { p.Zero[0] = 256 }), "outside the grid"},
-		{ready(func(p *quant.Params) { p.Spec.Range = quant.LSQ }), "range method lsq and a scale node: false"},
+		{ready(func(p *quant.Params) { p.Spec.Range = quant.LSQ }), "lsq learns [scale], and there are 0 leaves"},
 	} {
 		if _, _, err := qat.QuantizeAct(st, "a", row.p, x, nil, true); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%v, want %q", err, row.want)

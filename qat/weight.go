@@ -29,20 +29,21 @@ type Weight struct {
 	raised int
 
 	mask  []uint8   // of the straight-through estimator; nil where it passes everything or nothing is trained
-	ds    []float32 // gradient of the learned scales
+	ds    []float32 // gradient of what is learned
 	parts []float64
 	dw    *tensor.Dense
 }
 
-// QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; scale is the
-// leaf of a learned scale, and nil for the other range methods.
+// QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; learned are the
+// leaves of what the range method trains.
 // geom is the layer as a convolution, a dense layer being one of 1x1 images. Where the layer's input is on floats the node
 // gives the values of the codes as a float tensor.
-func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeom, master, scale *G.Node) (*G.Node, *Weight, error) {
+func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeom, master *G.Node, learned G.Nodes) (*G.Node, *Weight, error) {
 	p := m.Quant[n.Param(model.Weight)]
 	param := m.Params[n.Param(model.Weight)]
-	if (scale != nil) != (p.Spec.Range == quant.LSQ) {
-		return nil, nil, fmt.Errorf("weight %q: range method %s and a scale node: %t", n.Layer, p.Spec.Range, scale != nil)
+	kinds := p.Spec.Range.Learned()
+	if len(learned) != len(kinds) || len(kinds) > 1 {
+		return nil, nil, fmt.Errorf("weight %q: range method %s learns %v, and there are %d leaves", n.Layer, p.Spec.Range, kinds, len(learned))
 	}
 	c := n.Attr.Units
 	spec, only := p.Spec, m.WeightOnly(n)
@@ -58,16 +59,12 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeo
 			shape:  tensor.Shape(param.Shape),
 		},
 	}
-	in := []*G.Node{master}
-	if scale != nil {
-		in = append(in, scale)
-	}
 	var out G.Value = w.out
 	if only {
 		w.values = gx.NewTensor(param.Shape...)
 		out = w.values
 	}
-	node, err := gx.Apply(w, label("weight", n.Layer, p.Spec), out, in...)
+	node, err := gx.Apply(w, label("weight", n.Layer, p.Spec), out, append([]*G.Node{master}, learned...)...)
 	return node, w, err
 }
 
@@ -121,9 +118,9 @@ func vectorLoops() model.Loops {
 	return model.Loops{AbsMax: kernel.AbsMaxChannels, Quantize: kernel.QuantizeS8}
 }
 
-// Needs says that master and learned scale get gradients.
+// Needs says that the master and what is learned get gradients.
 func (w *Weight) Needs() []bool {
-	if w.p.Spec.Range == quant.LSQ {
+	if w.p.Spec.Range.Learns() {
 		return []bool{true, true}
 	}
 	return []bool{true}
@@ -148,14 +145,14 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	w.parts = make([]float64, len(w.out.Params.Scale))
 	w.ds = make([]float32, len(w.p.Scale))
 	dw, err := gx.Apply(weightGrad{w}, "gradient(weight "+w.node.Layer+")", w.dw, in[0], grad)
-	if err != nil || w.p.Spec.Range != quant.LSQ {
+	if err != nil || !w.p.Spec.Range.Learns() {
 		return G.Nodes{dw}, err
 	}
-	ds, err := gx.Side("gradient(scale "+w.node.Layer+")", gx.Wrap(w.ds, len(w.ds)), dw)
+	ds, err := gx.Side(fmt.Sprintf("gradient(%s %s)", w.p.Spec.Range.Learned()[0], w.node.Layer), gx.Wrap(w.ds, len(w.ds)), dw)
 	return G.Nodes{dw, ds}, err
 }
 
-// weightGrad masks the gradient of the codes' values and sums the learned scale's (D5).
+// weightGrad masks the gradient of the codes' values and sums that of what is learned (D5).
 type weightGrad struct{ f *Weight }
 
 func (k weightGrad) Run(in []G.Value) (G.Value, error) {
@@ -166,7 +163,7 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	}
 	lo, hi := w.p.Spec.Grid()
 	scale := w.out.Params.Scale
-	if w.p.Spec.Range == quant.LSQ {
+	if w.p.Spec.Range.Learns() {
 		w.scaleGrad(dy, scale, lo, hi)
 	}
 	if slope := signSlope(w.p.Spec.Estimator); slope != nil {
@@ -174,7 +171,7 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	} else {
 		kernel.MaskGrad(w.dw.Data().([]float32), dy, w.mask)
 	}
-	if w.p.Spec.Range != quant.LSQ {
+	if !w.p.Spec.Range.Learns() {
 		return w.dw, nil
 	}
 	shared := len(scale) / len(w.ds) // channels that share a scale; a group shares it with none
@@ -189,7 +186,7 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 			size := w.p.Spec.Group
 			g = w.st.ScaleFactor.Of(min(size, len(w.master)/w.node.Attr.Units-i/w.node.Attr.Units*size), hi)
 		}
-		w.ds[i] = float32(sum * g)
+		w.ds[i], _ = gradients(w.p.Spec.Range, slopes{Scale: sum}, w.p.Scale[i], hi, g, 0)
 	}
 	return w.dw, nil
 }
@@ -229,7 +226,7 @@ func (w *Weight) slopeGrad(dy, scale []float32, slope func(t float32) float32) {
 // InitialScale sets the scales of a learned-scale weight that has none yet to 2*mean|w|/sqrt(hi) (arXiv:1902.08153,
 // section 2.1), with even levels mean|w|/sqrt(hi), for each channel, each group of its rows, or the tensor. A calibrated scale is a better start and is left alone.
 func InitialScale(p *quant.Params, w []float32, channels int) {
-	if p.Spec.Range != quant.LSQ || len(p.Scale) > 0 {
+	if !p.Spec.Range.Learns() || len(p.Scale) > 0 {
 		return
 	}
 	n := p.Spec.Scales(len(w), channels)
@@ -245,6 +242,9 @@ func InitialScale(p *quant.Params, w []float32, channels int) {
 	for c := range p.Scale {
 		mean := sums[c] / float64(count[c])
 		p.Scale[c] = max(float32(firstStep(p.Spec)*mean/math.Sqrt(float64(hi))), quant.MinScale)
+		if p.Spec.Scheme == quant.PowerOfTwo {
+			p.Scale[c], _ = p.Spec.Choose(0, p.Scale[c]*float32(hi))
+		}
 	}
 }
 

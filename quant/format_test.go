@@ -148,12 +148,12 @@ func TestEnumNames(t *testing.T) {
 		t.Errorf("target: %v, %v", got, err)
 	}
 	refused := map[string]func() error{
-		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                                         func() error { _, err := quant.ParseScheme("asym"); return err },
-		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                                             func() error { _, err := quant.ParseScheme(""); return err },
-		`unknown granularity "row" (allowed: tensor, channel, group)`:                                      func() error { _, err := quant.ParseGranularity("row"); return err },
-		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse, mean, constant)`: func() error { _, err := quant.ParseRange("kl"); return err },
-		`unknown rounding "half-up" (allowed: half-even)`:                                                  func() error { _, err := quant.ParseRounding("half-up"); return err },
-		`unknown target "tflite" (allowed: onnx)`:                                                          func() error { _, err := quant.ParseTarget("tflite"); return err },
+		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                                                          func() error { _, err := quant.ParseScheme("asym"); return err },
+		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                                                              func() error { _, err := quant.ParseScheme(""); return err },
+		`unknown granularity "row" (allowed: tensor, channel, group)`:                                                       func() error { _, err := quant.ParseGranularity("row"); return err },
+		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse, mean, constant, lsq+, pact, tqt)`: func() error { _, err := quant.ParseRange("kl"); return err },
+		`unknown rounding "half-up" (allowed: half-even)`:                                                                   func() error { _, err := quant.ParseRounding("half-up"); return err },
+		`unknown target "tflite" (allowed: onnx)`:                                                                           func() error { _, err := quant.ParseTarget("tflite"); return err },
 	}
 	for want, parse := range refused {
 		if err := parse(); err == nil || err.Error() != want {
@@ -169,7 +169,7 @@ func TestEnumNames(t *testing.T) {
 func TestSpecAsText(t *testing.T) {
 	specs := append(integerSpecs(), quant.Spec{}, quant.Spec{Format: quant.FP16}, quant.WeightSpec(quant.BF16))
 	for _, s := range specs {
-		for _, r := range []quant.Range{0, quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE} {
+		for _, r := range []quant.Range{0, quant.MinMax, quant.EMA, quant.Envelope, quant.LSQ, quant.Percentile, quant.MSE, quant.LSQPlus, quant.PACT, quant.TQT} {
 			s.Range = r
 			text, err := json.Marshal(s)
 			if s.Format == 0 {
@@ -191,7 +191,7 @@ func TestSpecAsText(t *testing.T) {
 	if want := `{"Format":"int4","Scheme":"symmetric","Per":"channel","Range":"minmax","Rounding":"half-even","Signed":true,"Narrow":true}`; string(text) != want || err != nil {
 		t.Errorf("%s, %v\nwant %s", text, err, want)
 	}
-	for _, v := range []any{quant.Scheme(9), quant.Granularity(9), quant.Range(9), quant.Rounding(9), quant.Format(99)} {
+	for _, v := range []any{quant.Scheme(9), quant.Granularity(9), quant.Range(99), quant.Rounding(9), quant.Format(99)} {
 		if text, err := json.Marshal(v); err == nil {
 			t.Errorf("%v is written as %s", v, text)
 		}
@@ -231,7 +231,11 @@ func TestSpecValidate(t *testing.T) {
 		{"group without extent", edit(weight, func(s *quant.Spec) { s.Per = quant.PerGroup }), "granularity group with a group of 0: granularity group, and only it, has a group of [32 64 128]"},
 		{"extent without group", edit(weight, func(s *quant.Spec) { s.Group = 32 }), "granularity channel with a group of 32: granularity group, and only it, has a group of [32 64 128]"},
 		{"affine per group", edit(act, func(s *quant.Spec) { s.Per, s.Group = quant.PerGroup, 32 }), "affine per group is not supported: per-group tensors are weights, and weights need zero point 0"},
-		{"learned power of two", edit(weight, func(s *quant.Spec) { s.Scheme, s.Range = quant.PowerOfTwo, quant.LSQ }), "lsq learns scales that are not powers of two: use scheme symmetric, or another range method"},
+		{"lsq+ symmetric", edit(act, func(s *quant.Spec) { s.Scheme, s.Range = quant.Symmetric, quant.LSQPlus }), "range method lsq+ needs scheme affine, not symmetric"},
+		{"lsq+", edit(act, func(s *quant.Spec) { s.Range = quant.LSQPlus }), ""},
+		{"tqt without pow2", edit(weight, func(s *quant.Spec) { s.Range = quant.TQT }), "range method tqt needs scheme pow2, not symmetric"},
+		{"tqt", edit(weight, func(s *quant.Spec) { s.Scheme, s.Range = quant.PowerOfTwo, quant.TQT }), ""},
+		{"learned power of two", edit(weight, func(s *quant.Spec) { s.Scheme, s.Range = quant.PowerOfTwo, quant.LSQ }), "lsq learns scales that are not powers of two: use scheme symmetric, or range method tqt"},
 	}
 	for _, r := range rows {
 		err := r.spec.Validate()

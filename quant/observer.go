@@ -44,7 +44,7 @@ func NewObserver(spec Spec, channels int) (*Observer, error) {
 	switch {
 	case !spec.Format.IsInteger():
 		return nil, fmt.Errorf("observer: %s has no range", spec.Format)
-	case spec.Range != MinMax && spec.Range != EMA && spec.Range != Envelope:
+	case !spec.Range.Observed():
 		return nil, fmt.Errorf("observer: range method %s does not follow batches (allowed: minmax, ema, envelope)", spec.Range)
 	}
 	if spec.Per == PerGroup {

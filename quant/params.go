@@ -12,6 +12,8 @@ type Params struct {
 	Scale    []float32
 	Zero     []int32
 	Channels int // with granularity group: the extent of the tensor's last axis; else 0
+
+	Learned []float32 // what the range method trains beside or instead of the scales; see [Params.Start]
 }
 
 // Index is the place of the scale of element i: 0 per tensor, i mod C per channel, and with groups of G rows
@@ -37,7 +39,10 @@ func (p *Params) At(c int) (scale float32, zero int32) {
 
 // Clone copies p and its slices.
 func (p *Params) Clone() *Params {
-	return &Params{Spec: p.Spec, Scale: append([]float32(nil), p.Scale...), Zero: append([]int32(nil), p.Zero...), Channels: p.Channels}
+	return &Params{
+		Spec: p.Spec, Scale: append([]float32(nil), p.Scale...), Zero: append([]int32(nil), p.Zero...), Channels: p.Channels,
+		Learned: append([]float32(nil), p.Learned...),
+	}
 }
 
 // Validate checks the Spec, the number of scales for a tensor of the given channel count (of groups, that it is whole), that every scale is finite
@@ -58,6 +63,9 @@ func (p *Params) Validate(channels int) error {
 	}
 	if len(p.Scale) != want || len(p.Zero) != want {
 		return fmt.Errorf("%s needs %d scales and zero points, has %d and %d", p.Spec.Per, want, len(p.Scale), len(p.Zero))
+	}
+	if n := len(p.Learned); n != 0 && n != want {
+		return fmt.Errorf("%s needs %d learned numbers, has %d", p.Spec.Per, want, n)
 	}
 	lo, hi := p.Spec.Grid()
 	for i, s := range p.Scale {

@@ -10,7 +10,8 @@ const MinScale = float32(1.0 / (1 << 23))
 //
 //	Symmetric   s = max(-min, max) / ((hi-lo)/2)      z = 0; unsigned: 128 for 8 bits, else (lo+hi)/2
 //	Affine      s = (max-min) / (hi-lo)               z = clamp(lo - rint(min/s), lo, hi)
-//	PowerOfTwo  the symmetric s, raised to a power of two
+//	PowerOfTwo  the symmetric s, raised to a power of two; on an unsigned grid without negative values
+//	            max / (hi-lo), raised, and z = lo
 //
 // A range of no width gives [MinScale]. min and max must be finite, else the result is not meaningful: observers
 // refuse NaN and saturate infinities before they ask.
@@ -27,20 +28,18 @@ func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
 		if math.IsInf(float64(scale), 0) {
 			scale = float32((float64(max) - float64(min)) / float64(hi-lo))
 		}
-		if !(scale > MinScale) {
-			scale = MinScale
-		}
+		scale = atLeast(scale)
 		z := float64(lo) - math.RoundToEven(float64(min/scale))
 		return scale, int32(clamp64(z, float64(lo), float64(hi)))
+	}
+	if s.Scheme == PowerOfTwo && !s.Signed && min == 0 {
+		return ceilPow2(atLeast(max / float32(hi-lo))), lo
 	}
 	amax := max
 	if -min > amax {
 		amax = -min
 	}
-	scale = amax / (float32(hi-lo) / 2)
-	if !(scale > MinScale) {
-		scale = MinScale
-	}
+	scale = atLeast(amax / (float32(hi-lo) / 2))
 	if s.Scheme == PowerOfTwo {
 		scale = ceilPow2(scale)
 	}
@@ -55,6 +54,14 @@ func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
 
 // ConstantScale is the scale and zero point of a Spec whose range is constant.
 func (s Spec) ConstantScale() (scale float32, zero int32) { return s.Choose(-s.Max, s.Max) }
+
+// atLeast is a usable scale: no smaller than [MinScale].
+func atLeast(scale float32) float32 {
+	if !(scale > MinScale) {
+		return MinScale
+	}
+	return scale
+}
 
 // ceilPow2 is the smallest power of two that is at least x, for finite x > 0; 2^127, the largest that float32 holds, for
 // any x above it.

@@ -13,7 +13,7 @@ type Scheme uint8
 const (
 	Symmetric  Scheme = iota + 1 // the range is [-a, a]; the zero point is 0 (signed) or the middle code (unsigned)
 	Affine                       // the range is [min, max] with 0 inside; the zero point is any code
-	PowerOfTwo                   // symmetric with s = 2^k, the smallest power of two that does not clip
+	PowerOfTwo                   // s = 2^k, the smallest that does not clip; else as symmetric, or without negative values as affine
 )
 
 // Granularity says which elements share a scale.
@@ -39,6 +39,9 @@ const (
 	MSE                         // calibration only: the range that minimises the squared quantization error
 	Mean                        // binary weights: the scale is mean|w| of the current master (arXiv:1603.05279)
 	Constant                    // [-Max, Max] of the Spec, whatever the values are
+	LSQPlus                     // scale and zero point are learned (arXiv:2004.09576): activations
+	PACT                        // [0, alpha] with alpha learned (arXiv:1805.06085): activations behind a ReLU
+	TQT                         // the scale is a power of two whose threshold is learned (arXiv:1903.08066)
 )
 
 // Rounding names the rounding rule. There is one today; the field keeps files and configs explicit.
@@ -50,7 +53,7 @@ const HalfEven Rounding = 1
 var (
 	schemeNames      = []string{Symmetric: "symmetric", Affine: "affine", PowerOfTwo: "pow2"}
 	granularityNames = []string{PerTensor: "tensor", PerChannel: "channel", PerGroup: "group"}
-	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse", Mean: "mean", Constant: "constant"}
+	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse", Mean: "mean", Constant: "constant", LSQPlus: "lsq+", PACT: "pact", TQT: "tqt"}
 	roundingNames    = []string{HalfEven: "half-even"}
 )
 
@@ -201,8 +204,8 @@ func (s Spec) Validate() error {
 	if (s.Per == PerGroup) != slices.Contains(Groups(), s.Group) || (s.Per != PerGroup && s.Group != 0) {
 		return fmt.Errorf("granularity %s with a group of %d: granularity group, and only it, has a group of %v", s.Per, s.Group, Groups())
 	}
-	if s.Scheme == PowerOfTwo && s.Range == LSQ {
-		return fmt.Errorf("lsq learns scales that are not powers of two: use scheme symmetric, or another range method")
+	if err := s.checkRange(); err != nil {
+		return err
 	}
 	return s.validateLevels()
 }

@@ -16,6 +16,7 @@ type average struct {
 	names  []string
 	live   [][]float32 // the model's own memory
 	values [][]float32
+	ranges []*quant.Params // learned: scales and zero points follow
 	steps  int
 }
 
@@ -33,9 +34,15 @@ func newAverage(decay float64, m *model.Model) *average {
 	}
 	seen := map[*quant.Params]bool{}
 	for _, name := range m.QuantNames() {
-		if q := m.Quant[name]; q.Spec.Range == quant.LSQ && !seen[q] {
-			seen[q] = true
-			add(scalePrefix+name, q.Scale)
+		q := m.Quant[name]
+		kinds := q.Spec.Range.Learned()
+		if seen[q] || len(kinds) == 0 {
+			continue
+		}
+		seen[q] = true
+		a.ranges = append(a.ranges, q)
+		for _, kind := range kinds {
+			add(kind.String()+"/"+name, q.Numbers(kind))
 		}
 	}
 	return a
@@ -67,6 +74,9 @@ func (a *average) swap() {
 		for k, v := range a.values[i] {
 			live[k], a.values[i][k] = v, live[k]
 		}
+	}
+	for _, q := range a.ranges {
+		q.Settle()
 	}
 }
 

@@ -151,6 +151,7 @@ func (f *fit) build() error {
 	var err error
 	f.net, err = layers.Build(f.model, layers.Options{
 		Batch: f.Phase.Batch, Train: true, Loss: loss, Pool: f.Pool, Fuse: f.Phase.Fuse, Backward: backward, ScaleFactor: f.Phase.ScaleFactor,
+		PACTDecay: f.Phase.PACTDecay,
 	})
 	if err != nil {
 		return err
@@ -281,6 +282,7 @@ func (f *fit) step(b datasets.Batch) (lr float64, err error) {
 	if err := f.opt.step(lr); err != nil {
 		return 0, err
 	}
+	f.net.Settle()
 	if err := f.oscillating.track(); err != nil {
 		return 0, err
 	}

@@ -10,29 +10,46 @@ import (
 // still: beside it the usual 1e-8 is large and would hold the scale where it is.
 const learnedEps = 1e-15
 
-// mostLog is how far the logarithm of a learned number moves in one step at most: a gradient that plain SGD takes at its
-// size must not throw the scale to infinity.
-const mostLog = 0.5
+// mostMove is how far u moves in one step at most: a gradient that plain SGD takes at its size must not throw a scale to
+// infinity.
+const mostMove = 0.5
 
-// learn updates a learned scale. In the logarithm, u = ln s:
+// learn updates what a quantizer learns. With scale_step log each number v is a function of a u that has the same size
+// everywhere, in which the optimizer takes its step du for the gradient dv * dv/du:
 //
-//	du = step of the optimizer for the gradient ds*s        s = s * e^du
+//	scale       v = e^u
+//	offset      v = u*span     a share of the grid
+//	threshold   v = u          it is a logarithm already
 func (o *optimizer) learn(t layers.Trainable) {
+	n := len(t.Value)
 	if o.scaleStep != quant.StepLog {
-		o.span(0, 0, len(t.Value))
+		o.update(t.Value, t.Grad, 0, n, o.solver.Eps)
 		return
 	}
-	n := len(t.Value)
-	for len(o.logGrad) < n {
-		o.logGrad, o.logStep = append(o.logGrad, 0), append(o.logStep, 0)
+	for len(o.grad) < n {
+		o.grad, o.move = append(o.grad, 0), append(o.move, 0)
 	}
-	grad, step := o.logGrad[:n], o.logStep[:n]
-	for i, s := range t.Value {
-		grad[i], step[i] = float32(t.Grad[i]*s), 0
+	grad, move := o.grad[:n], o.move[:n]
+	for i, v := range t.Value {
+		slope := float32(1)
+		switch t.Learned {
+		case quant.LearnedScale:
+			slope = v
+		case quant.LearnedOffset:
+			slope = t.Span
+		}
+		grad[i], move[i] = float32(t.Grad[i]*slope), 0
 	}
-	o.update(step, grad, 0, n, learnedEps)
-	for i, s := range t.Value {
-		du := max(-mostLog, min(mostLog, float64(step[i])))
-		t.Value[i] = float32(float64(s) * kernel.Exp(du))
+	o.update(move, grad, 0, n, learnedEps)
+	for i, v := range t.Value {
+		du := max(-mostMove, min(mostMove, move[i]))
+		switch t.Learned {
+		case quant.LearnedScale:
+			t.Value[i] = float32(float64(v) * kernel.Exp(float64(du)))
+		case quant.LearnedOffset:
+			t.Value[i] = v + float32(du*t.Span)
+		default:
+			t.Value[i] = v + du
+		}
 	}
 }

@@ -16,6 +16,8 @@ const (
 	paramPrefix = "param/" // a float32 master
 	scalePrefix = "scale/" // the scales of a quantized tensor
 	zeroPrefix  = "zero/"  // its zero points
+
+	learnedPrefix = "learned/" // what its range method trains beside or instead of the scales
 )
 
 // masters lists everything that a Float or Quantized model has learned: parameters, running statistics, and the scales
@@ -34,6 +36,9 @@ func masters(m *model.Model) []safetensors.Tensor {
 		out = append(out,
 			safetensors.Float32(scalePrefix+name, []int{len(q.Scale)}, q.Scale),
 			safetensors.Int32(zeroPrefix+name, []int{len(q.Zero)}, q.Zero))
+		if len(q.Learned) > 0 {
+			out = append(out, safetensors.Float32(learnedPrefix+name, []int{len(q.Learned)}, q.Learned))
+		}
 	}
 	return out
 }
@@ -60,24 +65,12 @@ func setMasters(m *model.Model, tensors []safetensors.Tensor) error {
 				return err
 			}
 			delete(missing, name)
-		case scalePrefix, zeroPrefix:
+		case scalePrefix, zeroPrefix, learnedPrefix:
 			q := m.Quant[name]
 			if q == nil || len(t.Shape) != 1 {
 				return fmt.Errorf("quantizer %q is not in model %q: the file belongs to another config or precision", name, m.Name)
 			}
-			if len(q.Scale) != t.Shape[0] {
-				q.Scale = make([]float32, t.Shape[0])
-			}
-			if len(q.Zero) != t.Shape[0] {
-				q.Zero = make([]int32, t.Shape[0])
-			}
-			var err error
-			if kind+"/" == scalePrefix {
-				err = t.Float32s(q.Scale)
-			} else {
-				err = t.Int32s(q.Zero)
-			}
-			if err != nil {
+			if err := setRange(q, kind+"/", t); err != nil {
 				return err
 			}
 		}
@@ -88,6 +81,28 @@ func setMasters(m *model.Model, tensors []safetensors.Tensor) error {
 		}
 	}
 	return nil
+}
+
+// setRange copies scales, zero points or learned numbers into a quantizer, in place if it has as many.
+func setRange(q *quant.Params, prefix string, t safetensors.Tensor) error {
+	n := t.Shape[0]
+	if prefix == zeroPrefix {
+		q.Zero = sized(q.Zero, n)
+		return t.Int32s(q.Zero)
+	}
+	numbers := &q.Scale
+	if prefix == learnedPrefix {
+		numbers = &q.Learned
+	}
+	*numbers = sized(*numbers, n)
+	return t.Float32s(*numbers)
+}
+
+func sized[T any](s []T, n int) []T {
+	if len(s) == n {
+		return s
+	}
+	return make([]T, n)
 }
 
 // The keys of model.safetensors' metadata.

@@ -12,7 +12,7 @@ import (
 )
 
 // optimizer updates the trainable tensors of a graph and holds their moments. Weight decay is applied to all of them, as
-// PyTorch does, except to learned quantization scales.
+// PyTorch does, except to what quantizers learn.
 type optimizer struct {
 	solver    configs.Solver
 	scaleLR   float64
@@ -27,8 +27,8 @@ type optimizer struct {
 	at   int     // parameter of the current span
 	span func(shard, lo, hi int)
 
-	update           func(p, g []float32, lo, hi int, eps float64) // of the elements [lo, hi) of parameter at
-	logGrad, logStep []float32
+	update     func(p, g []float32, lo, hi int, eps float64) // of the elements [lo, hi) of parameter at
+	grad, move []float32                                     // of learned numbers
 }
 
 func newOptimizer(p Phase, params []layers.Trainable, pool *par.Pool) (*optimizer, error) {
@@ -59,12 +59,9 @@ func (o *optimizer) step(lr float64) error {
 	o.steps++
 	for i, t := range o.params {
 		o.at, o.lr = i, lr
-		if t.Role == layers.RoleScale {
-			o.lr = lr * o.scaleLR / o.solver.LR // the scales follow the same schedule
+		if t.Learned != 0 {
+			o.lr = lr * o.scaleLR / o.solver.LR // ranges follow the same schedule
 			o.learn(t)
-			for k := range t.Value {
-				t.Value[k] = max(t.Value[k], quant.MinScale)
-			}
 			continue
 		}
 		if err := o.pool.Run(len(t.Value), o.span); err != nil {
@@ -75,7 +72,7 @@ func (o *optimizer) step(lr float64) error {
 }
 
 func (o *optimizer) decay() float64 {
-	if o.params[o.at].Role == layers.RoleScale {
+	if o.params[o.at].Learned != 0 {
 		return 0
 	}
 	return o.solver.WeightDecay

@@ -27,6 +27,7 @@ type Phase struct {
 	ScaleLR           float64
 	ScaleStep         quant.ScaleStep
 	ScaleFactor       quant.ScaleFactor
+	PACTDecay         float64
 	FreezeRangesAfter float64
 	FreezeNormAfter   float64
 	Backward          string // of layers on integers, as layers.Options says; networks in 16-bit floats have none
@@ -50,7 +51,7 @@ func FloatPhase(c *configs.Config) Phase {
 func QATPhase(c *configs.Config) Phase {
 	p := ExtraPhase(c)
 	p.Name = "qat"
-	p.ScaleLR, p.ScaleStep, p.ScaleFactor = c.QAT.ScaleLR, c.QAT.ScaleStep, c.QAT.ScaleGradient
+	p.ScaleLR, p.ScaleStep, p.ScaleFactor, p.PACTDecay = c.QAT.ScaleLR, c.QAT.ScaleStep, c.QAT.ScaleGradient, c.QAT.PACTDecay
 	p.FreezeRangesAfter, p.Distill, p.Oscillation = c.QAT.FreezeRangesAfter, c.QAT.Distill, c.QAT.Oscillation
 	p.Backward = c.QAT.Backward
 	return p

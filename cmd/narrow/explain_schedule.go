@@ -39,7 +39,7 @@ func explainSchedule(c *configs.Config, float, placed *model.Model, p quant.Prec
 	}
 	if q.FreezeRangesAfter < 1 && slices.ContainsFunc(placed.Nodes, func(n model.Node) bool {
 		a := placed.Quant[n.Name]
-		return n.Op.HasQuantizer() && a != nil && a.Spec.Format.IsInteger() && a.Spec.Range != quant.LSQ
+		return n.Op.HasQuantizer() && a != nil && a.Spec.Format.IsInteger() && a.Spec.Range.Observed()
 	}) {
 		add("after %s: ranges that follow batches stay", percent(q.FreezeRangesAfter))
 	}

@@ -90,7 +90,7 @@ func fillWeight(q *quant.Params, w *model.Param, m Method, p float64) error {
 		switch {
 		case kind == quant.Percentile:
 			q.Scale[g], _ = spec.Choose(0, clippedMagnitude(values, p))
-		case kind == quant.LSQ && m != MSE && !spec.Even: // absmax, as the method would give a weight that is not learned
+		case kind.Learns() && m != MSE && !spec.Even: // absmax, as the method would give a weight that is not learned
 			q.Scale[g], _ = spec.Choose(0, clippedMagnitude(values, 100))
 		default:
 			q.Scale[g] = leastSquaresWeights(values, spec)

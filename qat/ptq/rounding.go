@@ -147,7 +147,7 @@ func newGrid(m *model.Model, n *model.Node, o Options) (*grid, error) {
 		s, z := p.Spec.ConstantScale()
 		p.Scale, p.Zero = []float32{s}, []int32{z}
 	}
-	if p.Spec.Range == quant.MinMax || p.Spec.Range == quant.LSQ {
+	if p.Spec.Range == quant.MinMax || p.Spec.Range.Learns() {
 		if err := fillWeight(p, w, MSE, o.Percentile); err != nil {
 			return nil, err
 		}

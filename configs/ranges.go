@@ -1,0 +1,52 @@
+package configs
+
+import (
+	"fmt"
+
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// tensors checks what each tensor's settings mean together, and with training.
+func (d *decoder) tensors(c *Config) {
+	q := c.Quant
+	if d.failed("quant") {
+		return
+	}
+	w, a := q.Weight.over(c.standard(weightRole, q.Weight.Format)), q.Act.over(c.standard(actRole, q.Act.Format))
+	d.tensor("quant.weight", &q.Weight, w, c.QAT != nil)
+	d.tensor("quant.act", &q.Act, a, c.QAT != nil)
+	for i, r := range q.Rules {
+		at := fmt.Sprintf("quant.rules[%d].", i)
+		if s := c.ruled(r.Weight, q.Weight, w, weightRole); s != nil {
+			d.tensor(at+"weight", r.Weight, *s, c.QAT != nil)
+		}
+		if s := c.ruled(r.Act, q.Act, a, actRole); s != nil {
+			d.tensor(at+"act", r.Act, *s, c.QAT != nil)
+		}
+	}
+}
+
+// tensor reports a combination of settings that no tensor can have, and range methods that look at all calibration data at
+// once where training follows, which sees a batch at a time.
+func (d *decoder) tensor(path string, t *TensorQuant, s quant.Spec, trains bool) {
+	if !s.Format.IsInteger() {
+		return
+	}
+	if t.Range == quant.Constant && t.Max == 0 {
+		d.reportAt(join(path, "range"), "constant needs max").Hint = "add max, the largest magnitude, for example 1"
+		return
+	}
+	if err := s.Validate(); err != nil {
+		d.reportAt(path, "%v", err)
+		return
+	}
+	if !trains || !s.Range.Calibrated() || !d.given(join(path, "range")) {
+		return
+	}
+	instead := "envelope, ema or lsq"
+	if s.Signed {
+		instead = "minmax or lsq"
+	}
+	d.reportAt(join(path, "range"), "%s finds a range once, from calibration data, and the qat section trains on", s.Range).Hint =
+		fmt.Sprintf("use %s here and quant.calibration.method: %s for the start", instead, s.Range)
+}

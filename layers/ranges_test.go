@@ -1,0 +1,98 @@
+package layers_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/narrow-ml/narrow/layers"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// learnedRanges are the methods that learn a range, as far as m can have them: pact needs a ReLU behind every layer, and
+// power-of-two weights no batch norm.
+func learnedRanges(m *model.Model) map[string]func(*model.QuantConfig) {
+	out := map[string]func(*model.QuantConfig){
+		"lsq": learned,
+		"lsq+": func(c *model.QuantConfig) {
+			c.Weight.Range, c.Act.Range = quant.LSQ, quant.LSQPlus
+		},
+	}
+	relu, norm := true, false
+	for i := range m.Nodes {
+		n := &m.Nodes[i]
+		norm = norm || n.Attr.Norm
+		relu = relu && (!n.Op.HasQuantizer() || m.IsOutput(n.Name) || n.Attr.Relu)
+	}
+	if relu {
+		out["pact"] = func(c *model.QuantConfig) { c.Weight.Range, c.Act.Range = quant.LSQ, quant.PACT }
+	}
+	out["tqt"] = func(c *model.QuantConfig) {
+		c.Act.Scheme, c.Act.Range = quant.PowerOfTwo, quant.TQT
+		if !norm {
+			c.Weight.Scheme, c.Weight.Range, c.Weight.Per = quant.PowerOfTwo, quant.TQT, quant.PerTensor
+		}
+	}
+	return out
+}
+
+// What a method learns moves scales and zero points, of weights and activations, in the memory that every reader shares.
+func TestSettle(t *testing.T) {
+	for method, want := range map[string]struct {
+		act    map[string]float32 // learned number -> what it is set to
+		scale  float32
+		zero   int32
+		lowest bool // whether the zero point starts at the lowest code
+	}{
+		"lsq":  {map[string]float32{"scale": 0.25}, 0.25, 0, true},
+		"lsq+": {map[string]float32{"scale": 0.25, "offset": 2.5}, 0.25, 2, true},
+		"pact": {map[string]float32{"scale": 0.25}, 0.25, 0, true},
+		"tqt":  {map[string]float32{"threshold": 1.25}, 1.0 / 4, 0, true}, // 2^ceil(1.25) = 4 over 16 codes
+	} {
+		m := denseNet(t)
+		m = quantized(t, m, precision(t, "w4a4"), learnedRanges(m)[method])
+		net := build(t, m, layers.Options{Batch: 4, Train: true})
+		found := 0
+		for _, p := range net.Trainables() {
+			kind, ok := strings.CutPrefix(p.Name, "fc1.")
+			if v, learned := want.act[kind]; ok && learned && p.Learned.String() == kind {
+				p.Value[0] = v
+				found++
+			}
+		}
+		if found != len(want.act) {
+			t.Errorf("%s: %d of its learned numbers are trainable, want %d", method, found, len(want.act))
+		}
+		if z := m.Quant["fc1"].Zero[0]; z != 0 {
+			t.Errorf("%s starts with zero point %d behind a ReLU", method, z)
+		}
+		net.Settle()
+		if q := m.Quant["fc1"]; q.Scale[0] != want.scale || q.Zero[0] != want.zero {
+			t.Errorf("%s: scale %v and zero point %d, want %v and %d", method, q.Scale[0], q.Zero[0], want.scale, want.zero)
+		}
+	}
+}
+
+// The decay of pact pulls its limit towards 0: decay * alpha on top of the gradient, in units of the scale.
+func TestPACTDecay(t *testing.T) {
+	grad := func(decay float64) (g, s float32) {
+		m := denseNet(t)
+		m = quantized(t, m, precision(t, "w4a4"), learnedRanges(m)["pact"])
+		net := build(t, m, layers.Options{Batch: 8, Train: true, PACTDecay: decay})
+		x, labels := blobs(8, 96, 3)
+		run(t, net, x, labels, 8)
+		for _, p := range net.Trainables() {
+			if p.Name == "fc1.scale" {
+				return p.Grad[0], p.Value[0]
+			}
+		}
+		t.Fatal("no learned limit")
+		return 0, 0
+	}
+	plain, s := grad(0)
+	decayed, _ := grad(0.5)
+	want := float64(plain) + 15*0.5*15*float64(s)
+	if d := float64(decayed) - want; d > 1e-4*want || d < -1e-4*want {
+		t.Errorf("gradient %v without decay, %v with 0.5, want %v", plain, decayed, want)
+	}
+}
