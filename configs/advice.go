@@ -119,10 +119,10 @@ func badPairs() []badPair {
 		},
 		{
 			"two-bit-absmax", "2-bit weights on a grid as wide as the largest of them: nearly all become 0",
-			"use range: lsq",
+			"use range: lsq, or levels: even",
 			func(p *pairing) ([]string, bool) {
 				return some(p.weights(func(_ *model.Node, s quant.Spec) bool {
-					return p.c.QAT != nil && s.Format.Bits() == 2 && s.Range == quant.MinMax
+					return p.c.QAT != nil && s.Format.Bits() == 2 && s.Range == quant.MinMax && !s.Even
 				}))
 			},
 		},

@@ -17,7 +17,7 @@ func (p *plan) rows(outcomes map[cell]*outcome, speeds map[arm]speed) ([]Row, er
 			Precision: a.precision.String(), Method: a.method, Variant: a.variant, Metric: accuracyMetric, Seeds: slices.Clone(p.seeds),
 			WeightBits: a.precision.Weight.Bits(), ActBits: a.precision.Act.Bits(),
 			LatencyMicros: rounded(speeds[a].latencyMicros), Throughput: math.Round(speeds[a].throughput),
-			Rules: len(p.quant(a).Rules) > 0,
+			Rules: len(p.quant(a).Rules) > 0, EvenLevels: p.quant(a).Weight.Even,
 		}
 		for i, seed := range p.seeds {
 			out := outcomes[cell{a, seed}]

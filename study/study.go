@@ -107,6 +107,7 @@ type Row struct {
 	PairedCI95PTQ *float64  `json:"paired_ci95_ptq"`       // half width, on qat rows
 	PTQMethods    []string  `json:"ptq_methods,omitempty"` // calibration method of each seed
 	Rules         bool      `json:"rules,omitempty"`       // rules of the config change the formats of some layers
+	EvenLevels    bool      `json:"even_levels,omitempty"` // weights have as many levels above zero as below, and none at it
 	WeightBits    int       `json:"weight_bits"`
 	ActBits       int       `json:"act_bits"`
 }

@@ -276,10 +276,12 @@ func compareSpeed(ratio float64, than string) string {
 // notes says what the names in the table mean where that is easily misread.
 func (res *Result) notes() []string {
 	var out []string
-	var two, marked []string
+	var two, four, marked []string
 	for _, p := range res.precisions() {
 		r := res.quantized(p)
-		if r.WeightBits == 2 {
+		if r.WeightBits == 2 && r.EvenLevels {
+			four = append(four, p)
+		} else if r.WeightBits == 2 {
 			two = append(two, p)
 		}
 		if r.Rules {
@@ -288,6 +290,9 @@ func (res *Result) notes() []string {
 	}
 	if len(two) > 0 {
 		out = append(out, fmt.Sprintf("%s: 2-bit weights are ternary here, {-1, 0, 1} times a scale.", strings.Join(two, ", ")))
+	}
+	if len(four) > 0 {
+		out = append(out, fmt.Sprintf("%s: 2-bit weights have even levels here, {-3, -1, 1, 3} times half a step.", strings.Join(four, ", ")))
 	}
 	if len(marked) > 0 {
 		out = append(out, fmt.Sprintf("%s: rules of the config give some layers other formats than the name says.", strings.Join(marked, ", ")))
