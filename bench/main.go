@@ -36,6 +36,8 @@ type options struct {
 	json        string
 	markdown    bool
 	quiet       bool
+	scaling     bool
+	memory      bool
 }
 
 func main() {
@@ -64,7 +66,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	err = writable(o.json) // not after an hour of measuring
-	if err == nil {
+	if err == nil && (o.scaling || o.memory) {
+		err = alone(ctx, o, stdout, stderr)
+	} else if err == nil {
 		var report *Report
 		if report, err = bench(ctx, o, stderr); err == nil {
 			err = write(report, o, stdout)
@@ -111,6 +115,8 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.data, "data", "", "`folder` with one folder per data set (default $NARROW_DATA, then the usual places)")
 	f.StringVar(&o.json, "json", "", "write everything to this `file`, too")
 	f.BoolVar(&o.markdown, "markdown", false, "print a Markdown table instead of aligned text")
+	f.BoolVar(&o.scaling, "scaling", false, "Narrow alone: training on two threads beside one thread, and beside two runs at once")
+	f.BoolVar(&o.memory, "memory", false, "Narrow alone: memory of training")
 	f.BoolVar(&o.quiet, "quiet", false, "no progress")
 	f.Func("config", "`NET=FILE`: a config for a net instead of its preset; may be repeated", func(s string) error {
 		o.configs = append(o.configs, s)
@@ -145,6 +151,14 @@ func (o *options) check(f *flag.FlagSet) error {
 		return errors.New("--nets, --tasks, --threads and --batches must not be empty")
 	case o.rounds < 1 || !(o.seconds > 0) || o.seconds > time.Hour || o.trainBatch < 1:
 		return errors.New("--rounds and --train-batch must be at least 1, --seconds above 0 and at most 3600")
+	}
+	switch {
+	case o.scaling && o.memory:
+		return errors.New("--scaling and --memory are two runs")
+	case (o.scaling || o.memory) && (o.json != "" || o.markdown):
+		return errors.New("--scaling and --memory print a table only: leave out --json and --markdown")
+	case o.scaling && len(o.cores) < 2:
+		return errors.New("--scaling needs two cores")
 	}
 	if most := slices.Max(o.threads); most > len(o.cores) {
 		return fmt.Errorf("--threads %d on %d cores: the contestants would share them", most, len(o.cores))
@@ -229,29 +243,37 @@ func bench(ctx context.Context, o options, stderr io.Writer) (*Report, error) {
 	return report, nil
 }
 
-// newDriver finds the peers.
-func newDriver(ctx context.Context, o options, dir string, stderr io.Writer) (*driver, *Report, error) {
-	d := &driver{options: o, torch: filepath.Join(dir, "torch_worker.py"), ort: findORT(o.ortPath)}
+// newNarrowDriver knows no peers.
+func newNarrowDriver(o options, stderr io.Writer) (*driver, Host, error) {
+	d, host := &driver{options: o}, describeHost()
 	d.log = func(format string, args ...any) {
 		if !o.quiet {
 			fmt.Fprintf(stderr, format+"\n", args...)
 		}
 	}
-	report := &Report{Host: describeHost()}
+	host.Rounds, host.Seconds = o.rounds, o.seconds.Seconds()
+	host.Pinned = "pinned with taskset"
+	if _, err := exec.LookPath("taskset"); err != nil {
+		d.cores, host.Pinned = nil, "NOT pinned to cores (there is no taskset; install: apt-get install util-linux)"
+	}
+	var err error
+	d.self, err = os.Executable()
+	return d, host, err
+}
+
+// newDriver finds the peers.
+func newDriver(ctx context.Context, o options, dir string, stderr io.Writer) (*driver, *Report, error) {
+	d, host, err := newNarrowDriver(o, stderr)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.torch, d.ort = filepath.Join(dir, "torch_worker.py"), findORT(o.ortPath)
+	report := &Report{Host: host}
 	if _, dropped := tuning(os.Environ()); len(dropped) > 0 {
 		report.Notes = append(report.Notes, "variables of the caller kept from all workers: "+strings.Join(dropped, " "))
 	}
-	report.Host.Rounds, report.Host.Seconds = o.rounds, o.seconds.Seconds()
-	var err error
-	if d.self, err = os.Executable(); err != nil {
-		return nil, nil, err
-	}
 	if err := os.WriteFile(d.torch, []byte(torchScript), 0o600); err != nil {
 		return nil, nil, err
-	}
-	report.Host.Pinned = "pinned with taskset"
-	if _, err := exec.LookPath("taskset"); err != nil {
-		d.cores, report.Host.Pinned = nil, "NOT pinned to cores (there is no taskset; install: apt-get install util-linux)"
 	}
 	d.log("choosing OPENBLAS_CORETYPE for PyTorch")
 	found, err := probeBLAS(ctx, o.python, d.torch)

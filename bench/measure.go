@@ -46,11 +46,18 @@ type driver struct {
 	log   func(format string, args ...any)
 }
 
+// narrow is this program as a contestant.
+func (d *driver) narrow(kind, precision string, threads int) contestant {
+	return contestant{name: nameNarrow, precision: precision, argv: []string{d.self, "worker", kind}, env: []string{"GOMAXPROCS=" + strconv.Itoa(threads)}}
+}
+
 // contestants are all that can take part in a group, installed or not.
 func (d *driver) contestants(g group) []contestant {
 	threads := strconv.Itoa(g.threads)
 	ours := func(name, precision, kind, file string) contestant {
-		return contestant{name: name, precision: precision, argv: []string{d.self, "worker", kind}, env: []string{"GOMAXPROCS=" + threads}, model: file}
+		c := d.narrow(kind, precision, g.threads)
+		c.name, c.model = name, file
+		return c
 	}
 	torch := func(precision string) contestant {
 		c := contestant{name: nameTorch, precision: precision, argv: []string{d.python, d.torch}, missing: d.noPy,
@@ -142,9 +149,7 @@ func (d *driver) begin(ctx context.Context, g group, e *entry) error {
 	if e.missing != nil {
 		return nil
 	}
-	s := g.net.Spec
-	s.Task, s.Precision, s.Threads, s.Batches, s.Model, s.Library = g.task, e.precision, g.threads, g.batches, e.model, d.ort
-	text, err := s.encode()
+	text, err := d.spec(g, e.contestant).encode()
 	if err != nil {
 		return err
 	}
@@ -158,6 +163,13 @@ func (d *driver) begin(ctx context.Context, g group, e *entry) error {
 	}
 	d.log("%s %s %s on %d: %s ready in %.1f s", g.net.Name, g.task, e.precision, g.threads, e.name, time.Since(began).Seconds())
 	return nil
+}
+
+// spec is what the worker of a contestant gets.
+func (d *driver) spec(g group, c contestant) Spec {
+	s := g.net.Spec
+	s.Task, s.Precision, s.Threads, s.Batches, s.Model, s.Library = g.task, c.precision, g.threads, g.batches, c.model, d.ort
+	return s
 }
 
 // coreList are the cores of a number of threads: the last of the machine's, since the first serve most interrupts.
@@ -184,6 +196,8 @@ func serveWorker(ctx context.Context, kind, spec string) error {
 			return nil, Ready{}, err
 		case kind == "ort":
 			return loadORT(s)
+		case kind == "memory":
+			return loadMemory(ctx, s)
 		case kind == "narrow" && s.Task == taskTrain:
 			return loadNarrowTrain(ctx, s)
 		case kind == "narrow" && s.Task == taskInfer:

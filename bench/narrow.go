@@ -61,11 +61,16 @@ type narrowTrain struct {
 const warmSteps = 20
 
 func loadNarrowTrain(ctx context.Context, s Spec) (runner, Ready, error) {
-	c, err := configs.Open(s.Config)
+	d, err := s.Data.load()
 	if err != nil {
 		return nil, Ready{}, err
 	}
-	d, err := s.Data.load()
+	return newNarrowTrain(ctx, s, d)
+}
+
+// newNarrowTrain trains for the first steps; d's validation split serves calibration only.
+func newNarrowTrain(ctx context.Context, s Spec, d *datasets.Dataset) (*narrowTrain, Ready, error) {
+	c, err := configs.Open(s.Config)
 	if err != nil {
 		return nil, Ready{}, err
 	}
@@ -99,7 +104,7 @@ func loadNarrowTrain(ctx context.Context, s Spec) (runner, Ready, error) {
 	if _, err := t.steps(warmSteps); err != nil {
 		return nil, Ready{}, err
 	}
-	return t, Ready{Version: runtime.Version(), Detail: detail + "; tier " + cpu.Describe()}, nil
+	return t, Ready{Version: runtime.Version(), Detail: detail + "; tier " + cpu.Describe(), Masters: mastersDigest(m)}, nil
 }
 
 // steps trains on for so many steps.

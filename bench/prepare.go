@@ -41,23 +41,32 @@ const (
 	learningRate     = 0.001
 )
 
-// prepare trains a net for a moment and writes it in every form into a folder.
-func prepare(ctx context.Context, n net, dir string, o options) (*prepared, error) {
+// prepareTraining writes what a net is trained with into a folder.
+func prepareTraining(ctx context.Context, n net, dir string, o options) (*prepared, *configs.Config, error) {
 	c, err := configs.Open(n.Config)
 	var unknown *configs.NotFoundError
 	if errors.As(err, &unknown) {
-		return nil, &Missing{Reason: err.Error(), Install: fmt.Sprintf("--config %s=FILE.yaml", n.Name)}
+		return nil, nil, &Missing{Reason: err.Error(), Install: fmt.Sprintf("--config %s=FILE.yaml", n.Name)}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p := &prepared{net: n, frozen: map[string]string{}, onnx: map[string]string{}}
 	data, err := p.findData(ctx, dir, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p.Spec = Spec{Net: n.Name, Config: n.Config, Data: data, LR: learningRate}
-	d, err := data.load()
+	return p, c, nil
+}
+
+// prepare trains a net for a moment and writes it in every form into a folder.
+func prepare(ctx context.Context, n net, dir string, o options) (*prepared, error) {
+	p, c, err := prepareTraining(ctx, n, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	d, err := p.Spec.Data.load()
 	if err != nil {
 		return nil, err
 	}

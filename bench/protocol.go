@@ -55,6 +55,8 @@ type Ready struct {
 	Version string `json:"version"`           // of the framework
 	Detail  string `json:"detail"`            // kernels, layout, variant: what a reader needs to judge the number
 	Classes []int  `json:"classes,omitempty"` // of the first examples, of workers that run the prepared weights
+	Masters string `json:"masters,omitempty"` // digest of what Narrow's first steps have trained
+	Memory  Memory `json:"memory,omitzero"`   // of workers that measure it
 }
 
 // Missing says why a contestant cannot run, and how to install it.
