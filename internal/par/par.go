@@ -3,6 +3,7 @@ package par
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -62,7 +63,7 @@ type job struct {
 	n      int
 	shards int
 	next   atomic.Int32
-	done   sync.WaitGroup
+	done   chan struct{} // one token of each worker goroutine that has drained
 	errs   [Shards]error
 }
 
@@ -71,6 +72,7 @@ type job struct {
 func New(workers int) *Pool {
 	p := &Pool{workers: max(1, min(workers, Shards))}
 	p.wake = make([]chan struct{}, p.workers-1)
+	p.job.done = make(chan struct{}, p.workers-1)
 	for i := range p.wake {
 		p.wake[i] = make(chan struct{}, 1)
 		go p.serve(p.wake[i])
@@ -114,12 +116,13 @@ func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 	j.fn, j.n, j.shards = fn, n, shards
 	j.next.Store(0)
 	helpers := min(len(p.wake), shards-1)
-	j.done.Add(helpers)
 	for _, c := range p.wake[:helpers] {
 		c <- struct{}{}
 	}
 	j.drain()
-	j.done.Wait()
+	for range helpers {
+		await(j.done)
+	}
 	j.fn = nil
 	var err error
 	for i := range j.errs[:shards] {
@@ -133,10 +136,29 @@ func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 
 // serve is a worker goroutine: one drain per wake-up.
 func (p *Pool) serve(wake <-chan struct{}) {
-	for range wake {
+	for await(wake) {
 		p.job.drain()
-		p.job.done.Done()
+		p.job.done <- struct{}{}
 	}
+}
+
+// awaitTurns is how often await looks before it sleeps: about 50 us, many times the pauses between the loops of a
+// training step.
+const awaitTurns = 250
+
+// await receives a token and reports false when the channel is closed. Waking a sleeping thread takes longer than many
+// loops, so at first it lets other goroutines run and looks again.
+func await(c <-chan struct{}) bool {
+	for range awaitTurns {
+		select {
+		case _, ok := <-c:
+			return ok
+		default:
+			runtime.Gosched()
+		}
+	}
+	_, ok := <-c
+	return ok
 }
 
 // drain runs shards until none is left.
