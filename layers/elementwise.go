@@ -198,22 +198,29 @@ func (k *flatten) Needs() []bool { return []bool{k.needDX} }
 
 func (k *flatten) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	b := &flattenGrad{f: k, dx: gx.NewTensor(in[0].Shape()...)}
+	b.each = b.shard
 	n, err := gx.Apply(b, "gradient(flatten "+k.name+")", b.dx, grad)
 	return G.Nodes{n}, err
 }
 
 type flattenGrad struct {
-	f  *flatten
-	dx *tensor.Dense
+	f    *flatten
+	dx   *tensor.Dense
+	dy   []float32
+	each func(shard, lo, hi int)
 }
 
 func (b *flattenGrad) Run(in []G.Value) (G.Value, error) {
-	dy, err := gx.Floats(in[0])
-	if err != nil {
+	var err error
+	if b.dy, err = gx.Floats(in[0]); err != nil {
 		return nil, err
 	}
-	copy(b.dx.Data().([]float32), dy[:b.f.st.Rows*b.f.row])
-	return b.dx, nil
+	return b.dx, b.f.st.EachRow(b.each)
+}
+
+func (b *flattenGrad) shard(_, lo, hi int) {
+	n := b.f.row
+	copy(b.dx.Data().([]float32)[lo*n:hi*n], b.dy[lo*n:hi*n])
 }
 
 // head turns the accumulators of the last layer into float32 logits: float32(acc)*float32(s_x*S[c]). Where batch norm

@@ -27,11 +27,12 @@ type Weight struct {
 	packed kernel.PackedS8
 	folded *model.Folded
 	raised int
+	passes weightPasses
 
-	mask  []uint8   // of the straight-through estimator; nil where it passes everything or nothing is trained
-	ds    []float32 // gradient of what is learned
-	parts []float64
-	dw    *tensor.Dense
+	mask []uint8   // of the straight-through estimator; nil where it passes everything or nothing is trained
+	ds   []float32 // gradient of what is learned
+	sums []float64 // of the channels
+	dw   *tensor.Dense
 }
 
 // QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; learned are the
@@ -59,6 +60,7 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeo
 			shape:  tensor.Shape(param.Shape),
 		},
 	}
+	w.passes.init(w, c)
 	var out G.Value = w.out
 	if only {
 		w.values = gx.NewTensor(param.Shape...)
@@ -84,7 +86,7 @@ func (w *Weight) Raised() int { return w.raised }
 func (w *Weight) Run([]G.Value) (G.Value, error) {
 	q := w.out.Params
 	if w.values != nil {
-		if _, err := vectorLoops().CodeWeights(w.out.S8, w.mask, q.Scale, w.master, w.p, w.in, nil); err != nil {
+		if _, err := w.passes.code(nil); err != nil {
 			return nil, err
 		}
 		return w.values, quant.Dequantize(w.values.Data().([]float32), w.out.S8, q)
@@ -98,7 +100,7 @@ func (w *Weight) Run([]G.Value) (G.Value, error) {
 		affine = &a
 	}
 	var err error
-	if w.raised, err = vectorLoops().CodeWeights(w.out.S8, w.mask, q.Scale, w.master, w.p, w.in, affine); err != nil {
+	if w.raised, err = w.passes.code(affine); err != nil {
 		return nil, err
 	}
 	w.folded = nil
@@ -109,13 +111,7 @@ func (w *Weight) Run([]G.Value) (G.Value, error) {
 		}
 		w.folded = &f
 	}
-	w.packed.RepackConv(w.out.S8, w.geom, w.st.Scratch(0))
-	return w.out, nil
-}
-
-// vectorLoops lends model.CodeWeights this machine's vectors.
-func vectorLoops() model.Loops {
-	return model.Loops{AbsMax: kernel.AbsMaxChannels, Quantize: kernel.QuantizeS8}
+	return w.out, w.passes.pack()
 }
 
 // Needs says that the master and what is learned get gradients.
@@ -142,7 +138,7 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 		w.dw = gx.NewTensor(w.out.shape...)
 	}
 	w.mask = make([]uint8, kernel.MaskLen(len(w.master)))
-	w.parts = make([]float64, len(w.out.Params.Scale))
+	w.sums = make([]float64, len(w.out.Params.Scale))
 	w.ds = make([]float32, len(w.p.Scale))
 	dw, err := gx.Apply(weightGrad{w}, "gradient(weight "+w.node.Layer+")", w.dw, in[0], grad)
 	if err != nil || !w.p.Spec.Range.Learns() {
@@ -161,26 +157,18 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	lo, hi := w.p.Spec.Grid()
+	if err := w.passes.grad(w.dw.Data().([]float32), dy); err != nil || !w.p.Spec.Range.Learns() {
+		return w.dw, err
+	}
+	_, hi := w.p.Spec.Grid()
 	scale := w.out.Params.Scale
-	if w.p.Spec.Range.Learns() {
-		w.scaleGrad(dy, scale, lo, hi)
-	}
-	if slope := signSlope(w.p.Spec.Estimator); slope != nil {
-		w.slopeGrad(dy, scale, slope)
-	} else {
-		kernel.MaskGrad(w.dw.Data().([]float32), dy, w.mask)
-	}
-	if !w.p.Spec.Range.Learns() {
-		return w.dw, nil
-	}
 	shared := len(scale) / len(w.ds) // channels that share a scale; a group shares it with none
 	g := w.st.ScaleFactor.Of(len(w.master)/len(w.ds), hi)
 	for i := range w.ds {
 		sum := 0.0
 		for c := i * shared; c < (i+1)*shared; c++ {
 			raise := float64(scale[c]) / float64(w.p.Scale[i]) // 1, or a power of two where CodeWeights raised it
-			sum += float64(w.parts[c] * raise)
+			sum += float64(w.sums[c] * raise)
 		}
 		if w.p.Spec.Per == quant.PerGroup { // the last group may be short
 			size := w.p.Spec.Group
@@ -200,27 +188,6 @@ func signSlope(e quant.Estimator) func(t float32) float32 {
 		return kernel.SwishSignSlope
 	}
 	return nil
-}
-
-// scaleGrad sums the gradient of each scale, block by block.
-func (w *Weight) scaleGrad(dy, scale []float32, lo, hi int32) {
-	c := w.node.Attr.Units
-	for b := range model.Blocks(len(dy), c, w.p.Spec) {
-		parts, own := w.parts[b.Scale:b.Scale+c], scale[b.Scale:b.Scale+c]
-		if w.p.Spec.Even {
-			kernel.ScaleGradEven(parts, dy[b.From:b.To], w.master[b.From:b.To], own, hi)
-		} else {
-			kernel.ScaleGradChannels(parts, dy[b.From:b.To], w.master[b.From:b.To], own, lo, hi)
-		}
-	}
-}
-
-// slopeGrad multiplies the gradient by the slope of a sign's estimator, block by block.
-func (w *Weight) slopeGrad(dy, scale []float32, slope func(t float32) float32) {
-	c, dw := w.node.Attr.Units, w.dw.Data().([]float32)
-	for b := range model.Blocks(len(dy), c, w.p.Spec) {
-		kernel.SlopeGrad(dw[b.From:b.To], dy[b.From:b.To], w.master[b.From:b.To], scale[b.Scale:b.Scale+c], slope)
-	}
 }
 
 // InitialScale sets the scales of a learned-scale weight that has none yet to 2*mean|w|/sqrt(hi) (arXiv:1902.08153,

@@ -49,10 +49,14 @@ func newOptimizer(p Phase, params []layers.Trainable, pool *par.Pool) (*optimize
 	}
 	o.span = func(_, lo, hi int) {
 		t := o.params[o.at]
+		lo, hi = lo*updatePiece, min(hi*updatePiece, len(t.Value))
 		o.update(t.Value[lo:hi], t.Grad[lo:hi], lo, hi, o.solver.Eps)
 	}
 	return o, nil
 }
+
+// updatePiece is how many elements are not cut: handing a worker fewer costs more than updating them.
+const updatePiece = 4096
 
 // step updates every tensor with learning rate lr.
 func (o *optimizer) step(lr float64) error {
@@ -64,7 +68,7 @@ func (o *optimizer) step(lr float64) error {
 			o.learn(t)
 			continue
 		}
-		if err := o.pool.Run(len(t.Value), o.span); err != nil {
+		if err := o.pool.Run((len(t.Value)+updatePiece-1)/updatePiece, o.span); err != nil {
 			return fmt.Errorf("update of %q: %w", t.Name, err)
 		}
 	}

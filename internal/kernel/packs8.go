@@ -66,20 +66,41 @@ func (t *isa) packRows(p *PackedS8, w []int8, s *Scratch, g ConvGeom) {
 // Repack is PackS8 into the memory of p.
 func (p *PackedS8) Repack(w []int8, k, n int) { active.packS8(p, w, k, n) }
 
+// Begin is Repack cut by columns: it takes the matrix, and RepackColumns, which
+// may run in several goroutines at once, packs it.
+func (p *PackedS8) Begin(w []int8, k, n int) { active.beginPack(p, w, k, n) }
+
+// RepackColumns packs the columns [from, to); from is a multiple of ColumnUnit,
+// and so is to unless it is N.
+func (p *PackedS8) RepackColumns(from, to int) { active.packColumns(p, from, to) }
+
 func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
-	w = w[:k*n]
+	t.beginPack(p, w, k, n)
+	t.packColumns(p, 0, n)
+}
+
+func (t *isa) beginPack(p *PackedS8, w []int8, k, n int) {
 	p.K, p.N, p.layout, p.rowsLen = k, n, t.tier, 0
-	p.raw = w
-	sums := grow(&p.ColSums, n)
-	clear(sums)
-	if t.s8 != nil && k > 0 && n > 0 {
-		t.packPanels(p, w)
-		t.s8.columnSums(sums, p)
+	p.raw = w[:k*n]
+	grow(&p.ColSums, n)
+	if t.s8 != nil {
+		grow(&p.panels, groupBytes*((k+3)/4)*((n+t.s8.cols-1)/t.s8.cols))
+	}
+}
+
+func (t *isa) packColumns(p *PackedS8, from, to int) {
+	if from%ColumnUnit != 0 || to > p.N || (to%ColumnUnit != 0 && to != p.N) {
+		panic("kernel: a cut of columns is not a multiple of the widest tile")
+	}
+	clear(p.ColSums[from:to])
+	if t.s8 != nil && p.K > 0 && from < to {
+		t.packPanels(p, from, to)
+		t.s8.columnSums(p, from, to)
 		return
 	}
-	for i := range k {
-		for j, v := range w[i*n:][:n] {
-			sums[j] += int32(v)
+	for i := range p.K {
+		for j, v := range p.raw[i*p.N+from : i*p.N+to] {
+			p.ColSums[from+j] += int32(v)
 		}
 	}
 }

@@ -95,15 +95,13 @@ func (t *tilesS8) columns(width int) *int32 {
 	return t.mask(width)
 }
 
-// packPanels writes all panels of the row-major matrix w.
-func (t *isa) packPanels(p *PackedS8, w []int8) {
-	tiles := t.s8
+// packPanels writes the panels of the columns [from, to) of the matrix as given.
+func (t *isa) packPanels(p *PackedS8, from, to int) {
+	tiles, w := t.s8, p.raw
 	size := groupBytes * ((p.K + 3) / 4)
-	panels := (p.N + tiles.cols - 1) / tiles.cols
-	out := grow(&p.panels, size*panels)
-	for i := range panels {
-		cols, k := min(tiles.cols, p.N-i*tiles.cols), 0
-		panel := out[i*size:][:size]
+	for i := from / tiles.cols; i*tiles.cols < to; i++ {
+		cols, k := min(tiles.cols, to-i*tiles.cols), 0
+		panel := p.panels[i*size:][:size]
 		if cols == tiles.cols {
 			k = t.packQuadsVec(panel, w[i*cols:], p.N, p.K)
 		}
@@ -121,8 +119,8 @@ var fourOnes = [4]uint8{1, 1, 1, 1}
 
 // columnSums is the product of a row of ones with b, read from one group of
 // four ones again and again.
-func (t *tilesS8) columnSums(sums []int32, b *PackedS8) {
-	t.block(&productS8{a: fourOnes[:], k: (b.K + 3) / 4, k2: 1, c: sums, ldc: b.N}, b, 1)
+func (t *tilesS8) columnSums(b *PackedS8, from, to int) {
+	t.columnsOf(&productS8{a: fourOnes[:], k: (b.K + 3) / 4, k2: 1, c: b.ColSums, ldc: b.N}, b, 1, from, to)
 }
 
 // packQuads packs up to four rows of w, n apart, as the four bytes of each

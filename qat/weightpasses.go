@@ -1,0 +1,175 @@
+package qat
+
+import (
+	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
+)
+
+// weightPasses are the passes over a weight on the workers of its graph: what model.CodeWeights makes, packing, and the
+// gradient's mask. A dense layer's weight can be larger than all activations of a step, and a pass over it in one
+// goroutine is what keeps the others waiting. Maxima and single elements do not depend on the cut.
+type weightPasses struct {
+	w     *Weight
+	piece int // elements that are not cut: whole rows, a multiple of what kernels mask at a time
+	loops model.Loops
+	err   error // of the workers
+
+	// of the running pass
+	x, scale []float32
+	codes    []int8
+	mask     []uint8
+	lo, hi   int32
+	dw, dy   []float32
+	tops     [par.Shards][]float32 // greatest magnitudes
+	nans     [par.Shards]int
+	parts    []float64 // of the gradients of learned scales, by shard
+	slope    func(t float32) float32
+
+	eachTop, eachCode, eachColumn, eachGrad func(shard, lo, hi int)
+}
+
+// A piece has at least pieceElements, so that small weights are not cut, and a multiple of pieceRows rows.
+const (
+	pieceElements = 8192
+	pieceRows     = 16
+)
+
+func (p *weightPasses) init(w *Weight, channels int) {
+	p.w = w
+	unit := pieceRows * channels
+	p.piece = (pieceElements + unit - 1) / unit * unit
+	for s := range p.tops {
+		p.tops[s] = make([]float32, channels)
+	}
+	p.loops = model.Loops{AbsMax: p.absMax, Quantize: p.quantize}
+	p.eachTop, p.eachCode, p.eachColumn, p.eachGrad = p.topShard, p.codeShard, p.columnShard, p.gradShard
+}
+
+// span is the elements of the pieces [lo, hi) of n.
+func (p *weightPasses) span(n, lo, hi int) (from, to int) {
+	return lo * p.piece, min(hi*p.piece, n)
+}
+
+// pieces is how many pieces n elements are.
+func (p *weightPasses) pieces(n int) int { return (n + p.piece - 1) / p.piece }
+
+// code makes the codes and their scales.
+func (p *weightPasses) code(affine *model.Affine) (raised int, err error) {
+	w := p.w
+	p.err = nil
+	raised, err = p.loops.CodeWeights(w.out.S8, w.mask, w.out.Params.Scale, w.master, w.p, w.in, affine)
+	if p.err != nil {
+		err = p.err
+	}
+	return raised, err
+}
+
+func (p *weightPasses) absMax(dst, w []float32, _ int) (nan int) {
+	p.x = w
+	clear(dst)
+	nan = p.run(p.eachTop)
+	for s := range par.Count(p.pieces(len(w))) {
+		for c, v := range p.tops[s] {
+			dst[c] = max(dst[c], v)
+		}
+	}
+	return nan
+}
+
+func (p *weightPasses) topShard(s, lo, hi int) {
+	from, to := p.span(len(p.x), lo, hi)
+	p.nans[s] = kernel.AbsMaxChannels(p.tops[s], p.x[from:to], len(p.tops[s]))
+}
+
+func (p *weightPasses) quantize(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int) {
+	p.codes, p.mask, p.x, p.scale, p.lo, p.hi = codes, mask, w, scale, lo, hi
+	return p.run(p.eachCode)
+}
+
+func (p *weightPasses) codeShard(s, lo, hi int) {
+	from, to := p.span(len(p.x), lo, hi)
+	mask := p.mask
+	if mask != nil {
+		mask = mask[from/8 : kernel.MaskLen(to)]
+	}
+	p.nans[s] = kernel.QuantizeS8(p.codes[from:to], mask, p.x[from:to], p.scale, p.lo, p.hi)
+}
+
+// run runs a pass and returns the index of the first NaN, or -1.
+func (p *weightPasses) run(each func(shard, lo, hi int)) (nan int) {
+	n := p.pieces(len(p.x))
+	if p.err == nil {
+		p.err = p.w.st.Each(n, each)
+	}
+	if p.err != nil {
+		return -1
+	}
+	for s := range par.Count(n) {
+		if p.nans[s] >= 0 {
+			lo, _ := par.Span(n, s)
+			return lo*p.piece + p.nans[s]
+		}
+	}
+	return -1
+}
+
+// pack packs the codes as the layer reads them: a matrix by columns, a convolution, which is small, as a whole.
+func (p *weightPasses) pack() error {
+	w, g := p.w, p.w.geom
+	if g.KH*g.KW > 1 || g.Groups > 1 {
+		w.packed.RepackConv(w.out.S8, g, w.st.Scratch(0))
+		return nil
+	}
+	w.packed.Begin(w.out.S8, g.Depth(), g.Cout)
+	return w.st.Each((g.Cout+kernel.ColumnUnit-1)/kernel.ColumnUnit, p.eachColumn)
+}
+
+func (p *weightPasses) columnShard(_, lo, hi int) {
+	p.w.packed.RepackColumns(lo*kernel.ColumnUnit, min(hi*kernel.ColumnUnit, p.w.geom.Cout))
+}
+
+// grad brings dy through the estimator into dw, and sums the gradients of learned scales. A weight with groups of rows is
+// not cut.
+func (p *weightPasses) grad(dw, dy []float32) error {
+	w := p.w
+	n := p.pieces(len(dy))
+	if w.p.Spec.Per == quant.PerGroup {
+		n = 1
+	}
+	p.dw, p.dy, p.scale = dw, dy, w.out.Params.Scale
+	if p.parts == nil {
+		p.parts = make([]float64, par.Count(n)*len(p.scale))
+	}
+	p.slope = signSlope(w.p.Spec.Estimator)
+	p.lo, p.hi = w.p.Spec.Grid()
+	err := w.st.Each(n, p.eachGrad)
+	kernel.Combine(w.sums, p.parts, len(p.scale))
+	return err
+}
+
+func (p *weightPasses) gradShard(s, lo, hi int) {
+	spec, c := p.w.p.Spec, p.w.node.Attr.Units
+	from, to := p.span(len(p.dy), lo, hi)
+	if spec.Per == quant.PerGroup {
+		from, to = 0, len(p.dy)
+	}
+	w, dy, dw, parts := p.w.master[from:to], p.dy[from:to], p.dw[from:to], p.parts[s*len(p.scale):]
+	for b := range model.Blocks(len(dy), c, spec) {
+		w, dy, dw, scale, parts := w[b.From:b.To], dy[b.From:b.To], dw[b.From:b.To], p.scale[b.Scale:b.Scale+c], parts[b.Scale:b.Scale+c]
+		switch { // before dw, which may be dy
+		case !spec.Range.Learns():
+		case spec.Even:
+			kernel.ScaleGradEven(parts, dy, w, scale, p.hi)
+		default:
+			kernel.ScaleGradChannels(parts, dy, w, scale, p.lo, p.hi)
+		}
+		if p.slope != nil {
+			kernel.SlopeGrad(dw, dy, w, scale, p.slope)
+		}
+	}
+	if p.slope == nil {
+		kernel.MaskGrad(dw, dy, p.w.mask[from/8:kernel.MaskLen(to)])
+	}
+}
