@@ -48,6 +48,7 @@ func main() {
 		{"norm", norms},
 		{"after", after},
 		{"onerow", oneRow},
+		{"peak", peaks},
 	} {
 		if err := writeFile(*out, f.name, f.write); err != nil {
 			log.Fatalf("%s: %v", f.name, err)
