@@ -232,6 +232,14 @@ func badFiles() []badFile {
 			`quant-act.bad.yaml:8: quant.act.per: "channel" is not supported here (allowed: tensor); the integer product needs one activation scale for all channels; per: channel is for weights`,
 			`quant-act.bad.yaml:8: quant.act.range: unknown value "envelop" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant, lsq+, pact, tqt, auto); did you mean "envelope"?`,
 		}},
+		{"weight-rounding", []string{
+			`weight-rounding.bad.yaml:8: quant.weight.rounding: "nearest" is not supported here (allowed: half-even, stochastic, floor, ceil, to-zero, half-up); write half-even`,
+			`weight-rounding.bad.yaml:9: quant.act.rounding: is not supported by this version; activations become codes by ONNX's QuantizeLinear, which rounds halves to even; weights have a rounding`,
+		}},
+		{"weight-rounding-learned", []string{
+			`weight-rounding-learned.bad.yaml:10: quant.calibration.rounding: adaround puts weights on codes, and quant.weight.rounding: floor would not give these codes back; use rounding: half-even for the weights`,
+			`weight-rounding-learned.bad.yaml:11: qat.oscillation.freeze_above: puts weights on codes, and quant.weight.rounding: floor would not give these codes back; use rounding: half-even for the weights`,
+		}},
 		{"range-words", []string{
 			`range-words.bad.yaml:8: quant.rules[0].weight.range: "lsq+" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt); weights have zero point 0; use lsq`,
 			`range-words.bad.yaml:9: qat.scale_step: "relative" is not supported here (allowed: log, linear); write log`,
@@ -244,7 +252,7 @@ func badFiles() []badFile {
 			`range-schemes.bad.yaml:13: qat.pact_decay: has no effect here: it belongs to range: pact; remove it`,
 		}},
 		{"quant-bits", []string{
-			`quant-bits.bad.yaml:8: quant.weight.bits: unknown key (allowed: format, scheme, per, range, max, levels, estimator, group); did you mean "format"?`,
+			`quant-bits.bad.yaml:8: quant.weight.bits: unknown key (allowed: format, scheme, per, range, max, levels, estimator, rounding, group); did you mean "format"?`,
 		}},
 		{"quant-float-range", []string{
 			`quant-float-range.bad.yaml:8: quant.weight.range: has no effect here: it belongs to an integer format; remove it`,

@@ -25,7 +25,7 @@ func newQuant() *Quant {
 	w, a := quant.WeightSpec(quant.Int8), quant.ActSpec(quant.Int8)
 	return &Quant{
 		Target:      quant.ONNX,
-		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Levels: narrowLevels},
+		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Levels: narrowLevels, Rounding: w.Rounding},
 		Act:         TensorQuant{Format: a.Format, Scheme: a.Scheme, Per: a.Per, Levels: fullLevels},
 		Calibration: newCalibration(),
 	}

@@ -148,6 +148,7 @@ type TensorQuant struct {
 	Estimator quant.Estimator // binary formats
 	Max       float64         // range constant
 	Group     int             // rows that share a scale, with per: group
+	Rounding  quant.Rounding  // of weights
 }
 
 // Rule overrides the defaults for the layers whose name matches a glob pattern. Act is the layer's output.

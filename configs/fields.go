@@ -331,6 +331,12 @@ func (s *tensorSection) fields() []field {
 			quant.Clipped, quant.ApproxSign, quant.SwishSign), only: unless(s.Format == quant.Binary, "format: binary")},
 	}
 	if s.role == weightRole {
+		roundingOnly := levelsOnly
+		if s.Levels == evenLevels {
+			roundingOnly = "levels: narrow"
+		}
+		fields = append(fields, field{key: "rounding", value: oneOf(&s.Rounding, map[string]string{
+			"nearest": "write half-even", "truncate": "write to-zero"}, quant.Roundings()...), only: roundingOnly})
 		fields = append(fields, field{key: "group", value: oneOf(&s.Group, nil, quant.Groups()...), only: unless(s.Per == quant.PerGroup, "per: group")})
 	}
 	return fields
@@ -346,7 +352,11 @@ func refusedFormats() map[string]string {
 }
 
 func (s *tensorSection) later() map[string]string {
-	return map[string]string{"narrow": "write levels: narrow", "even": "write levels: even"}
+	later := map[string]string{"narrow": "write levels: narrow", "even": "write levels: even"}
+	if s.role == actRole {
+		later["rounding"] = "activations become codes by ONNX's QuantizeLinear, which rounds halves to even; weights have a rounding"
+	}
+	return later
 }
 
 // calibrationSection reads a Calibration; percentile matters only if something uses it.

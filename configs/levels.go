@@ -79,6 +79,9 @@ func (t TensorQuant) over(s quant.Spec) quant.Spec {
 	if t.Group != 0 {
 		s.Group = t.Group
 	}
+	if t.Rounding != 0 && !s.Even {
+		s.Rounding = t.Rounding
+	}
 	if t.Estimator != 0 && s.Format == quant.Binary {
 		s.Estimator = t.Estimator
 	}

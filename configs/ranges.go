@@ -14,6 +14,15 @@ func (d *decoder) tensors(c *Config) {
 	}
 	w, a := q.Weight.over(c.standard(weightRole, q.Weight.Format)), q.Act.over(c.standard(actRole, q.Act.Format))
 	d.tensor("quant.weight", &q.Weight, w, c.QAT != nil)
+	if r := q.Weight.Rounding; r != 0 && !r.Nearest() {
+		const why = "puts weights on codes, and quant.weight.rounding: %s would not give these codes back"
+		if q.Calibration.Rounding != "nearest" {
+			d.reportAt("quant.calibration.rounding", q.Calibration.Rounding+" "+why, r).Hint = "use rounding: half-even for the weights"
+		}
+		if c.QAT != nil && c.QAT.Oscillation != nil && c.QAT.Oscillation.FreezeAbove > 0 {
+			d.reportAt("qat.oscillation.freeze_above", why, r).Hint = "use rounding: half-even for the weights"
+		}
+	}
 	d.tensor("quant.act", &q.Act, a, c.QAT != nil)
 	for i, r := range q.Rules {
 		at := fmt.Sprintf("quant.rules[%d].", i)

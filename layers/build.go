@@ -54,7 +54,7 @@ func build(m *model.Model, o Options) (*Net, error) {
 		m: m, o: o, g: G.NewGraph(), st: qat.NewStep(o.Pool, o.Train),
 		edges: map[string]edge{}, acts: map[string]*act{}, pooled: map[string]bool{},
 	}
-	b.st.ScaleFactor, b.st.PACTDecay = o.ScaleFactor, o.PACTDecay
+	b.st.ScaleFactor, b.st.PACTDecay, b.st.Seed = o.ScaleFactor, o.PACTDecay, o.Seed
 	if err := b.input(); err != nil {
 		return nil, err
 	}

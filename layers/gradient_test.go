@@ -84,7 +84,11 @@ func TestQuantizedGradients(t *testing.T) {
 		methods["default"] = nil
 		for _, name := range []string{"int8", "w4a4"} {
 			for method, change := range methods {
-				if slices.Contains(residualKinds, kind) && (name == "int8") != (method == "lsq" || method == "lsq+") {
+				later := method == "lsq+" || method == "pact" || method == "tqt"
+				if later && (name == "int8" || kind == "resnet" || kind == "input" || testing.Short() && kind != "conv" && kind != "dense") {
+					continue // they differ from lsq in one sum
+				}
+				if !later && slices.Contains(residualKinds, kind) && (name == "int8") != (method == "lsq") {
 					continue // half of them: the reference is slow
 				}
 				for _, frozen := range []bool{false, true} {

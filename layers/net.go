@@ -143,6 +143,7 @@ func (n *Net) Trainables() []Trainable { return n.trainables }
 
 // SetPhase freezes or releases batch norm and ranges from the next run on. An evaluation graph is always frozen.
 func (n *Net) SetPhase(p Phase) {
+	n.st.At = p.Step
 	n.st.FreezeNorm, n.st.FreezeRanges, n.st.NormWeight = p.FreezeNorm, p.FreezeRanges, p.NormWeight
 }
 

@@ -19,6 +19,7 @@ type Options struct {
 	Backward    string            // of quantized conv and dense layers, one of Backwards; "" is float
 	ScaleFactor quant.ScaleFactor // of the gradients of learned scales; the zero value is that of LSQ
 	PACTDecay   float64           // of the limits of range method pact
+	Seed        uint64            // of stochastic rounding
 }
 
 // Loss says what is minimised. All losses compare the logits of an example with its class: cross_entropy after a
@@ -80,6 +81,8 @@ func (l Loss) validate() error {
 type Phase struct {
 	FreezeNorm   bool // batch norm uses its running statistics and leaves them
 	FreezeRanges bool // activation ranges stay
+
+	Step uint64 // of training, counted from 1: names the numbers of stochastic rounding; 0 rounds to nearest
 
 	NormWeight float64 // of a batch in batch norm's running statistics; 0: each layer's own momentum
 }

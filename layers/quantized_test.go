@@ -152,6 +152,9 @@ func TestQuantizedTrainingLearns(t *testing.T) {
 		methods["default"], methods["per tensor, ema"] = nil, perTensor
 		for _, name := range precisions {
 			for method, change := range methods {
+				if (method == "lsq+" || method == "pact" || method == "tqt") && name != "w4a4" {
+					continue
+				}
 				t.Run(fmt.Sprintf("%s/%s/%s", float.Name, name, method), func(t *testing.T) {
 					q := quantized(t, float.Clone(), precision(t, name), change)
 					before := run(t, build(t, q, layers.Options{Batch: 100}), x, labels, 100)

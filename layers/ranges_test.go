@@ -1,9 +1,12 @@
 package layers_test
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/narrow-ml/narrow/internal/par"
 	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
@@ -94,5 +97,90 @@ func TestPACTDecay(t *testing.T) {
 	want := float64(plain) + 15*0.5*15*float64(s)
 	if d := float64(decayed) - want; d > 1e-4*want || d < -1e-4*want {
 		t.Errorf("gradient %v without decay, %v with 0.5, want %v", plain, decayed, want)
+	}
+}
+
+// Stochastic rounding belongs to seed, step and weight: the same for any number of workers and in a graph built anew, another at
+// another step or seed. Evaluation and a step without a number round to nearest.
+func TestStochasticWeights(t *testing.T) {
+	stochastic := func(c *model.QuantConfig) { c.Weight.Range, c.Weight.Rounding = quant.LSQ, quant.Stochastic }
+	codes := func(o layers.Options, step uint64, workers int) []float32 {
+		m := quantized(t, denseNet(t), precision(t, "w4a4"), stochastic)
+		pool := par.New(workers)
+		defer pool.Close()
+		o.Batch, o.Pool = 6, pool
+		net := build(t, m, o)
+		net.SetPhase(layers.Phase{Step: step})
+		x, labels := blobs(6, 96, 1)
+		run(t, net, x, labels, 6)
+		return slices.Clone(net.Logits())
+	}
+	train := layers.Options{Train: true, Seed: 7}
+	want := codes(train, 3, 1)
+	if got := codes(train, 3, 3); !slices.Equal(got, want) {
+		t.Error("three workers give other codes")
+	}
+	fused := train
+	fused.Fuse = true
+	if got := codes(fused, 3, 2); !slices.Equal(got, want) {
+		t.Error("the fused graph gives other codes")
+	}
+	if got := codes(train, 4, 1); slices.Equal(got, want) {
+		t.Error("another step gives the same codes")
+	}
+	if got := codes(layers.Options{Train: true, Seed: 8}, 3, 1); slices.Equal(got, want) {
+		t.Error("another seed gives the same codes")
+	}
+	nearest := codes(layers.Options{}, 0, 1)
+	if got := codes(train, 0, 1); !slices.Equal(got, nearest) {
+		t.Error("a training step without a number does not round to nearest")
+	}
+	if slices.Equal(nearest, want) {
+		t.Error("stochastic rounding changes nothing")
+	}
+}
+
+// The gradient of a learned scale looks at the codes that the rule gave: sum dy * (q - w/s) inside, dy * lo or hi outside.
+func TestScaleGradientByRounding(t *testing.T) {
+	for _, mode := range quant.Roundings() {
+		m := quantized(t, denseNet(t), precision(t, "w4a4"), func(c *model.QuantConfig) {
+			c.Weight.Range, c.Weight.Rounding, c.Weight.Per = quant.LSQ, mode, quant.PerTensor
+		})
+		q := m.Quant["fc1.weight"]
+		net := build(t, m, layers.Options{Batch: 8, Train: true, Seed: 1, ScaleFactor: quant.FactorNone})
+		net.SetPhase(layers.Phase{Step: 1})
+		x, labels := blobs(8, 96, 3)
+		run(t, net, x, labels, 8)
+		var dw, ds []float32
+		for _, p := range net.Trainables() {
+			switch p.Name {
+			case "fc1.weight":
+				dw = p.Grad
+			case "fc1.weight.scale":
+				ds = p.Grad
+			}
+		}
+		if mode == quant.Stochastic { // its codes are those of one draw, which TestStochasticWeights looks at
+			continue
+		}
+		sum, clamped := 0.0, 0
+		for i, v := range m.Params["fc1.weight"].Data {
+			tv := v / q.Scale[0]
+			r := mode.Round(float64(tv))
+			if r < -7 || r > 7 {
+				clamped++
+				if dw[i] != 0 {
+					t.Fatalf("%s: clamped weight %v has gradient %v", mode, v, dw[i])
+				}
+				continue // its upstream gradient is not known here
+			}
+			sum += float64(dw[i]) * (r - float64(tv))
+		}
+		if clamped != 0 {
+			continue
+		}
+		if d := float64(ds[0]) - sum; math.Abs(d) > 1e-3*math.Max(1e-3, math.Abs(sum)) {
+			t.Errorf("%s: gradient of the scale %v, want %v", mode, ds[0], sum)
+		}
 	}
 }

@@ -131,6 +131,9 @@ type Loops struct {
 	// Quantize writes clamp(rint(w/scale), lo, hi), one scale per channel, and, unless mask is nil, one bit per element
 	// that the clamp did not change (bit i&7 of byte i>>3).
 	Quantize func(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int)
+	// Noise has a number of [0, 1) for each weight that is rounded stochastically: floor(w/scale + noise). Without it such
+	// weights are rounded to nearest, as they are outside of training.
+	Noise []float32
 }
 
 // CodeWeights is [Loops.CodeWeights] with plain Go loops and without a mask.
@@ -164,7 +167,9 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 		return 0, err
 	}
 	if l.AbsMax == nil {
+		noise := l.Noise
 		l = plainLoops()
+		l.Noise = noise
 	}
 	if err := l.weightScales(scale, w, p, c); err != nil {
 		return 0, err
@@ -194,12 +199,12 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 	return raised, nil
 }
 
-// channelSum is the sum of |q_w| over a channel.
+// channelSum is the sum of |q_w| over a channel; of weights that are rounded stochastically the largest it can be, so that
+// training and Freeze raise the same scales.
 func channelSum(w []float32, ch, channels int, scale float32, spec quant.Spec) int64 {
 	var sum int64
 	for i := ch; i < len(w); i += channels {
-		q := spec.Code(w[i], scale, 0)
-		sum += int64(max(q, -q))
+		sum += magnitude(w[i], scale, spec)
 	}
 	return sum
 }

@@ -40,9 +40,16 @@ func (l Loops) code(codes []int8, mask []uint8, w, scale []float32, channels int
 			bits = mask[b.From/8 : (b.To+7)/8]
 		}
 		part, own := codes[b.From:b.To], scale[b.Scale:b.Scale+channels]
-		if s.Even {
+		var noise []float32
+		if s.Rounding == quant.Stochastic && l.Noise != nil {
+			noise = l.Noise[b.From:b.To]
+		}
+		switch {
+		case s.Even:
 			quantizeEven(part, bits, w[b.From:b.To], own, hi)
-		} else {
+		case noise != nil || s.Rounding != quant.HalfEven && s.Rounding != quant.Stochastic:
+			quantizeRounded(part, bits, w[b.From:b.To], own, s, noise)
+		default:
 			l.Quantize(part, bits, w[b.From:b.To], own, lo, hi)
 		}
 	}

@@ -10,10 +10,12 @@ import (
 // with their scratch memory. Ops read and write the first Rows rows only, so statistics and observers never see the
 // padding of a last, partial batch.
 type Step struct {
-	Rows         int  // examples in this batch, at most the graph's batch size
-	Train        bool // gradients are wanted, statistics and ranges follow the batches
-	FreezeNorm   bool // batch norm uses its running statistics and keeps them
-	FreezeRanges bool // observers keep their ranges
+	Rows         int    // examples in this batch, at most the graph's batch size
+	Train        bool   // gradients are wanted, statistics and ranges follow the batches
+	FreezeNorm   bool   // batch norm uses its running statistics and keeps them
+	FreezeRanges bool   // observers keep their ranges
+	At           uint64 // the step, counted from 1, that names the numbers of stochastic rounding; 0: to nearest
+	Seed         uint64 // of stochastic rounding
 
 	ScaleFactor quant.ScaleFactor // of the gradients of learned scales
 	NormWeight  float64           // of a batch in batch norm's running statistics; 0: each layer's own momentum

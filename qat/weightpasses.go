@@ -14,7 +14,8 @@ type weightPasses struct {
 	w     *Weight
 	piece int // elements that are not cut: whole rows, a multiple of what kernels mask at a time
 	loops model.Loops
-	err   error // of the workers
+	err   error     // of the workers
+	noise []float32 // of stochastic rounding
 
 	// of the running pass
 	x, scale []float32
@@ -59,6 +60,7 @@ func (p *weightPasses) pieces(n int) int { return (n + p.piece - 1) / p.piece }
 func (p *weightPasses) code(affine *model.Affine) (raised int, err error) {
 	w := p.w
 	p.err = nil
+	p.loops.Noise = p.draw()
 	raised, err = p.loops.CodeWeights(w.out.S8, w.mask, w.out.Params.Scale, w.master, w.p, w.in, affine)
 	if p.err != nil {
 		err = p.err
@@ -160,6 +162,9 @@ func (p *weightPasses) gradShard(s, lo, hi int) {
 		w, dy, dw, scale, parts := w[b.From:b.To], dy[b.From:b.To], dw[b.From:b.To], p.scale[b.Scale:b.Scale+c], parts[b.Scale:b.Scale+c]
 		switch { // before dw, which may be dy
 		case !spec.Range.Learns():
+		case spec.Rounding != quant.HalfEven:
+			at := from + b.From
+			codedScaleGrad(parts, dy, w, scale, p.w.out.S8[at:], p.w.mask, at, p.lo, p.hi)
 		case spec.Even:
 			kernel.ScaleGradEven(parts, dy, w, scale, p.hi)
 		default:

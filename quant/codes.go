@@ -87,7 +87,7 @@ func FakeQuantize(dst, x []float32, p *Params, pass []bool) error {
 			dst[i] = s * float32(q)
 			continue
 		}
-		r := math.RoundToEven(float64(v/s)) + float64(z)
+		r := p.Spec.Rounding.Round(float64(v/s)) + float64(z)
 		q := clamp64(r, float64(lo), float64(hi))
 		if pass != nil {
 			pass[i] = q == r

@@ -81,7 +81,7 @@ func (s Spec) validateLevels() error {
 	return nil
 }
 
-// Code is the code of x on the grid of s with scale and zero point: [One], and for even levels
+// Code is the code of x on the grid of s with scale and zero point: [One] with the rounding rule of s, and for even levels
 //
 //	clamp(2*floor(x/(2*scale)) + 1, lo, hi) + zero
 //
@@ -92,7 +92,8 @@ func (s Spec) Code(x, scale float32, zero int32) int32 {
 	if s.Even {
 		return evenCode(x/scale, lo-zero, hi-zero) + zero
 	}
-	return One(x, scale, zero, lo, hi)
+	r := s.Rounding.Round(float64(x/scale)) + float64(zero)
+	return int32(clamp64(r, float64(lo), float64(hi)))
 }
 
 // evenCode is the odd integer nearest to t within [lo, hi], the upper one of two.

@@ -44,23 +44,15 @@ const (
 	TQT                         // the scale is a power of two whose threshold is learned (arXiv:1903.08066)
 )
 
-// Rounding names the rounding rule. There is one today; the field keeps files and configs explicit.
-type Rounding uint8
-
-// HalfEven rounds halves to the even integer, as ONNX QuantizeLinear and IEEE 754 do.
-const HalfEven Rounding = 1
-
 var (
 	schemeNames      = []string{Symmetric: "symmetric", Affine: "affine", PowerOfTwo: "pow2"}
 	granularityNames = []string{PerTensor: "tensor", PerChannel: "channel", PerGroup: "group"}
 	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse", Mean: "mean", Constant: "constant", LSQPlus: "lsq+", PACT: "pact", TQT: "tqt"}
-	roundingNames    = []string{HalfEven: "half-even"}
 )
 
 func (v Scheme) String() string      { return enumName("Scheme", schemeNames, uint8(v)) }
 func (v Granularity) String() string { return enumName("Granularity", granularityNames, uint8(v)) }
 func (v Range) String() string       { return enumName("Range", rangeNames, uint8(v)) }
-func (v Rounding) String() string    { return enumName("Rounding", roundingNames, uint8(v)) }
 
 // ParseScheme reads "symmetric", "affine" or "pow2".
 func ParseScheme(s string) (Scheme, error) { return parseEnum[Scheme]("scheme", schemeNames, s) }
@@ -72,11 +64,6 @@ func ParseGranularity(s string) (Granularity, error) {
 
 // ParseRange reads the name of a range method.
 func ParseRange(s string) (Range, error) { return parseEnum[Range]("range method", rangeNames, s) }
-
-// ParseRounding reads "half-even".
-func ParseRounding(s string) (Rounding, error) {
-	return parseEnum[Rounding]("rounding", roundingNames, s)
-}
 
 func enumName(kind string, names []string, v uint8) string {
 	if v == 0 {
@@ -108,8 +95,7 @@ func (v Scheme) MarshalText() ([]byte, error) { return enumText("Scheme", scheme
 func (v Granularity) MarshalText() ([]byte, error) {
 	return enumText("Granularity", granularityNames, uint8(v))
 }
-func (v Range) MarshalText() ([]byte, error)    { return enumText("Range", rangeNames, uint8(v)) }
-func (v Rounding) MarshalText() ([]byte, error) { return enumText("Rounding", roundingNames, uint8(v)) }
+func (v Range) MarshalText() ([]byte, error) { return enumText("Range", rangeNames, uint8(v)) }
 
 func enumText(kind string, names []string, v uint8) ([]byte, error) {
 	if int(v) >= len(names) {
@@ -124,10 +110,6 @@ func (v *Granularity) UnmarshalText(b []byte) (err error) {
 	return err
 }
 func (v *Range) UnmarshalText(b []byte) (err error) { *v, err = orZero(b, ParseRange); return err }
-func (v *Rounding) UnmarshalText(b []byte) (err error) {
-	*v, err = orZero(b, ParseRounding)
-	return err
-}
 
 // orZero parses b; the unset value of an enum, which float formats carry, is the empty string.
 func orZero[E any](b []byte, parse func(string) (E, error)) (v E, err error) {
@@ -207,6 +189,9 @@ func (s Spec) Validate() error {
 	if err := s.checkRange(); err != nil {
 		return err
 	}
+	if err := s.validateRounding(); err != nil {
+		return err
+	}
 	return s.validateLevels()
 }
 
@@ -271,6 +256,9 @@ func (s Spec) String() string {
 	}
 	if s.Narrow && !s.Signed {
 		text += " narrow"
+	}
+	if s.Rounding != HalfEven && s.Rounding != 0 {
+		text += " " + s.Rounding.String()
 	}
 	if s.Estimator != Clipped {
 		text += " " + s.Estimator.String()

@@ -151,7 +151,7 @@ func (f *fit) build() error {
 	var err error
 	f.net, err = layers.Build(f.model, layers.Options{
 		Batch: f.Phase.Batch, Train: true, Loss: loss, Pool: f.Pool, Fuse: f.Phase.Fuse, Backward: backward, ScaleFactor: f.Phase.ScaleFactor,
-		PACTDecay: f.Phase.PACTDecay,
+		PACTDecay: f.Phase.PACTDecay, Seed: f.Seed,
 	})
 	if err != nil {
 		return err
@@ -264,7 +264,7 @@ func (f *fit) epoch(ctx context.Context, bar *progress) error {
 // step is one update.
 func (f *fit) step(b datasets.Batch) (lr float64, err error) {
 	done := float64(f.pos.Step) / float64(f.pos.Total)
-	f.net.SetPhase(layers.Phase{FreezeNorm: done >= f.Phase.FreezeNormAfter, FreezeRanges: done >= f.Phase.FreezeRangesAfter})
+	f.net.SetPhase(layers.Phase{FreezeNorm: done >= f.Phase.FreezeNormAfter, FreezeRanges: done >= f.Phase.FreezeRangesAfter, Step: uint64(f.pos.Step) + 1})
 	if err := f.teach(b); err != nil {
 		return 0, err
 	}

@@ -47,7 +47,7 @@ func Rooms() []Room {
 			Lives: "the YAML schema as Go types, strict loading, embedded presets"},
 		{Path: "infer", Level: 2, Public: true, Imports: []string{"internal/cpu", "internal/kernel", "internal/par", "model", "quant"},
 			Lives: "compiles a model and runs it; for Go services, never with Gorgonia"},
-		{Path: "qat", Level: 2, Public: true, Imports: []string{"internal/gx", "internal/kernel", "internal/par", "model", "quant"}, Outside: []string{gorgonia, tensor},
+		{Path: "qat", Level: 2, Public: true, Imports: []string{"internal/gx", "internal/kernel", "internal/par", "internal/rng", "model", "quant"}, Outside: []string{gorgonia, tensor},
 			Lives: "fake-quantization in a Gorgonia graph: straight-through estimators, learned scales"},
 		{Path: "export/onnx/eval", Level: 2, Public: true, Imports: []string{"export/onnx/onnxpb"},
 			Lives: "the independent interpreter of exported files"},

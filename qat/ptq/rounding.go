@@ -140,6 +140,9 @@ type grid struct {
 // newGrid fixes the scales of a layer's weight.
 func newGrid(m *model.Model, n *model.Node, o Options) (*grid, error) {
 	p, w := m.Quant[n.Param(model.Weight)], m.Params[n.Param(model.Weight)]
+	if !p.Spec.Rounding.Nearest() {
+		return nil, fmt.Errorf("weight %s: learned rounding stores the chosen codes as masters, and rounding %s would not give them back; use half-even", p.Spec, p.Spec.Rounding)
+	}
 	if p.Spec.Even {
 		return nil, fmt.Errorf("weight %s: learned rounding chooses between neighbouring integers, and even levels are two apart; use rounding nearest", p.Spec)
 	}
