@@ -40,7 +40,7 @@ type block struct {
 
 	y      *tensor.Dense
 	ys     []float32 // output: after norm, pooling and ReLU
-	v      []float32 // values before norm
+	v      []float32 // values before norm, where they are kept
 	arg    []uint8   // places of a window's winners
 	win    []float32 // v of the winners
 	raw    []int32   // accumulators of the winners
@@ -157,7 +157,7 @@ func (k *block) allot(batch int) {
 	switch {
 	case k.norm != nil && !integer && p.dense:
 		k.v = p.ys
-	case k.norm != nil:
+	case k.norm != nil && !k.cheap():
 		k.v = make([]float32, batch*k.full)
 	case !integer && p.dense:
 		p.ys, k.v = k.ys, k.ys
@@ -343,10 +343,24 @@ func (k *block) values(s, i, j int) []float32 {
 	return v
 }
 
+// cheap reports values that are rather computed again than kept: those of a convolution of codes with so few terms that
+// to read them back from memory takes longer. First layers are so.
+func (k *block) cheap() bool {
+	return k.act != nil && k.pool != nil && k.product.geom.Depth() <= 16
+}
+
+// kept are the values of the examples [i, j) before norm, once they have been computed.
+func (k *block) kept(s, i, j int) []float32 {
+	if k.v == nil {
+		return k.values(s, i, j)
+	}
+	return k.v[i*k.full : j*k.full]
+}
+
 func (k *block) endShard(s, lo, hi int) {
 	step := k.step(lo, hi)
 	for i := lo; i < hi; i += step {
-		k.end(s, i, i+step, k.v[i*k.full:(i+step)*k.full])
+		k.end(s, i, i+step, k.kept(s, i, i+step))
 	}
 }
 

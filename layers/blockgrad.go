@@ -163,18 +163,17 @@ func (b *blockGrad) secondShard(s, lo, hi int) {
 	step := f.step(lo, hi)
 	for i := lo; i < hi; i += step {
 		dy := b.dys[i*f.out : (i+step)*f.out]
-		v := f.v[i*f.full : (i+step)*f.full]
 		switch {
 		case f.direct():
 			image := b.image(s)
-			kernel.NormalizeGrad(image, b.dy[i*f.out:(i+1)*f.out], f.passes(i), v, &b.norm.params)
+			kernel.NormalizeGrad(image, b.dy[i*f.out:(i+1)*f.out], f.passes(i), f.kept(s, i, i+1), &b.norm.params)
 			b.product.image(s, i, image, i == lo)
 			continue
 		case f.pool == nil:
-			b.norm.example(dy, dy, v)
+			b.norm.example(dy, dy, f.kept(s, i, i+step))
 		case f.st.NormTrains():
 			image := b.image(s)
-			kernel.NormPoolGrad(image, f.pool.W*f.pool.C, v, dy, f.arg[i*f.out:(i+1)*f.out], &b.norm.params, *f.pool)
+			kernel.NormPoolGrad(image, f.pool.W*f.pool.C, f.kept(s, i, i+1), dy, f.arg[i*f.out:(i+1)*f.out], &b.norm.params, *f.pool)
 			b.product.image(s, i, image, i == lo)
 			continue
 		default:
