@@ -41,13 +41,13 @@ func hasIntegers(m *model.Model) bool {
 	return false
 }
 
-// isInteger reports a conv or dense layer on integers.
+// isInteger reports a conv or dense layer on integers: weights and input.
 func isInteger(m *model.Model, n *model.Node) bool {
 	if !n.Op.HasWeight() {
 		return false
 	}
-	q := m.Quant[n.Param(model.Weight)]
-	return q != nil && q.Spec.Format.IsInteger()
+	w, in := m.Quant[n.Param(model.Weight)], m.Quant[n.In[0]]
+	return w != nil && w.Spec.Format.IsInteger() && in != nil && in.Spec.Format.IsInteger()
 }
 
 // IntegerBackward says whether node n of a placed model, in batches of the given size, has a backward pass on integers
