@@ -336,9 +336,7 @@ func (k *block) values(s, i, j int) []float32 {
 	case k.act != nil && p.dense:
 		kernel.ScaleRows(v, p.acc.Raw[from:to], p.acc.Offset, k.norm.mult, p.geom.Cout)
 	case k.act != nil:
-		acc := k.accumulators(s)
-		p.imagesCodes(acc, s, i, j)
-		kernel.ScaleRows(v, acc, p.acc.Offset, k.norm.mult, p.geom.Cout)
+		p.imagesValues(v, s, i, j, k.norm.mult)
 	}
 	return v
 }

@@ -205,6 +205,12 @@ func (k *product) imagesCodes(acc []int32, s, lo, hi int) {
 	kernel.ConvU8S8(acc, k.codes.U8[lo*k.in:hi*k.in], uint8(z), k.weight.Packed(), hi-lo, k.geom, k.st.Scratch(s))
 }
 
+// imagesValues computes the values of the accumulators of the examples [lo, hi) into v.
+func (k *product) imagesValues(v []float32, s, lo, hi int, mult []float32) {
+	_, z := k.codes.Params.At(0)
+	kernel.ConvU8S8Values(v, k.codes.U8[lo*k.in:hi*k.in], uint8(z), k.weight.Packed(), k.acc.Offset, mult, hi-lo, k.geom, k.st.Scratch(s))
+}
+
 func (k *product) Needs() []bool { return []bool{k.needDX, true, true}[:2+btoi(k.bias)] }
 
 func btoi(b bool) int {

@@ -37,6 +37,7 @@ func main() {
 		{"tilef32", tilesF32},
 		{"tiles8", tilesS8},
 		{"tilerequant", tilesRequant},
+		{"tilevalues", tilesValues},
 		{"tiles16", tilesS16},
 		{"stream", streams},
 		{"pool", pools},

@@ -187,12 +187,30 @@ func (g *gen) tileF32(rows, width int) {
 func tilesS8(g *gen) {
 	for rows := 1; rows <= rowsS8Y; rows++ {
 		g.wide = false
-		g.tileS8(rows, 2, false)
+		g.tileS8(rows, 2, sums)
 	}
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.wide = true
-		g.tileS8(rows, 1, false)
-		g.tileS8(rows, 2, false)
+		g.tileS8(rows, 1, sums)
+		g.tileS8(rows, 2, sums)
+	}
+}
+
+// tileResult is what an integer tile stores.
+type tileResult uint8
+
+const (
+	sums tileResult = iota
+	codes
+	values
+)
+
+// tilesValues emits the integer tiles that store the values of their sums.
+func tilesValues(g *gen) {
+	g.wide = true
+	for rows := 1; rows <= rowsS8Z; rows++ {
+		g.tileS8(rows, 1, values)
+		g.tileS8(rows, 2, values)
 	}
 }
 
@@ -200,8 +218,8 @@ func tilesS8(g *gen) {
 func tilesRequant(g *gen) {
 	g.wide = true
 	for rows := 1; rows <= rowsS8Z; rows++ {
-		g.tileS8(rows, 1, true)
-		g.tileS8(rows, 2, true)
+		g.tileS8(rows, 1, codes)
+		g.tileS8(rows, 2, codes)
 	}
 }
 
@@ -209,13 +227,18 @@ func tilesRequant(g *gen) {
 // steps of k at a time. The last tail (0..3) steps of k re-read the four bytes
 // that end A's row, shifted down, against B rows padded with zeros. A ymm tile
 // multiplies s16 pairs, which cannot saturate.
-func (g *gen) tileS8(rows, width int, requant bool) {
+func (g *gen) tileS8(rows, width int, result tileResult) {
 	name := g.tileName("tileS8", rows, width)
-	if requant {
+	switch result {
+	case values:
+		name = g.tileName("tileValues", rows, width)
+		g.begin(name, tileSignature+", tail int, mask *int32, bias *int32, m *float32)",
+			name+" computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.")
+	case codes:
 		name = g.tileName("tileRequant", rows, width)
 		g.begin(name, tileSignature+", tail int, mask *int32, bias *int32, m *float32, lo, hi float32, zero int32)",
 			name+" computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.")
-	} else {
+	default:
 		g.begin(name, tileSignature+", tail int, mask *int32)",
 			name+" computes strips of an exact u8 x s8 product: C = A*B.")
 	}
@@ -295,9 +318,12 @@ func (g *gen) tileS8(rows, width int, requant bool) {
 			}
 		})
 		g.Label("store")
-		if requant {
+		switch result {
+		case values:
+			g.storeValues(rows, width, acc, c)
+		case codes:
 			g.storeRequant(rows, width, acc, c)
-		} else {
+		default:
 			g.storeS8(rows, width, acc, bv, c)
 		}
 	}
@@ -335,6 +361,28 @@ func (g *gen) storeS8(rows, width int, acc, free []reg.VecVirtual, c reg.Registe
 	g.Label("whole")
 	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU(acc[i*width+w], m) })
 	g.Label("stored")
+}
+
+// storeValues turns a zmm tile into values, one vector of columns after the other, and stores those that the mask names.
+func (g *gen) storeValues(rows, width int, acc []reg.VecVirtual, c reg.Register) {
+	for w := range width {
+		k, bias, factor := g.K(), g.vec(), g.vec()
+		g.KMOVW(off(g.arg("mask"), 2*w), k)
+		g.VMOVDQU32_Z(off(g.arg("bias"), 64*w), k, bias)
+		g.VMOVUPS_Z(off(g.arg("m"), 64*w), k, factor)
+		ldc, p := g.arg("ldc"), g.GP64()
+		g.MOVQ(c, p)
+		for i := range rows {
+			v := acc[i*width+w]
+			g.VPADDD(bias, v, v)
+			g.VCVTDQ2PS(v, v)
+			g.VMULPS(factor, v, v)
+			g.VMOVUPS(v, k, off(p, 64*w))
+			if i < rows-1 {
+				g.ADDQ(ldc, p)
+			}
+		}
+	}
 }
 
 // storeRequant turns a zmm tile into codes, one vector of columns after the

@@ -47,19 +47,39 @@ func (t *isa) convU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, 
 	switch {
 	case bias == nil:
 	case g.depthwise():
-		t.depthwiseU8(nil, s.requant(rowRequant{dst, bias[:g.Cout], mult[:g.Cout], zero, lo, hi}), x, xZero, w.raw, n, g, s)
+		t.depthwiseU8(nil, s.requant(rowRequant{dst: dst, bias: bias[:g.Cout], m: mult[:g.Cout], zero: zero, lo: lo, hi: hi}), x, xZero, w.raw, n, g, s)
 		return
 	case g.pointwise() && g.Groups == 1:
 		t.gemmU8S8Requant(dst, x, g.Cin, w, bias, mult, zero, lo, hi, out/g.Cout*n, s)
 		return
 	case t.s8 != nil && t.s8.codes != nil && g.direct():
-		t.convDirect(nil, s.requant(rowRequant{dst, bias[:g.Cout], mult[:g.Cout], zero, lo, hi}), x, xZero, w, n, g, s)
+		t.convDirect(nil, s.requant(rowRequant{dst: dst, bias: bias[:g.Cout], m: mult[:g.Cout], zero: zero, lo: lo, hi: hi}), x, xZero, w, n, g, s)
 		return
 	}
 	acc := grow(&s.acc, out)
 	for i := range n {
 		t.convU8S8(acc, x[i*in:][:in], xZero, w, 1, g, s)
 		t.requantRows(dst[i*out:][:out], acc, bias, mult, zero, lo, hi, g.Cout)
+	}
+}
+
+// ConvU8S8Values is ConvU8S8 followed by ScaleRows: dst = float32(acc+offset)*m.
+func ConvU8S8Values(dst []float32, x []uint8, zero uint8, w *PackedS8, offset []int32, m []float32, n int, g ConvGeom, s *Scratch) {
+	active.convU8S8Values(dst, x, zero, w, offset, m, n, g, s)
+}
+
+func (t *isa) convU8S8Values(dst []float32, x []uint8, zero uint8, w *PackedS8, offset []int32, m []float32, n int, g ConvGeom, s *Scratch) {
+	in, out := g.inSize(), g.outSize()
+	dst, x, offset, m = dst[:n*out], x[:n*in], offset[:g.Cout], m[:g.Cout]
+	checkPacked(w, g)
+	if t.s8 != nil && t.s8.values != nil && g.direct() && !g.pointwise() {
+		t.convDirect(nil, s.requant(rowRequant{values: dst, bias: offset, m: m}), x, zero, w, n, g, s)
+		return
+	}
+	acc := grow(&s.acc, out)
+	for i := range n {
+		t.convU8S8(acc, x[i*in:][:in], zero, w, 1, g, s)
+		t.scaleRows(dst[i*out:][:out], acc, offset, m, g.Cout)
 	}
 }
 

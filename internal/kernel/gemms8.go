@@ -79,7 +79,7 @@ func (t *isa) gemmU8S8Requant(dst []uint8, a []uint8, lda int, b *PackedS8, bias
 	}
 	dst = dst[:m*n]
 	if bias != nil && b.K > 0 && t.s8 != nil && t.s8.codes != nil && b.layout == t.tier {
-		t.s8.gemm(nil, s.requant(rowRequant{dst, bias[:n], mult[:n], zero, lo, hi}), n, matrix(a, lda, m, b.K), lda, b, m, 0, n)
+		t.s8.gemm(nil, s.requant(rowRequant{dst: dst, bias: bias[:n], m: mult[:n], zero: zero, lo: lo, hi: hi}), n, matrix(a, lda, m, b.K), lda, b, m, 0, n)
 		return
 	}
 	rows := min(m, max(1, accumulatorBytes/(4*n)))

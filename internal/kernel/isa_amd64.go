@@ -42,6 +42,10 @@ var tilesS8Z = tilesS8{
 		tileS8Z8x1, tileS8Z9x1, tileS8Z10x1, tileS8Z11x1, tileS8Z12x1, tileS8Z13x1, tileS8Z14x1},
 	codes: []requantTileFunc{nil, tileRequantZ1x2, tileRequantZ2x2, tileRequantZ3x2, tileRequantZ4x2, tileRequantZ5x2, tileRequantZ6x2, tileRequantZ7x2,
 		tileRequantZ8x2, tileRequantZ9x2, tileRequantZ10x2, tileRequantZ11x2, tileRequantZ12x2, tileRequantZ13x2, tileRequantZ14x2},
+	values: []valueTileFunc{nil, tileValuesZ1x2, tileValuesZ2x2, tileValuesZ3x2, tileValuesZ4x2, tileValuesZ5x2, tileValuesZ6x2, tileValuesZ7x2,
+		tileValuesZ8x2, tileValuesZ9x2, tileValuesZ10x2, tileValuesZ11x2, tileValuesZ12x2, tileValuesZ13x2, tileValuesZ14x2},
+	narrowValues: []valueTileFunc{nil, tileValuesZ1x1, tileValuesZ2x1, tileValuesZ3x1, tileValuesZ4x1, tileValuesZ5x1, tileValuesZ6x1, tileValuesZ7x1,
+		tileValuesZ8x1, tileValuesZ9x1, tileValuesZ10x1, tileValuesZ11x1, tileValuesZ12x1, tileValuesZ13x1, tileValuesZ14x1},
 	narrowCodes: []requantTileFunc{nil, tileRequantZ1x1, tileRequantZ2x1, tileRequantZ3x1, tileRequantZ4x1, tileRequantZ5x1, tileRequantZ6x1, tileRequantZ7x1,
 		tileRequantZ8x1, tileRequantZ9x1, tileRequantZ10x1, tileRequantZ11x1, tileRequantZ12x1, tileRequantZ13x1, tileRequantZ14x1},
 }

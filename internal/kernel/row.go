@@ -143,6 +143,7 @@ type rowRequant struct {
 	bias         []int32
 	m            []float32
 	zero, lo, hi int32
+	values       []float32 // the results in place of dst: float32(acc+bias)*m
 }
 
 // asConv is a pooling's windows as those of a depthwise convolution.

@@ -12,10 +12,15 @@ type tilesS8 struct {
 	narrow     []tileFunc
 	// the same requantizing; nil where the tier has none
 	codes, narrowCodes []requantTileFunc
+	// the same storing values; nil where the tier has none
+	values, narrowValues []valueTileFunc
 }
 
 // requantTileFunc is a tileFunc whose results are codes.
 type requantTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask, bias *int32, m *float32, lo, hi float32, zero int32)
+
+// valueTileFunc is a tileFunc whose results are float32 values.
+type valueTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask, bias *int32, m *float32)
 
 // groupBytes is the size of one packed group of four steps.
 const groupBytes = 128
@@ -34,18 +39,23 @@ type productS8 struct {
 	// where in A the next one begins.
 	height, astrip int
 
-	// With rq the results are codes, which go to q instead of c.
+	// With rq the results are codes, which go to q instead of c, or values,
+	// which go to v.
 	q  []uint8
+	v  []float32
 	rq *rowRequant
 }
 
 // to sets where the result begins: at element at of the sums, or with rq of
-// the codes.
+// the codes or values.
 func (p *productS8) to(acc []int32, rq *rowRequant, at int) {
-	if p.rq = rq; rq != nil {
-		p.q = rq.dst[at:]
-	} else {
+	switch p.rq = rq; {
+	case rq == nil:
 		p.c = acc[at:]
+	case rq.values != nil:
+		p.v = rq.values[at:]
+	default:
+		p.q = rq.dst[at:]
 	}
 }
 
@@ -66,14 +76,17 @@ func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
 		sets = [2]strips{{taller, height + 1, p.rs * (height + 1)}, {count - taller, height, p.rs * height}}
 	}
 	for j := from; j < to; j += t.cols {
-		width, run, codes := min(t.cols, to-j), t.run, t.codes
+		width, run, codes, values := min(t.cols, to-j), t.run, t.codes, t.values
 		if width <= t.cols/2 && t.narrow != nil {
-			run, codes = t.narrow, t.narrowCodes
+			run, codes, values = t.narrow, t.narrowCodes, t.narrowValues
 		}
 		row := 0
 		for _, s := range sets {
 			switch at := row*p.ldc + j; {
 			case s.count == 0:
+			case p.rq != nil && p.rq.values != nil:
+				values[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
+					bytesAt(p.v, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.mask(width), &p.rq.bias[j], &p.rq.m[j])
 			case p.rq != nil:
 				r := p.rq
 				codes[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,

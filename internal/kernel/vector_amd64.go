@@ -428,7 +428,7 @@ func (t *isa) absMaxVec(dst, x []float32, r, channels int) (done int, nan bool) 
 	if t.tier == cpu.Generic || r == 0 {
 		return 0, false
 	}
-	const block = 16 // rows that stay in the first-level cache while their columns are done
+	block := max(16, 4096/channels) // rows that stay in the first-level cache while their columns are done
 	for r0 := 0; r0 < r; r0 += block {
 		n := min(block, r-r0)
 		for done = 0; done+vecLanes <= channels; done += vecLanes {
