@@ -75,7 +75,7 @@ func badFiles() []badFile {
 			`compare-methods.bad.yaml:8: compare.seeds: is 0 (allowed: a whole number from 1 to 1000)`,
 		}},
 		{"compare-precision", []string{
-			`compare-precision.bad.yaml:8: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)`,
+			`compare-precision.bad.yaml:8: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)`,
 		}},
 		{"compare-split", []string{
 			`compare-split.bad.yaml:9: compare.split: there is no validation split: val_fraction is 0; set dataset.val_fraction, for example to 0.1`,

@@ -282,7 +282,7 @@ func TestSetProblems(t *testing.T) {
 		{"seed.x=3", `--set seed.x=3: seed: is a mapping (allowed: a whole number from 0 to 18446744073709551615)`},
 		{"train.epochs.x=3", `--set train.epochs.x=3: train.epochs.x: train.epochs is the number 2 and has no settings`},
 		{"qat.epochs=1", `--set qat.epochs=1: qat: needs a quant section; add quant: {} for the defaults: int8 weights and activations`},
-		{"compare.precisions=[fp32,int9]", `--set compare.precisions=[fp32,int9]: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)`},
+		{"compare.precisions=[fp32,int9]", `--set compare.precisions=[fp32,int9]: compare.precisions[1]: unknown precision "int9" (allowed: fp32, fp16, bf16, int16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)`},
 	} {
 		if got := problems(t, small, c.set); got != c.want {
 			t.Errorf("%s\ngot  %s\nwant %s", c.set, got, c.want)

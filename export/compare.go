@@ -21,7 +21,7 @@ type Layer struct {
 // Identical reports whether every element is equal, and there was one.
 func (l Layer) Identical() bool { return l.Elements > 0 && l.Equal == l.Elements }
 
-func (l *Layer) codes(want, got []uint8) {
+func (l *Layer) codes(want, got []int32) {
 	for i, w := range want {
 		d := math.Abs(float64(w) - float64(got[i]))
 		l.count(d == 0, d == 1, d)
@@ -96,6 +96,7 @@ func CompareFrozen(want, got *model.Model) []Difference {
 				continue
 			}
 			out = first(out, w.Layer, role+" code", wp.Codes, gp.Codes)
+			out = first(out, w.Layer, role+" code", wp.Codes16, gp.Codes16)
 			out = first(out, w.Layer, role+" code", wp.Int32, gp.Int32)
 			out = first(out, w.Layer, role+" code", wp.Half, gp.Half)
 			out = first(out, w.Layer, role, wp.Data, gp.Data)

@@ -75,6 +75,10 @@ func (t *tensorWriter) param(m *model.Model, name string) error {
 		}
 		t.add(safetensors.Tensor{Name: name, DType: safetensors.U8, Shape: []int{len(data)}, Data: data})
 		t.packed[name] = packing{typ, p.Shape}
+	case p.Codes16 != nil:
+		data, err := binary.Append(nil, binary.LittleEndian, p.Codes16)
+		t.add(safetensors.Tensor{Name: name, DType: safetensors.I16, Shape: p.Shape, Data: data})
+		return err
 	case p.Int32 != nil:
 		t.add(safetensors.Int32(name, p.Shape, p.Int32))
 	case p.Half != nil:

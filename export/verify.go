@@ -90,7 +90,7 @@ func Verify(ctx context.Context, s Subject, set *datasets.Set, o Options) (*Cert
 }
 
 type tensor struct {
-	codes  []uint8
+	codes  []int32
 	values []float32
 }
 
@@ -177,7 +177,7 @@ func (v *verifier) addGraphs(workers int) error {
 				if !ok {
 					return fmt.Errorf("the graph has no tensor %q", name)
 				}
-				if err := visit(name, tensor{codes, values}); err != nil {
+				if err := visit(name, tensor{widened(nil, codes), values}); err != nil {
 					return err
 				}
 			}
@@ -228,13 +228,21 @@ func (v *verifier) addInterpreter() error {
 	return nil
 }
 
+// widened appends codes of either width.
+func widened[T uint8 | int16](dst []int32, codes []T) []int32 {
+	for _, q := range codes {
+		dst = append(dst, int32(q))
+	}
+	return dst
+}
+
 func fromEval(t eval.Tensor) tensor {
 	if t.IsReal() {
 		return tensor{values: t.Float32s()}
 	}
-	codes := make([]uint8, len(t.Ints))
+	codes := make([]int32, len(t.Ints))
 	for i, q := range t.Ints {
-		codes[i] = uint8(q)
+		codes[i] = int32(q)
 	}
 	return tensor{codes: codes}
 }
@@ -242,7 +250,9 @@ func fromEval(t eval.Tensor) tensor {
 // batch runs the engine and every leg on the same examples.
 func (v *verifier) batch(x []uint8, labels []int32, n int) error {
 	err := v.engine.Trace(x, n, func(t infer.Tensor) error {
-		v.want[t.Name] = tensor{append(v.want[t.Name].codes[:0], t.Codes...), append(v.want[t.Name].values[:0], t.Values...)}
+		before := v.want[t.Name]
+		codes := widened(before.codes[:0], t.Codes)
+		v.want[t.Name] = tensor{widened(codes, t.Wide), append(before.values[:0], t.Values...)}
 		return nil
 	})
 	if err != nil {

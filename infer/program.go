@@ -119,7 +119,7 @@ func (c *compiler) root(name string) string {
 // tensor places the tensor that a step makes.
 func (c *compiler) tensor(at int, name string, shape model.Shape) *tensor {
 	t := &tensor{name: name, shape: shape, size: shape.Size(), params: c.m.Quant[name]}
-	coded := t.params != nil && t.params.Spec.Format.IsInteger()
+	coded := t.params != nil && t.params.Spec.Format.IsInteger() && !t.wide()
 	root := c.root(name)
 	switch {
 	case root != name:
@@ -139,6 +139,9 @@ func (c *compiler) tensor(at int, name string, shape model.Shape) *tensor {
 
 // op chooses the kernel of a node; nil for a view.
 func (c *compiler) op(n *model.Node, in, out *tensor) (op, error) {
+	if wide, err := newWide(c.m, n, in, c.tensors[n.In[len(n.In)-1]], out); wide != nil || err != nil {
+		return wide, err
+	}
 	switch n.Op {
 	case model.Conv, model.Dense:
 		if n.Requant != nil {

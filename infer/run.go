@@ -19,6 +19,8 @@ type worker struct {
 	trace   bool      // keep accumulators
 	bufs    buffers
 	acc     []int32
+	acc64   []int64 // of layers with 16-bit codes
+	wide    []int16 // and their inputs
 	scratch kernel.Scratch
 	err     error
 }

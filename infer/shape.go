@@ -37,6 +37,9 @@ func newReLU(n *model.Node, in, out *tensor) op {
 	if in.coded() {
 		_, lo, hi := n.Limits(in.params)
 		r.lo, r.hi = uint8(lo), uint8(hi)
+	} else if in.wide() && n.Attr.Cap > 0 {
+		_, _, hi := n.Limits(in.params)
+		r.after.cap = float32(hi)
 	}
 	return r
 }

@@ -15,10 +15,11 @@ type Tensor struct {
 	Shape  model.Shape // of one example
 	First  int         // index of the first example within the call of Trace
 	N      int
-	Codes  []uint8       // of a tensor on integer codes; else nil
+	Codes  []uint8       // of a tensor on integer codes of up to 8 bits; else nil
+	Wide   []int16       // of a tensor on 16-bit codes; else nil
 	Values []float32     // of a float tensor; else nil
 	Params *quant.Params // nil when the tensor is float32 on purpose
-	Acc    []int32       // of an integer conv or dense layer: its accumulators, bias included; else nil
+	Acc    []int32       // of an integer conv or dense layer with 32-bit accumulators: these, bias included; else nil
 }
 
 // Trace runs n examples like Run, on one goroutine, and calls visit for every tensor, the input first, then the nodes in
@@ -50,9 +51,12 @@ func (p *program) traceBatch(w *worker, n int, visit func(Tensor) error) error {
 			}
 		}
 		t := Tensor{Name: s.out.name, Shape: s.out.shape, First: w.first, N: n, Params: s.out.params}
-		if s.out.coded() {
+		switch {
+		case s.out.wide():
+			t.Wide = w.centred(s.out, n) // zero point 0
+		case s.out.coded():
 			t.Codes = w.codes(s.out, n)
-		} else {
+		default:
 			t.Values = w.values(s.out, n)
 		}
 		if _, ok := s.op.(*integerLayer); ok {

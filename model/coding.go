@@ -163,7 +163,7 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 	if c == 0 || len(w)%c != 0 || len(codes) != len(w) || max(p.Spec.Scales(len(w), c), c) != len(scale) {
 		return 0, fmt.Errorf("%d weights, %d codes, %d channels and %d scales do not fit", len(w), len(codes), c, len(scale))
 	}
-	if err := checkCoding(p, in, affine, c); err != nil {
+	if err := checkCoding(p, in, affine, c, 8); err != nil {
 		return 0, err
 	}
 	if l.AbsMax == nil {
@@ -210,9 +210,9 @@ func channelSum(w []float32, ch, channels int, scale float32, spec quant.Spec) i
 }
 
 // checkCoding reports arguments of [CodeWeights] that it cannot work with.
-func checkCoding(p, in *quant.Params, affine *Affine, channels int) error {
-	if s := p.Spec; !s.Format.IsInteger() || s.Format.Bits() > 8 || !s.Signed || s.Scheme == quant.Affine {
-		return fmt.Errorf("%s: weights must be signed integers, without zero point and at most 8 bits", s)
+func checkCoding(p, in *quant.Params, affine *Affine, channels, bits int) error {
+	if s := p.Spec; !s.Format.IsInteger() || s.Format.Bits() > bits || !s.Signed || s.Scheme == quant.Affine {
+		return fmt.Errorf("%s: weights must be signed integers, without zero point and at most %d bits", s, bits)
 	}
 	if in == nil {
 		return fmt.Errorf("the layer's input has no quantizer")

@@ -207,6 +207,13 @@ func (m *Model) readParam(t *tensorHeader, data []byte) (*Param, error) {
 		if !format.IsInteger() || t.Type != codeType(spec) {
 			return nil, fmt.Errorf("type %q contradicts the quantizer's format %s", t.Type, format)
 		}
+		if format == quant.Int16 {
+			p.Codes16 = make([]int16, len(data)/2)
+			for i := range p.Codes16 {
+				p.Codes16[i] = int16(binary.LittleEndian.Uint16(data[2*i:]))
+			}
+			return p, nil
+		}
 		p.Codes = make([]int8, Shape(t.Shape).Size())
 		unpackCodes(p.Codes, data, format.Bits())
 		fromLevels(p.Codes, t.Type)

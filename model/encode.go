@@ -69,6 +69,10 @@ func (b *blob) appendTo(dst []byte) []byte {
 		packed := make([]byte, b.bytes())
 		packCodes(packed, toLevels(b.payload.Codes, b.Type), blobBits(b.Type))
 		return append(dst, packed...)
+	case b.payload.Codes16 != nil:
+		for _, v := range b.payload.Codes16 {
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(v))
+		}
 	case b.payload.Half != nil:
 		for _, v := range b.payload.Half {
 			dst = binary.LittleEndian.AppendUint16(dst, v)

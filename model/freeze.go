@@ -77,6 +77,9 @@ func (m *Model) checkReady(n *Node) error {
 }
 
 func (m *Model) freezeInteger(n *Node, w *Param, affine Affine) error {
+	if m.Wide(n) {
+		return m.freezeWide(n, w, affine)
+	}
 	in, q, c := m.Quant[n.In[0]], m.Quant[n.Param(Weight)], n.Attr.Units
 	codes, scale := make([]int8, len(w.Data)), make([]float32, c)
 	if _, err := CodeWeights(codes, scale, w.Data, q, in, &affine); err != nil {
@@ -89,17 +92,7 @@ func (m *Model) freezeInteger(n *Node, w *Param, affine Affine) error {
 	for i := range codes {
 		codes[i] *= folded.Sign[i%c]
 	}
-	spec := q.Spec
-	spec.Per, spec.Estimator = quant.PerChannel, quant.Clipped // the estimator is training's affair
-	m.Quant[n.Param(Weight)] = &quant.Params{Spec: spec, Scale: folded.Scale, Zero: make([]int32, c)}
-	m.Params[n.Param(Weight)] = &Param{Shape: slices.Clone(w.Shape), Codes: codes}
-	m.Params[n.Param(Bias)] = &Param{Shape: Shape{c}, Int32: folded.Bias}
-	n.Attr.Norm, n.Attr.Bias = false, true
-	n.Requant = NewRequant(n, in.Scale[0], folded.Scale, m.Quant[n.Name])
-	if err := n.Requant.Validate(c); err != nil {
-		return n.errorf("%w", err)
-	}
-	return nil
+	return m.freezeFolded(n, &Param{Shape: slices.Clone(w.Shape), Codes: codes}, folded)
 }
 
 // freezePlain gives an integer operation without weights its requantization.

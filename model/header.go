@@ -119,7 +119,7 @@ var blobTypes = [...]struct {
 	bits int
 }{
 	{"f32", 32}, {"i32", 32}, {"f16", 16}, {"bf16", 16},
-	{"s2", 2}, {"s3", 3}, {"s4", 4}, {"s5", 5}, {"s6", 6}, {"s7", 7}, {"s8", 8},
+	{"s2", 2}, {"s3", 3}, {"s4", 4}, {"s5", 5}, {"s6", 6}, {"s7", 7}, {"s8", 8}, {"s16", 16},
 	{"e1", 1}, {"e2", 2}, {"e3", 3}, {"e4", 4}, {"e5", 5}, {"e6", 6}, {"e7", 7}, // numbers of even levels
 }
 
@@ -188,7 +188,7 @@ func (t *tensorHeader) bytes() int {
 // paramType is the blob type of a parameter: of codes and 16-bit floats it is the format of the tensor's quantizer.
 func (m *Model) paramType(name string, p *Param) string {
 	switch {
-	case p.Codes != nil:
+	case p.Codes != nil || p.Codes16 != nil:
 		return codeType(m.Quant[name].Spec)
 	case p.Half != nil && m.Quant[name].Spec.Format == quant.BF16:
 		return "bf16"

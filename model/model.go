@@ -58,18 +58,20 @@ type Input struct {
 }
 
 // Param is a parameter tensor. Exactly one of the payloads is set: Data for float32 masters and for what stays float32 in
-// a Frozen model, Half for 16-bit floats, Codes for weight codes, Int32 for quantized biases.
+// a Frozen model, Half for 16-bit floats, Codes for weight codes of up to 8 bits, Codes16 for those of 16, Int32 for quantized
+// biases.
 type Param struct {
-	Shape Shape
-	Data  []float32
-	Half  []uint16
-	Codes []int8
-	Int32 []int32
+	Shape   Shape
+	Data    []float32
+	Half    []uint16
+	Codes   []int8
+	Codes16 []int16
+	Int32   []int32
 }
 
 // Clone copies p and its payload.
 func (p *Param) Clone() *Param {
-	return &Param{Shape: slices.Clone(p.Shape), Data: slices.Clone(p.Data), Half: slices.Clone(p.Half), Codes: slices.Clone(p.Codes), Int32: slices.Clone(p.Int32)}
+	return &Param{Shape: slices.Clone(p.Shape), Data: slices.Clone(p.Data), Half: slices.Clone(p.Half), Codes: slices.Clone(p.Codes), Codes16: slices.Clone(p.Codes16), Int32: slices.Clone(p.Int32)}
 }
 
 // Model is one network. See the package comment for stages and layout.

@@ -15,7 +15,7 @@ func (m *Model) Packed(name string) (typ string, data []byte) {
 
 // Unpack reads n codes of a type that [Model.Packed] names.
 func Unpack(typ string, n int, data []byte) ([]int8, error) {
-	if len(typ) < 2 || typ[0] != 's' && typ[0] != 'e' || blobBits(typ) == 0 {
+	if len(typ) < 2 || typ[0] != 's' && typ[0] != 'e' || blobBits(typ) == 0 || blobBits(typ) > 8 {
 		return nil, fmt.Errorf("type %q holds no codes (allowed: s2 to s8, e1 to e7)", typ)
 	}
 	bits := blobBits(typ)

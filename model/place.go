@@ -212,10 +212,10 @@ func (n *Node) checkSpecs(m *Model) error {
 	if !w.Spec.Format.IsInteger() {
 		return nil
 	}
-	if !w.Spec.Signed || w.Spec.Scheme == quant.Affine || w.Spec.Format.Bits() > 8 {
-		return n.errorf("weight %s: weights must be signed, without zero point and at most 8 bits", w.Spec)
-	}
 	integer := !m.WeightOnly(n)
+	if !w.Spec.Signed || w.Spec.Scheme == quant.Affine || w.Spec.Format.Bits() > 8 && !integer {
+		return n.errorf("weight %s: weights must be signed, without zero point and, where activations are floats, at most 8 bits", w.Spec)
+	}
 	if w.Spec.Per == quant.PerGroup && integer {
 		return n.errorf("weight %s: %w", w.Spec, errGroupOfCodes)
 	}
@@ -258,8 +258,8 @@ func (n *Node) checkOutput(m *Model) error {
 	if a.Spec.IsSign() {
 		return n.errorf("activation %s: layers compute on integers with a zero; binary is for weights", a.Spec)
 	}
-	if a.Spec.Signed || a.Spec.Per != quant.PerTensor || a.Spec.Format.Bits() > 8 {
-		return n.errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", a.Spec)
+	if err := activationForm(a.Spec); err != nil {
+		return n.errorf("%w", err)
 	}
 	if !a.Spec.Range.ForActs() {
 		return n.errorf("activation range %q is for weights; use envelope or lsq", a.Spec.Range)

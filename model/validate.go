@@ -242,10 +242,7 @@ func checkActivation(q *quant.Params) error {
 		}
 		return nil
 	}
-	if q.Spec.Signed || q.Spec.Per != quant.PerTensor || q.Spec.Format.Bits() > 8 {
-		return fmt.Errorf("activation %s: activations must be unsigned, per tensor and at most 8 bits", q.Spec)
-	}
-	return nil
+	return activationForm(q.Spec)
 }
 
 func sameQuant(a, b *quant.Params) bool {

@@ -106,8 +106,8 @@ func (v *validator) integer(n *Node, w *Param, q *quant.Params) error {
 	if (out == nil) != v.m.IsOutput(n.Name) {
 		return n.errorf("the logits, and only they, are float32")
 	}
-	if !q.Spec.Signed || q.Spec.Per != quant.PerChannel || q.Spec.Format.Bits() > 8 || w.Codes == nil {
-		return n.errorf("weight %s: frozen weights are signed codes of at most 8 bits with a scale per channel", q.Spec)
+	if !q.Spec.Signed || q.Spec.Per != quant.PerChannel || (w.Codes16 != nil) != (q.Spec.Format == quant.Int16) || (w.Codes == nil) != (w.Codes16 != nil) {
+		return n.errorf("weight %s: frozen weights are signed codes of their format with a scale per channel", q.Spec)
 	}
 	if err := q.Validate(c); err != nil {
 		return n.errorf("weight: %w", err)
@@ -123,7 +123,11 @@ func (v *validator) integer(n *Node, w *Param, q *quant.Params) error {
 		return n.errorf("parameter %q: %w", n.Param(Bias), err)
 	}
 	v.params[n.Param(Bias)] = true
-	if err := checkAccumulators(w.Codes, b.Int32, q, in); err != nil {
+	top := int64(math.MaxInt32)
+	if v.m.Wide(n) {
+		top = math.MaxInt64
+	}
+	if err := checkAccumulators(w.Wide(), b.Int32, q, in, top); err != nil {
 		return n.errorf("%w", err)
 	}
 	if out == nil && n.Attr.Cap != 0 {
@@ -132,8 +136,8 @@ func (v *validator) integer(n *Node, w *Param, q *quant.Params) error {
 	return n.checkRequant(v.m, c)
 }
 
-// checkAccumulators checks that the codes are on their grid and that no input can drive an accumulator out of an int32.
-func checkAccumulators(codes []int8, bias []int32, q, in *quant.Params) error {
+// checkAccumulators checks that the codes are on their grid and that no input can drive an accumulator beyond top.
+func checkAccumulators(codes []int16, bias []int32, q, in *quant.Params, top int64) error {
 	c := len(bias)
 	lo, hi := q.Spec.Grid()
 	sums := make([]int64, c)
@@ -147,7 +151,7 @@ func checkAccumulators(codes []int8, bias []int32, q, in *quant.Params) error {
 	xlo, xhi := in.Spec.Grid()
 	reach := int64(max(in.Zero[0]-xlo, xhi-in.Zero[0]))
 	for ch, b := range bias {
-		if bound := max(int64(b), -int64(b)) + sums[ch]*reach; bound > math.MaxInt32 {
+		if bound := max(int64(b), -int64(b)) + sums[ch]*reach; bound > top {
 			return fmt.Errorf("the accumulator of channel %d can reach %d, beyond 32 bits", ch, bound)
 		}
 	}
@@ -177,7 +181,7 @@ func (n *Node) checkRequant(m *Model, multipliers int) error {
 // check reports a payload that is not exactly one, has another size than the shape, or is not finite.
 func (p *Param) check() error {
 	kinds, size := 0, 0
-	for _, n := range []int{len(p.Data), len(p.Half), len(p.Codes), len(p.Int32)} {
+	for _, n := range []int{len(p.Data), len(p.Half), len(p.Codes), len(p.Codes16), len(p.Int32)} {
 		if n > 0 {
 			kinds, size = kinds+1, n
 		}

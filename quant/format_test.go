@@ -102,7 +102,7 @@ func TestParsePrecision(t *testing.T) {
 			t.Errorf("%q: IsInteger() = %v", g.name, p.IsInteger())
 		}
 	}
-	const unknown = " (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)"
+	const unknown = " (allowed: fp32, fp16, bf16, int16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)"
 	bad := map[string]string{
 		"fp8e4m3": `precision "fp8e4m3" is not supported by this version: use fp16 or int8`,
 		"fp8e5m2": `precision "fp8e5m2" is not supported by this version: use fp16 or int8`,

@@ -36,10 +36,10 @@ func (p Precision) IsInteger() bool { return p.Weight.IsInteger() && p.Act.IsInt
 // later are precision names the design foresees and this version refuses, with what to use instead.
 var later = map[string]string{
 	"fp8e4m3": "use fp16 or int8", "fp8e5m2": "use fp16 or int8", "mxfp8": "use int8", "mxfp4": "use w4a8",
-	"int16": "use fp16, bf16 or int8", "mixed": "use quant.rules in the config with a base precision",
+	"mixed": "use quant.rules in the config with a base precision",
 }
 
-// ParsePrecision reads fp32, fp16, bf16, int8 ... int2, wXaY or wXa16 with X and Y from 1 to 8. ("w4a4" and "int4" are the
+// ParsePrecision reads fp32, fp16, bf16, int16, int8 ... int2, wXaY or wXa16 with X and Y from 1 to 8. ("w4a4" and "int4" are the
 // same precision, "ternary" is w2a2, "binary" is w1a1; a16 is fp16.) Other names are refused with what to use instead.
 func ParsePrecision(name string) (Precision, error) {
 	low := strings.ToLower(strings.TrimSpace(name))
@@ -66,5 +66,5 @@ func ParsePrecision(name string) (Precision, error) {
 			}
 		}
 	}
-	return Precision{}, fmt.Errorf("unknown precision %q (allowed: fp32, fp16, bf16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)", name)
+	return Precision{}, fmt.Errorf("unknown precision %q (allowed: fp32, fp16, bf16, int16, int8 to int2, ternary, binary, or wXaY with X and Y from 1 to 8, for example w4a8, or wXa16)", name)
 }

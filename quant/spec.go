@@ -145,10 +145,13 @@ func WeightSpec(f Format) Spec {
 }
 
 // ActSpec is the default for activations in format f: affine, unsigned, per tensor, envelope range.
-// Binary activations are -1 and 1.
+// Binary activations are -1 and 1; 16 bits are signed and symmetric, with zero point 0.
 func ActSpec(f Format) Spec {
 	if f == Binary {
 		return Spec{Format: f, Scheme: Symmetric, Per: PerTensor, Range: Constant, Rounding: HalfEven, Even: true, Max: 1}
+	}
+	if f == Int16 {
+		return Spec{Format: f, Scheme: Symmetric, Per: PerTensor, Range: Envelope, Rounding: HalfEven, Signed: true}
 	}
 	return Spec{Format: f, Scheme: Affine, Per: PerTensor, Range: Envelope, Rounding: HalfEven}
 }

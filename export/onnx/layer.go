@@ -65,6 +65,17 @@ func (b *builder) requantized(n *model.Node, acc, out string) error {
 	if _, z := q.At(0); z != r.Zero {
 		return fmt.Errorf("zero point %d of the layer is not %d of its output", r.Zero, z)
 	}
+	if q.Spec.Format == quant.Int16 { // limits of reals: runtimes have no Clip of 16-bit codes
+		if n.Attr.Relu {
+			limit, err := b.relu(n)
+			if err != nil {
+				return err
+			}
+			acc = limit(b.fresh(n.Name+"_limited"), acc)
+		}
+		_, err := b.quantize(acc, out, q)
+		return err
+	}
 	if r.Lo == 0 && r.Hi == 255 { // what uint8 saturation does
 		_, err := b.quantize(acc, out, q)
 		return err
@@ -97,8 +108,13 @@ func (b *builder) clipped(n *model.Node, in, out string, lo, hi int32) error {
 func (b *builder) weightCodes(n *model.Node) (string, error) {
 	name := n.Param(model.Weight)
 	p := b.m.Params[name]
+	channels := []int64{int64(n.Attr.Units)}
+	if p.Codes16 != nil {
+		codes, dims := outputMajor(b, n, p.Codes16, p.Shape)
+		return dequantized(b, name, codes, dims, b.m.Quant[name].Scale, channels)
+	}
 	codes, dims := outputMajor(b, n, p.Codes, p.Shape)
-	return b.dequantized(name, codes, dims, b.m.Quant[name].Scale, []int64{int64(n.Attr.Units)})
+	return dequantized(b, name, codes, dims, b.m.Quant[name].Scale, channels)
 }
 
 // biasCodes stores the int32 bias with the scale of the accumulator, f32(s_x * s_w[c]), and dequantizes it.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/narrow-ml/narrow/export/onnx/onnxpb"
 	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // step is one operator of a chain of reals: it makes out from in.
@@ -108,6 +109,18 @@ func (b *builder) ownReLU(n *model.Node) error {
 	switch {
 	case n.Attr.Cap == 0:
 		return b.moved(n, b.m.Quant[n.Name], "Relu")
+	case quantized && b.m.Quant[n.Name].Spec.Format == quant.Int16:
+		in, err := b.reals(n.In[0])
+		if err != nil {
+			return err
+		}
+		limit, err := b.relu(n)
+		if err != nil {
+			return err
+		}
+		b.codes[n.Name] = n.Name
+		_, err = b.quantize(limit(b.fresh(n.Name+"_limited"), in), n.Name, b.m.Quant[n.Name])
+		return err
 	case quantized:
 		_, lo, hi := n.Limits(b.m.Quant[n.Name])
 		b.codes[n.Name] = n.Name

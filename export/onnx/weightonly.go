@@ -18,11 +18,11 @@ func (b *builder) weightValues(n *model.Node) (string, error) {
 	if q.Spec.Per == quant.PerTensor {
 		scaleDims = nil
 	}
-	return b.dequantized(name, codes, dims, q.Scale, scaleDims)
+	return dequantized(b, name, codes, dims, q.Scale, scaleDims)
 }
 
 // dequantized stores codes and scales, per tensor or for each index of the first axis, and multiplies them.
-func (b *builder) dequantized(name string, codes []int8, dims []int64, scale []float32, scaleDims []int64) (string, error) {
+func dequantized[T int8 | int16](b *builder, name string, codes []T, dims []int64, scale []float32, scaleDims []int64) (string, error) {
 	typ := b.weightType(b.m.Quant[name])
 	stored, err := onnxpb.IntTensor(b.fresh(name), typ, dims, codes)
 	if err != nil {
@@ -54,7 +54,7 @@ func (b *builder) groupValues(n *model.Node, p *model.Param, q *quant.Params) (s
 	for i, s := range q.Scale {
 		scale[i%c*groups+i/c] = s
 	}
-	at, err := b.dequantized(name, codes, []int64{int64(c * groups), int64(size)}, scale, []int64{int64(c * groups)})
+	at, err := dequantized(b, name, codes, []int64{int64(c * groups), int64(size)}, scale, []int64{int64(c * groups)})
 	if err != nil {
 		return "", err
 	}
@@ -108,6 +108,9 @@ func (b *builder) integers(name string, v ...int64) (string, error) {
 
 // weightType is the element type of weight codes.
 func (b *builder) weightType(q *quant.Params) onnxpb.DataType {
+	if q.Spec.Format == quant.Int16 {
+		return onnxpb.Int16
+	}
 	if lo, hi := q.Spec.Grid(); b.options.PackInt4 && lo >= -8 && hi <= 7 {
 		return onnxpb.Int4
 	}

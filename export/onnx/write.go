@@ -14,7 +14,7 @@ import (
 // The versions of the files: the oldest that have what is used, so that old runtimes and checkers accept them.
 const (
 	irVersion, opset         = 8, 17
-	irVersionInt4, opsetInt4 = 10, 21
+	irVersionWide, opsetWide = 10, 21 // int4 weights, 16-bit codes
 )
 
 // Write writes a Frozen model as an ONNX file. The same model and options always give the same bytes.
@@ -67,8 +67,8 @@ func newBuilder(m *model.Model, o Options) *builder {
 		IRVersion: irVersion, ProducerName: "narrow", Graph: b.graph, Opsets: []onnxpb.Opset{{Version: opset}},
 		Metadata: []onnxpb.Prop{{Key: "narrow.model", Value: m.Name}, {Key: "narrow.precision", Value: m.Precision.String()}},
 	}
-	if o.PackInt4 {
-		b.file.IRVersion, b.file.Opsets[0].Version = irVersionInt4, opsetInt4
+	if o.PackInt4 || wide(m) {
+		b.file.IRVersion, b.file.Opsets[0].Version = irVersionWide, opsetWide
 	}
 	for _, in := range m.Inputs {
 		b.taken[in.Name] = true
@@ -77,6 +77,16 @@ func newBuilder(m *model.Model, o Options) *builder {
 		b.taken[m.Nodes[i].Name] = true
 	}
 	return b
+}
+
+// wide reports whether any tensor has 16-bit codes.
+func wide(m *model.Model) bool {
+	for _, name := range m.QuantNames() {
+		if m.Quant[name].Spec.Format == quant.Int16 {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *builder) build() error {
@@ -225,7 +235,11 @@ func (b *builder) grid(name string, q *quant.Params) ([2]string, error) {
 	if err != nil {
 		return [2]string{}, err
 	}
-	zero, err := onnxpb.IntTensor(b.fresh(name+"_zero"), onnxpb.Uint8, nil, []int32{z})
+	typ := onnxpb.Uint8
+	if q.Spec.Format == quant.Int16 {
+		typ = onnxpb.Int16
+	}
+	zero, err := onnxpb.IntTensor(b.fresh(name+"_zero"), typ, nil, []int32{z})
 	if err != nil {
 		return [2]string{}, err
 	}

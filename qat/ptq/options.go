@@ -41,21 +41,24 @@ func (o *Options) progress(s Step) {
 	}
 }
 
-// For is o for a precision: the passes that need integer grids (learned rounding, bias correction) are left out for 16-bit
-// floats, which have none. It is for callers that run one configuration at several precisions; [Quantize] itself refuses
+// For is o for a precision: the passes that choose codes (learned rounding, bias correction) are left out for weights in
+// 16-bit floats, which have none, and in 16-bit integers, where there is nothing to win. It is for callers that run one configuration at several precisions; [Quantize] itself refuses
 // passes that cannot apply.
 func (o Options) For(p quant.Precision) Options {
-	if !p.Weight.IsInteger() {
+	if !chooses(p) {
 		o.Rounding, o.BiasCorrection = Nearest, false
 	}
 	return o
 }
 
+// chooses reports whether a precision leaves a choice of codes worth making.
+func chooses(p quant.Precision) bool { return p.Weight.IsInteger() && p.Weight.Bits() <= 8 }
+
 // Check reports a pass of o that cannot be applied to the float model m at a precision: equalization without a pair of
 // layers, or through a capped ReLU; learned rounding or bias correction without integers; a layer without a bias to
 // correct. The weights do not matter, so that it can be asked before training.
 func (o Options) Check(m *model.Model, p quant.Precision) error {
-	if !p.Weight.IsInteger() && (o.Rounding > Nearest || o.BiasCorrection) {
+	if !chooses(p) && (o.Rounding > Nearest || o.BiasCorrection) {
 		pass := passBias
 		if o.Rounding > Nearest {
 			pass = "rounding " + o.Rounding.String()

@@ -112,7 +112,7 @@ func passes(m, q *model.Model, set *datasets.Set, o Options) (Options, *model.Mo
 	if q.Stage != model.Quantized {
 		return o, nil, nil, fmt.Errorf("the model is %s; calibrate it first", q.Stage)
 	}
-	if !q.Precision.Weight.IsInteger() {
+	if !chooses(q.Precision) {
 		return o, nil, nil, fmt.Errorf("its precision %s has no integer grid: this pass is for integer weights; leave it out, or quantize to int8 or below", q.Precision)
 	}
 	float, err := model.Fuse(m)
@@ -192,6 +192,9 @@ func coded(m *model.Model, n *model.Node) (coding, error) {
 	}
 	w := m.Params[n.Param(model.Weight)]
 	p := m.Quant[n.Param(model.Weight)]
+	if m.Wide(n) {
+		return coding{}, fmt.Errorf("it computes on 16-bit codes, whose rounding leaves nothing to learn: leave this pass out")
+	}
 	c := coding{codes: make([]int8, len(w.Data)), scale: make([]float32, max(n.Attr.Units, p.Spec.Scales(len(w.Data), n.Attr.Units))), p: p, units: n.Attr.Units}
 	_, err = model.CodeWeights(c.codes, c.scale, w.Data, p, m.Quant[n.In[0]], &affine)
 	return c, err

@@ -10,6 +10,7 @@ import (
 	"github.com/narrow-ml/narrow/infer"
 	"github.com/narrow-ml/narrow/internal/rng"
 	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // maxRows and maxRowBytes bound what is kept of one layer's inputs.
@@ -35,6 +36,13 @@ func tap(ctx context.Context, m *model.Model, name string, set *datasets.Set, o 
 				return nil
 			}
 			v := t.Values
+			if t.Wide != nil {
+				values = slices.Grow(values[:0], len(t.Wide))[:len(t.Wide)]
+				if err := quant.Dequantize(values, t.Wide, t.Params); err != nil {
+					return err
+				}
+				v = values
+			}
 			if t.Codes != nil {
 				values = slices.Grow(values[:0], len(t.Codes))[:len(t.Codes)]
 				s, z := t.Params.At(0)

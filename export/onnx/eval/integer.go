@@ -119,7 +119,7 @@ func (s *step) integer(c *call, args []meaning) (meaning, error) {
 	case "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Gather":
 		return s.onCodes(c, args)
 	case "Clip":
-		return nil, refuse("it limits reals; limit the codes behind the QuantizeLinear instead")
+		return clipMeaning(args)
 	}
 	return nil, refuse("%s of dequantized values is not integer arithmetic", s.node.Op)
 }
@@ -211,6 +211,31 @@ func reluMeaning(args []meaning) (meaning, error) {
 		return p, nil
 	}
 	return nil, refuse("its input is not quantized")
+}
+
+// clipMeaning is a Clip of reals to [0, cap], in front of a QuantizeLinear: a ReLU with an upper limit.
+func clipMeaning(args []meaning) (meaning, error) {
+	limit := make([]float64, 2)
+	for i := range limit {
+		t, err := constantArg(args, 1+i)
+		if err != nil {
+			return nil, err
+		}
+		if t == nil || !t.IsReal() || t.Len() != 1 {
+			return nil, refuse("it limits reals, and not to constants; limit the codes behind the QuantizeLinear instead")
+		}
+		limit[i] = t.Reals[0]
+	}
+	if limit[0] != 0 || !(limit[1] > 0) {
+		return nil, refuse("it limits reals to [%v, %v], which is no ReLU; limit the codes behind the QuantizeLinear instead", limit[0], limit[1])
+	}
+	m, err := reluMeaning(args)
+	if err != nil {
+		return nil, err
+	}
+	p := *m.(*pending)
+	p.cap = float32(limit[1])
+	return &p, nil
 }
 
 // constantArg returns an argument that must be a plain tensor.

@@ -17,6 +17,7 @@ type pending struct {
 	shape []int
 	terms []term
 	relu  bool
+	cap   float32 // upper limit of the reals, where it is not 0
 }
 
 type term struct {
@@ -60,6 +61,11 @@ func (p *pending) requantize(typ onnxpb.DataType, s float32, z, lo, hi int64) (T
 	if p.relu {
 		lo = max(lo, z)
 	}
+	if p.cap > 0 {
+		if top := math.RoundToEven(float64(p.cap / s)); top < float64(hi-z) {
+			hi = z + int64(top)
+		}
+	}
 	low, high := float32(lo-z), float32(hi-z)
 	type scaled struct {
 		term
@@ -88,6 +94,9 @@ func (p *pending) requantize(typ onnxpb.DataType, s float32, z, lo, hi int64) (T
 
 // real is the value without a QuantizeLinear: f32(acc) * f32(s_x * s_w[c]), for one term.
 func (p *pending) real() (Tensor, error) {
+	if p.cap > 0 {
+		return Tensor{}, refuse("a limit of reals reaches an output without a QuantizeLinear")
+	}
 	if len(p.terms) != 1 || p.terms[0].cells != nil || p.terms[0].owner != nil {
 		return Tensor{}, refuse("a sum of terms or a mean reaches an output without a QuantizeLinear")
 	}
@@ -189,10 +198,10 @@ func biasSums(args []meaning, i, channels int, unit []float32) ([]int64, error) 
 	return b.codes.Ints, nil
 }
 
-// fit checks that 8-bit products stayed within the int32 accumulator of a real machine; 16-bit activations accumulate
-// in 64 bits.
-func fit(sum []int64, x *dequant, inner, channels int) error {
-	if x.codes.Type == onnxpb.Int16 || x.codes.Type == onnxpb.Uint16 {
+// fit checks that 8-bit products stayed within the int32 accumulator of a real machine; products of 16 bits accumulate in
+// 64.
+func fit(sum []int64, x, w *dequant, inner, channels int) error {
+	if max(x.codes.Type.Bits(), w.codes.Type.Bits()) > 8 {
 		return nil
 	}
 	for i, v := range sum {
@@ -229,7 +238,7 @@ func convSums(c *call, args []meaning) (meaning, error) {
 		return nil, err
 	}
 	t := term{sum: convolve(cv, x.centred(), w.centred(), bias), unit: unit, inner: count(shape[2:])}
-	if err := fit(t.sum, x, t.inner, cv.m); err != nil {
+	if err := fit(t.sum, x, w, t.inner, cv.m); err != nil {
 		return nil, err
 	}
 	return &pending{shape: shape, terms: []term{t}}, nil
@@ -276,7 +285,7 @@ func gemmSums(c *call, args []meaning) (meaning, error) {
 			t.sum[i] += bias[i%m]
 		}
 	}
-	if err := fit(t.sum, x, 1, m); err != nil {
+	if err := fit(t.sum, x, w, 1, m); err != nil {
 		return nil, err
 	}
 	return &pending{shape: []int{n, m}, terms: []term{t}}, nil
@@ -303,7 +312,7 @@ func matMulSums(_ *call, args []meaning) (meaning, error) {
 		return nil, err
 	}
 	t := term{sum: matmul(shape, x.centred(), w.centred()), unit: units(x, w), inner: 1}
-	if err := fit(t.sum, x, 1, max(1, shape.m)); err != nil {
+	if err := fit(t.sum, x, w, 1, max(1, shape.m)); err != nil {
 		return nil, err
 	}
 	return &pending{shape: shape.out, terms: []term{t}}, nil
