@@ -227,7 +227,7 @@ func badFiles() []badFile {
 			`qat-start.bad.yaml:9: qat.epochs: is 0 (allowed: a number above 0, at most 1048576)`,
 		}},
 		{"quant-act", []string{
-			`quant-act.bad.yaml:8: quant.act.format: "fp32" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); leave out the quant section, or run with --precision fp32`,
+			`quant-act.bad.yaml:8: quant.act.format: "fp32" is not supported here (allowed: int16, int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); leave out the quant section, or run with --precision fp32`,
 			`quant-act.bad.yaml:8: quant.act.scheme: "asymmetric" is not supported here (allowed: affine, symmetric, pow2); write affine`,
 			`quant-act.bad.yaml:8: quant.act.per: "channel" is not supported here (allowed: tensor); the integer product needs one activation scale for all channels; per: channel is for weights`,
 			`quant-act.bad.yaml:8: quant.act.range: unknown value "envelop" (allowed: minmax, ema, envelope, lsq, percentile, mse, constant, lsq+, pact, tqt, auto); did you mean "envelope"?`,
@@ -277,7 +277,7 @@ func badFiles() []badFile {
 			`quant-target.bad.yaml:8: quant.target: "tflite" is not supported here (allowed: onnx); use onnx: its integers are those the engine runs`,
 		}},
 		{"quant-weight", []string{
-			`quant-weight.bad.yaml:8: quant.weight.format: unknown value "int9" (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); did you mean "int8"?`,
+			`quant-weight.bad.yaml:8: quant.weight.format: unknown value "int9" (allowed: int16, int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); did you mean "int8"?`,
 			`quant-weight.bad.yaml:8: quant.weight.scheme: "affine" is not supported here (allowed: symmetric, pow2); weights have zero point 0, so that no product with it is left over; use symmetric`,
 			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt, auto); it follows batches, and weights have none; use minmax or lsq`,
 		}},
@@ -288,7 +288,7 @@ func badFiles() []badFile {
 			`rule-empty.bad.yaml:13: quant.rules[3]: is the text "fc1" where settings (key: value) belong`,
 		}},
 		{"rule-float", []string{
-			`rule-float.bad.yaml:8: quant.rules[0].weight.format: "fp16" is not supported here (allowed: int8, int7, int6, int5, int4, int3, int2, binary); one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer`,
+			`rule-float.bad.yaml:8: quant.rules[0].weight.format: "fp16" is not supported here (allowed: int16, int8, int7, int6, int5, int4, int3, int2, binary); one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer`,
 			`rule-float.bad.yaml:8: quant.rules[0].format: is not supported by this version; say of what: weight: {...}, act: {...} or both`,
 		}},
 		{"rule-add", []string{

@@ -183,6 +183,12 @@ func (c *Config) ruled(t *TensorQuant, section TensorQuant, s quant.Spec, r role
 		case section.Range == 0: // auto goes by the format
 			s.Range = own.Range
 		}
+		if r == actRole && (t.Format == quant.Int16) != (s.Format == quant.Int16) { // 16 bits are signed
+			s.Signed, s.Scheme = own.Signed, own.Scheme
+			if section.Scheme != 0 && t.Format != quant.Int16 {
+				s.Scheme = section.Scheme
+			}
+		}
 		s.Format = t.Format
 	}
 	full := *t

@@ -279,6 +279,7 @@ func (d *decoder) quant(c *Config) {
 	}
 	d.binary("quant.weight", &q.Weight, quant.WeightSpec(quant.Binary))
 	d.binary("quant.act", &q.Act, quant.ActSpec(quant.Binary))
+	d.int16("quant.act", &q.Act)
 	d.unused("quant.weight", (&tensorSection{&q.Weight, weightRole, false}).fields())
 	d.unused("quant.act", (&tensorSection{&q.Act, actRole, false}).fields())
 	d.unused("quant.calibration", (&calibrationSection{&q.Calibration, q.usesPercentile()}).fields())
@@ -326,7 +327,7 @@ func (d *decoder) quant(c *Config) {
 
 // mixes reports whether two formats cannot be one network: integers with floats, or two kinds of float.
 func mixes(w, a quant.Format) bool {
-	if w.IsInteger() && a == quant.FP16 {
+	if w.IsInteger() && w.Bits() <= 8 && a == quant.FP16 {
 		return false // weights alone
 	}
 	return w.IsInteger() != a.IsInteger() || !w.IsInteger() && w != a

@@ -307,10 +307,10 @@ func (s *tensorSection) fields() []field {
 	if s.Format != 0 && !s.Format.IsInteger() {
 		only = "an integer format"
 	}
-	formats := oneOf(&s.Format, refusedFormats(), quant.Int8, quant.Int7, quant.Int6, quant.Int5, quant.Int4, quant.Int3, quant.Int2, quant.Binary, quant.FP16, quant.BF16)
+	formats := oneOf(&s.Format, refusedFormats(), quant.Int16, quant.Int8, quant.Int7, quant.Int6, quant.Int5, quant.Int4, quant.Int3, quant.Int2, quant.Binary, quant.FP16, quant.BF16)
 	if s.inRule {
 		const wide = "one layer in 16-bit floats among integers is not supported by this version; int8 spares a sensitive layer"
-		formats.options = formats.options[:8]
+		formats.options = formats.options[:9]
 		formats.refused["fp16"], formats.refused["bf16"], formats.refused["fp32"] = wide, wide, wide
 	}
 	levelsOnly, maxOnly := only, only
@@ -346,7 +346,7 @@ func refusedFormats() map[string]string {
 	const float8 = "use fp16 or int8"
 	return map[string]string{
 		"fp32":  "leave out the quant section, or run with --precision fp32",
-		"int16": "use fp16, bf16 or int8", "uint8": "write int8: activations are stored unsigned anyway",
+		"uint8": "write int8: activations are stored unsigned anyway",
 		"fp8e4m3": float8, "fp8e5m2": float8, "mxfp8": float8, "mxfp4": "use int4",
 	}
 }

@@ -70,6 +70,13 @@ func (d *decoder) binary(path string, t *TensorQuant, s quant.Spec) {
 	}
 }
 
+// int16 fills in what a section of 16-bit activations leaves open.
+func (d *decoder) int16(path string, t *TensorQuant) {
+	if t.Format == quant.Int16 && !d.given(join(path, "scheme")) {
+		t.Scheme = quant.Symmetric
+	}
+}
+
 // over lays the settings of t, but not its format, over the default s of a format. Binary has levels of its own and, unlike
 // the others, no use for the range of an activation or the largest weight; settings made for other formats step back.
 func (t TensorQuant) over(s quant.Spec) quant.Spec {
@@ -87,7 +94,7 @@ func (t TensorQuant) over(s quant.Spec) quant.Spec {
 	}
 	binary := s.Format == quant.Binary
 	if !binary {
-		if t.Scheme != 0 {
+		if t.Scheme != 0 && (s.Format != quant.Int16 || t.Format == quant.Int16) { // that of narrower formats is not for 16 bits
 			s.Scheme = t.Scheme
 		}
 		switch t.Levels {

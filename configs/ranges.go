@@ -49,6 +49,10 @@ func (d *decoder) tensor(path string, t *TensorQuant, s quant.Spec, trains bool)
 		d.reportAt(path, "%v", err)
 		return
 	}
+	if s.Format == quant.Int16 && s.Scheme == quant.Affine {
+		d.reportAt(join(path, "scheme"), "16-bit activations have zero point 0").Hint = "use symmetric, or remove it"
+		return
+	}
 	if !trains || !s.Range.Calibrated() || !d.given(join(path, "range")) {
 		return
 	}

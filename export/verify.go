@@ -177,7 +177,11 @@ func (v *verifier) addGraphs(workers int) error {
 				if !ok {
 					return fmt.Errorf("the graph has no tensor %q", name)
 				}
-				if err := visit(name, tensor{widened(nil, codes), values}); err != nil {
+				t := tensor{widened(nil, codes), values}
+				if wide := net.WideCodes(name); wide != nil {
+					t = tensor{codes: widened(nil, wide)}
+				}
+				if err := visit(name, t); err != nil {
 					return err
 				}
 			}

@@ -168,7 +168,7 @@ func (b *builder) layer(n *model.Node) error {
 	case model.Conv, model.Dense:
 		return b.weighted(n, in, x)
 	case model.ReLU:
-		out.node, err = newRelu(b.st, n, x.node, x.kind, x.grad)
+		out.node, err = newRelu(b.st, n, x.node, x.kind, b.wideParams(n.Name), x.grad)
 		if q := b.m.Quant[n.Name]; err == nil && n.Attr.Cap > 0 && q != nil && q.Spec.Format.Rounds16() {
 			out.node, err = qat.Round(b.st, n.Name, out.node, q.Spec.Format, false, x.grad) // the limit itself may need it
 		}
@@ -210,7 +210,10 @@ func (b *builder) plain(n *model.Node, in model.Shape, x edge) (edge, error) {
 	grad, kind := x.grad, onFloats
 	var y *G.Node
 	var err error
-	if n.Op == model.Add {
+	wide := b.m.Wide(n)
+	if wide {
+		y, grad, err = b.widePlain(n, in)
+	} else if n.Op == model.Add {
 		other := b.edges[n.In[1]]
 		if x.kind != other.kind {
 			return edge{}, fmt.Errorf("inputs %q and %q are not both integers", n.In[0], n.In[1])
@@ -218,16 +221,16 @@ func (b *builder) plain(n *model.Node, in model.Shape, x edge) (edge, error) {
 		grad = x.grad || other.grad
 		y, err = newAddition(b.st, n, x, other)
 	} else {
-		y, err = newGlobalAvg(b.st, n, in, x)
+		y, err = newGlobalAvg(b.st, n, in, x, nil)
 	}
-	if x.kind == onCodes {
+	if x.kind == onCodes || wide {
 		kind = onAcc
 		if b.m.Quant[n.Name] == nil {
 			return edge{}, errors.New("a quantized model must end in a dense or conv layer: only their outputs may be float32")
 		}
 	}
 	if err == nil && n.Attr.Relu {
-		y, err = newRelu(b.st, n, y, kind, grad)
+		y, err = newRelu(b.st, n, y, kind, nil, grad)
 	}
 	if err != nil {
 		return edge{}, err
@@ -241,7 +244,9 @@ func (b *builder) store(n *model.Node, y *G.Node, grad bool) (out edge, err erro
 	switch q := b.m.Quant[n.Name]; {
 	case q == nil:
 	case q.Spec.Format.IsInteger():
-		out.kind = onCodes
+		if b.wideParams(n.Name) == nil {
+			out.kind = onCodes
+		}
 		out.grad = grad || q.Spec.Range.Learns()
 		out.node, err = b.activation(n.Name, q, y, grad)
 	default:
@@ -276,7 +281,7 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 		return nil, nil, err
 	}
 	node, weight, err := qat.QuantizeWeight(b.st, b.m, n, geom, leaf, learned)
-	if err == nil {
+	if err == nil && q.Spec.Per != quant.PerGroup && !b.m.Wide(n) {
 		b.weights = append(b.weights, coded{name, weight})
 	}
 	if b.m.WeightOnly(n) {
@@ -334,7 +339,7 @@ func (b *builder) finish() (*Net, error) {
 	}
 	net := &Net{
 		st: b.st, g: b.g, batch: b.o.Batch, input: b.bytes, labels: make([]int32, b.o.Batch), classes: shape[1],
-		edges: b.edges, acts: b.acts, out: b.m.Outputs[0], learned: b.learned,
+		wide: map[string]*quant.Params{}, edges: b.edges, acts: b.acts, out: b.m.Outputs[0], learned: b.learned,
 	}
 	labels, err := gx.Leaf(b.g, "labels", tensor.New(tensor.WithShape(b.o.Batch), tensor.WithBacking(net.labels)))
 	if err != nil {
@@ -346,6 +351,11 @@ func (b *builder) finish() (*Net, error) {
 	}
 	net.loss = l
 	slices.SortFunc(b.weights, func(x, y coded) int { return strings.Compare(x.name, y.name) })
+	for _, name := range b.m.QuantNames() {
+		if p := b.wideParams(name); p != nil {
+			net.wide[name] = p
+		}
+	}
 	net.weights = b.weights
 	slices.SortFunc(b.leaves, func(x, y trained) int { return strings.Compare(x.name, y.name) })
 	if b.o.Train {

@@ -26,6 +26,7 @@ type Net struct {
 	loss    *loss
 	out     string
 	edges   map[string]edge
+	wide    map[string]*quant.Params // quantizers of 16-bit codes, which edges carry as values
 	acts    map[string]*act
 	learned []*quant.Params
 
@@ -111,7 +112,7 @@ func (n *Net) Logits() []float32 {
 }
 
 // Tensor is what the last run computed for a tensor of the model, an input or the output of a node: codes where it is
-// quantized to integers, values otherwise. The next run overwrites it. A tensor inside a fused block is not there.
+// quantized to integers of up to 8 bits, values otherwise: of 16-bit codes too (see [Net.WideCodes]). The next run overwrites it. A tensor inside a fused block is not there.
 func (n *Net) Tensor(name string) (codes []uint8, values []float32, ok bool) {
 	e, known := n.edges[name]
 	if !known || e.node.Value() == nil {
@@ -160,7 +161,8 @@ func (n *Net) Teach(logits []float32) error {
 	return nil
 }
 
-// Codes are the weights of a quantized graph as the last run coded them, sorted by name. The next run overwrites them.
+// Codes are the weights of a quantized graph, with one scale per channel or tensor and up to 8 bits, as the last run coded
+// them, sorted by name. The next run overwrites them.
 func (n *Net) Codes() []Codes {
 	out := make([]Codes, len(n.weights))
 	for i, w := range n.weights {

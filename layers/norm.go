@@ -47,6 +47,7 @@ type norm struct {
 	mult      []float32
 	vs        []float32 // its values
 	folded    *qat.Acc  // the output of a frozen quantized layer
+	ownWide   []int64   // the same in 64 bits
 	own       []int32   // sign*acc where a sign is not 1
 	signs     []int8
 	eachStats func(shard, lo, hi int)
@@ -241,8 +242,11 @@ func (k *norm) runFolded() error {
 	}
 	out := k.folded
 	if same {
-		out.Raw = k.acc.Raw
+		out.Raw, out.Wide = k.acc.Raw, k.acc.Wide
 		return nil
+	}
+	if k.acc.Wide != nil {
+		return k.foldWide()
 	}
 	if k.own == nil {
 		k.own = make([]int32, len(k.acc.Raw))

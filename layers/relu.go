@@ -10,6 +10,7 @@ import (
 	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/qat"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // relu is max(x, 0), or min(max(x, 0), cap), of values, of codes (the limits of model.Node.Limits), or of accumulators and
@@ -26,14 +27,19 @@ type relu struct {
 	y      *tensor.Dense
 	acc    *qat.Acc
 	sum    *qat.Sum
+
+	wide    *quant.Params
+	wideSum *qat.WideSum
+
 	codes  *qat.Codes
 	lo, hi uint8 // of codes
 	each   func(shard, lo, hi int)
 }
 
-func newRelu(st *qat.Step, n *model.Node, x *G.Node, kind edgeKind, needDX bool) (*G.Node, error) {
+// newRelu adds the node. wide is the quantizer of a tensor of the values of 16-bit codes, whose upper limit is a code; else nil.
+func newRelu(st *qat.Step, n *model.Node, x *G.Node, kind edgeKind, wide *quant.Params, needDX bool) (*G.Node, error) {
 	shape := x.Shape()
-	k := &relu{st: st, node: n, limit: qat.Limit{Relu: true, Cap: n.Attr.Cap}, row: shape.TotalSize() / shape[0], needDX: needDX}
+	k := &relu{st: st, node: n, wide: wide, limit: qat.Limit{Relu: true, Cap: n.Attr.Cap}, row: shape.TotalSize() / shape[0], needDX: needDX}
 	k.each = k.shard
 	name := "relu " + n.Layer
 	if n.Attr.Cap > 0 {
@@ -72,6 +78,13 @@ func (k *relu) Run(in []G.Value) (G.Value, error) {
 		*k.sum = *v // shares the codes
 		k.sum.Limit = k.limit
 		return k.sum, nil
+	case *qat.WideSum:
+		if k.wideSum == nil {
+			k.wideSum = new(qat.WideSum)
+		}
+		*k.wideSum = *v
+		k.wideSum.Limit = k.limit
+		return k.wideSum, nil
 	case *qat.Codes:
 		_, lo, hi := k.node.Limits(v.Params)
 		k.lo, k.hi = uint8(lo), uint8(hi)
@@ -80,6 +93,10 @@ func (k *relu) Run(in []G.Value) (G.Value, error) {
 	var err error
 	if k.x, err = gx.Floats(in[0]); err != nil {
 		return nil, err
+	}
+	if k.wide != nil && k.node.Attr.Cap > 0 {
+		_, _, hi := k.node.Limits(k.wide)
+		k.limit.Cap = quant.Mul32(k.wide.Scale[0], float32(hi))
 	}
 	return k.y, k.st.EachRow(k.each)
 }
@@ -118,7 +135,7 @@ type reluGrad struct {
 
 func (b *reluGrad) Run(in []G.Value) (G.Value, error) {
 	switch b.f.in.(type) {
-	case *qat.Acc, *qat.Sum:
+	case *qat.Acc, *qat.Sum, *qat.WideSum:
 		return in[1], nil // the quantizer that applied the limits has masked the gradient
 	}
 	var err error

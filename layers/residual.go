@@ -10,6 +10,7 @@ import (
 	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/qat"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // addition is a + b of values; of codes it is a [qat.Sum], which the quantizer behind it adds up.
@@ -20,6 +21,7 @@ type addition struct {
 	needs [2]bool
 
 	sum  *qat.Sum
+	wide *qat.WideSum // of codes of which some have 16 bits
 	a, b []float32
 	y    *tensor.Dense
 	ys   []float32
@@ -53,6 +55,14 @@ func (k *addition) Run(in []G.Value) (G.Value, error) {
 		return k.sum, nil
 	}
 	var err error
+	if k.wide != nil {
+		for i := range k.wide.Values {
+			if k.wide.Values[i], err = gx.Floats(in[i]); err != nil {
+				return nil, err
+			}
+		}
+		return k.wide, nil
+	}
 	if k.a, err = gx.Floats(in[0]); err != nil {
 		return nil, err
 	}
@@ -108,6 +118,7 @@ type globalAvg struct {
 	name            string
 	cells, channels int
 	needDX          bool
+	wide            *quant.Params
 
 	codes *qat.Codes
 	acc   *qat.Acc
@@ -116,12 +127,16 @@ type globalAvg struct {
 	each  func(shard, lo, hi int)
 }
 
-func newGlobalAvg(st *qat.Step, n *model.Node, in model.Shape, x edge) (*G.Node, error) {
+// newGlobalAvg adds the node. wide is the quantizer of an input of which the values of 16-bit codes come in; else nil.
+func newGlobalAvg(st *qat.Step, n *model.Node, in model.Shape, x edge, wide *quant.Params) (*G.Node, error) {
 	k := &globalAvg{st: st, name: n.Layer, cells: in[0] * in[1], channels: in[2], needDX: x.grad}
 	k.each = k.shard
 	shape := tensor.Shape{x.node.Shape()[0], k.channels}
-	if x.kind == onCodes {
+	if k.wide = wide; x.kind == onCodes || wide != nil {
 		k.acc = qat.NewAcc(shape)
+		if wide != nil {
+			k.acc = qat.NewWideAcc(shape)
+		}
 		k.acc.Cells = k.cells
 		for c := range k.acc.Scale {
 			k.acc.Scale[c] = 1
@@ -134,6 +149,14 @@ func newGlobalAvg(st *qat.Step, n *model.Node, in model.Shape, x edge) (*G.Node,
 }
 
 func (k *globalAvg) Run(in []G.Value) (G.Value, error) {
+	if k.wide != nil {
+		var err error
+		k.acc.InScale = k.wide.Scale[0]
+		if k.x, err = gx.Floats(in[0]); err != nil {
+			return nil, err
+		}
+		return k.acc, k.st.EachRow(k.each)
+	}
 	if k.acc != nil {
 		codes, ok := in[0].(*qat.Codes)
 		if !ok {
@@ -152,6 +175,10 @@ func (k *globalAvg) Run(in []G.Value) (G.Value, error) {
 
 func (k *globalAvg) shard(_, lo, hi int) {
 	c, row := k.channels, k.cells*k.channels
+	if k.wide != nil {
+		k.wideMean(lo, hi)
+		return
+	}
 	if k.acc != nil {
 		_, z := k.codes.Params.At(0)
 		kernel.MeanSums(k.acc.Raw[lo*c:hi*c], k.codes.U8[lo*row:hi*row], z, hi-lo, k.cells, c)

@@ -31,11 +31,17 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) error {
 	if err != nil {
 		return err
 	}
-	if integer := weight != nil; integer != (x.kind == onCodes) {
+	wide := b.m.Wide(n)
+	if wide {
+		if x, err = b.values(n.In[0], x); err != nil {
+			return err
+		}
+	}
+	if integer := weight != nil && !wide; integer != (x.kind == onCodes) {
 		return fmt.Errorf("weight and input %q are not both integers", n.In[0])
 	}
 	l := &weighted{Node: n, in: in, x: x, w: w, weight: weight}
-	if weight != nil && b.o.Train && b.o.Backward == BackwardInt16 {
+	if weight != nil && !wide && b.o.Train && b.o.Backward == BackwardInt16 {
 		g, err := geometry(n, in)
 		if err != nil {
 			return err
@@ -61,7 +67,7 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) error {
 		l.geom = &g
 		b.pooled[l.pool.Name] = true
 	}
-	if b.o.Fuse && b.o.Train && (weight == nil || b.m.Quant[n.Name] != nil) {
+	if b.o.Fuse && b.o.Train && !wide && (weight == nil || b.m.Quant[n.Name] != nil) {
 		return b.block(l)
 	}
 	return b.separate(l)
@@ -70,7 +76,7 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) error {
 // poolBehind is the max-pooling that a training graph does before the quantizer of n: the only reader of n, with windows
 // that tile the image.
 func (b *builder) poolBehind(n *model.Node) *model.Node {
-	if !b.o.Train || len(n.Shape) != 3 || n.Shape[0]*n.Shape[1] == 1 || b.m.Outputs[0] == n.Name {
+	if !b.o.Train || b.m.Wide(n) || len(n.Shape) != 3 || n.Shape[0]*n.Shape[1] == 1 || b.m.Outputs[0] == n.Name {
 		return nil
 	}
 	var pool *model.Node
@@ -98,7 +104,13 @@ func (b *builder) separate(l *weighted) error {
 	if n.Attr.Norm {
 		productBias = nil
 	}
-	y, err := newProduct(b.st, l, productBias)
+	var y *G.Node
+	var err error
+	if b.m.Wide(n) {
+		y, err = newWideProduct(b.st, b.m, l, productBias)
+	} else {
+		y, err = newProduct(b.st, l, productBias)
+	}
 	if err == nil && n.Attr.Norm {
 		y, err = newNorm(b.st, b.m, n, y, l.gamma, l.beta, l.bias, l.weight, l.geom)
 	}
@@ -107,7 +119,7 @@ func (b *builder) separate(l *weighted) error {
 		if l.weight != nil && !(n.Attr.Norm && b.o.Train) {
 			kind = onAcc
 		}
-		y, err = newRelu(b.st, n, y, kind, true)
+		y, err = newRelu(b.st, n, y, kind, nil, true)
 	}
 	if err != nil {
 		return err

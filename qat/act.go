@@ -20,7 +20,10 @@ type Act struct {
 	name     string
 	p        *quant.Params
 	observer *quant.Observer // nil for a learned or fixed range
-	out      *Codes
+	out      *Codes          // nil with 16 bits, whose codes go out as values:
+	y        *tensor.Dense
+	ys       []float32
+	shape    tensor.Shape
 	row      int // elements of an example
 	maskRow  int // bytes of an example's mask: examples start at a byte, so shards may too
 	mask     []uint8
@@ -57,7 +60,7 @@ func QuantizeAct(st *Step, name string, p *quant.Params, x *G.Node, learned G.No
 	if err != nil {
 		return nil, nil, err
 	}
-	node, err := gx.Apply(a, a.Label(), a.out, append([]*G.Node{x}, learned...)...)
+	node, err := gx.Apply(a, a.Label(), a.result(), append([]*G.Node{x}, learned...)...)
 	return node, a, err
 }
 
@@ -75,8 +78,14 @@ func NewAct(st *Step, name string, p *quant.Params, shape tensor.Shape, learned 
 		return nil, fmt.Errorf("activation %q: range method %s learns %v, and there are %d leaves", name, p.Spec.Range, kinds, learned)
 	}
 	a := &Act{
-		st: st, name: name, p: p, out: NewActCodes(p, shape), learned: kinds, needDX: needDX,
+		st: st, name: name, p: p, shape: shape.Clone(), learned: kinds, needDX: needDX,
 		row: shape.TotalSize() / shape[0], grads: [2][]float32{make([]float32, 1), make([]float32, 1)},
+	}
+	if p.Spec.Format == quant.Int16 {
+		a.y = gx.NewTensor(shape...)
+		a.ys = a.y.Data().([]float32)
+	} else {
+		a.out = NewActCodes(p, shape)
 	}
 	a.share = a.row
 	a.each, a.eachBack = a.shard, a.backShard
@@ -112,7 +121,15 @@ func (a *Act) Run(in []G.Value) (G.Value, error) {
 	if err := a.st.EachRow(a.each); err != nil {
 		return nil, err
 	}
-	return a.out, a.End()
+	return a.result(), a.End()
+}
+
+// result is the output.
+func (a *Act) result() G.Value {
+	if a.ys != nil {
+		return a.y
+	}
+	return a.out
 }
 
 // Begin takes the step's input: accumulators, a sum, or values. An op that joins a layer and its quantizer calls it, then
@@ -159,7 +176,7 @@ func (a *Act) End() error {
 // Learned lists what the range method trains.
 func (a *Act) Learned() []quant.Learned { return a.learned }
 
-// Codes is the output.
+// Codes is the output, up to 8 bits.
 func (a *Act) Codes() *Codes { return a.out }
 
 // Of is the codes that the quantizer gives the first n elements of v, which are what it read in the last run before they
@@ -183,6 +200,10 @@ func (a *Act) Of(v G.Value, n int) ([]uint8, error) {
 }
 
 func (a *Act) shard(s, from, to int) {
+	if a.onWide() {
+		a.wideExamples(s, from, to)
+		return
+	}
 	if a.wait != nil && !a.st.Train {
 		e := a.row
 		a.wait.round(a.out.U8[from*e:to*e], a.rq, from*e, to*e)
@@ -292,7 +313,7 @@ func (a *Act) Needs() []bool {
 
 // Backward is the straight-through estimator and the gradients of what is learned.
 func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	a.dx = gx.NewTensor(a.out.shape...)
+	a.dx = gx.NewTensor(a.shape...)
 	dx, err := gx.Apply(actGrad{a}, "gradient(act "+a.name+")", a.dx, out, grad)
 	if err != nil {
 		return nil, err

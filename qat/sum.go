@@ -59,6 +59,8 @@ type pending interface {
 	train(dst, mask []uint8, r *quant.Requant, from, to int) kernel.RequantStats
 	// scaled writes the values from element from on in units of the output's scale, before any limit.
 	scaled(dst []float32, r *quant.Requant, from int)
+	// wide reports that codes of 16 bits are involved: only scaled is for these.
+	wide() bool
 }
 
 func (l Limit) limit() Limit { return l }
@@ -104,5 +106,9 @@ func (a *Acc) train(dst, mask []uint8, r *quant.Requant, from, to int) kernel.Re
 }
 
 func (a *Acc) scaled(dst []float32, r *quant.Requant, from int) {
+	if a.Wide != nil {
+		a.wideValues(dst, from, r.M)
+		return
+	}
 	kernel.ScaleRows(dst, a.Raw[from:from+len(dst)], a.Offset, r.M, a.Channels())
 }

@@ -87,6 +87,7 @@ func (c *Codes) Format(s fmt.State, _ rune) {
 // value is a float32 tensor.
 type Acc struct {
 	Raw     []int32
+	Wide    []int64 // in place of Raw where codes have 16 bits
 	Offset  []int32
 	InScale float32
 	Scale   []float32
@@ -154,7 +155,11 @@ func (a *Acc) Multipliers(dst []float32) {
 // Values writes the real values of the elements [from, from+len(dst)), both multiples of the channels, with the factors
 // that Multipliers gave.
 func (a *Acc) Values(dst []float32, from int, mult []float32) {
-	kernel.ScaleRows(dst, a.Raw[from:from+len(dst)], a.Offset, mult, a.Channels())
+	if a.Wide != nil {
+		a.wideValues(dst, from, mult)
+	} else {
+		kernel.ScaleRows(dst, a.Raw[from:from+len(dst)], a.Offset, mult, a.Channels())
+	}
 	a.apply(dst)
 }
 
@@ -172,16 +177,26 @@ func (a *Acc) Shape() tensor.Shape { return a.shape }
 func (a *Acc) Size() int { return a.shape.TotalSize() }
 
 // Data is the slice of accumulators without their offsets.
-func (a *Acc) Data() any { return a.Raw }
+func (a *Acc) Data() any {
+	if a.Wide != nil {
+		return a.Wide
+	}
+	return a.Raw
+}
 
 // Dtype is the type of the gradients, float32.
 func (a *Acc) Dtype() tensor.Dtype { return tensor.Float32 }
 
 // Uintptr is the address of the accumulators.
-func (a *Acc) Uintptr() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(a.Raw))) }
+func (a *Acc) Uintptr() uintptr {
+	if a.Wide != nil {
+		return uintptr(unsafe.Pointer(unsafe.SliceData(a.Wide)))
+	}
+	return uintptr(unsafe.Pointer(unsafe.SliceData(a.Raw)))
+}
 
 // MemSize is the size of the accumulators in bytes.
-func (a *Acc) MemSize() uintptr { return uintptr(4 * len(a.Raw)) }
+func (a *Acc) MemSize() uintptr { return uintptr(4*len(a.Raw) + 8*len(a.Wide)) }
 
 // Format prints the kind and shape of the value.
 func (a *Acc) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "accumulators s32 %v", a.shape) }

@@ -24,6 +24,7 @@ type Weight struct {
 	p, in  *quant.Params // of the weight and of the layer's input
 	out    *Codes
 	values *tensor.Dense // s*q, where floats are multiplied by them; else nil
+	wide   []int16       // codes of a layer with 64-bit accumulators; else nil
 	packed kernel.PackedS8
 	folded *model.Folded
 	raised int
@@ -37,8 +38,8 @@ type Weight struct {
 
 // QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; learned are the
 // leaves of what the range method trains.
-// geom is the layer as a convolution, a dense layer being one of 1x1 images. Where the layer's input is on floats the node
-// gives the values of the codes as a float tensor.
+// geom is the layer as a convolution, a dense layer being one of 1x1 images. Where the layer reads
+// floats, or 16-bit codes, the node gives the values of the codes as a float tensor.
 func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeom, master *G.Node, learned G.Nodes) (*G.Node, *Weight, error) {
 	p := m.Quant[n.Param(model.Weight)]
 	param := m.Params[n.Param(model.Weight)]
@@ -62,7 +63,10 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeo
 	}
 	w.passes.init(w, c)
 	var out G.Value = w.out
-	if only {
+	if m.Wide(n) && !only {
+		w.wide = make([]int16, len(param.Data))
+	}
+	if only || w.wide != nil {
 		w.values = gx.NewTensor(param.Shape...)
 		out = w.values
 	}
@@ -85,7 +89,7 @@ func (w *Weight) Raised() int { return w.raised }
 // Run codes the master.
 func (w *Weight) Run([]G.Value) (G.Value, error) {
 	q := w.out.Params
-	if w.values != nil {
+	if w.values != nil && w.wide == nil {
 		if _, err := w.passes.code(nil); err != nil {
 			return nil, err
 		}
@@ -100,7 +104,12 @@ func (w *Weight) Run([]G.Value) (G.Value, error) {
 		affine = &a
 	}
 	var err error
-	if w.raised, err = w.passes.code(affine); err != nil {
+	if w.wide != nil {
+		err = w.wideCodes(affine)
+	} else {
+		w.raised, err = w.passes.code(affine)
+	}
+	if err != nil {
 		return nil, err
 	}
 	w.folded = nil
@@ -110,6 +119,9 @@ func (w *Weight) Run([]G.Value) (G.Value, error) {
 			return nil, fmt.Errorf("bias of channel %d does not fit 32 bits", bad)
 		}
 		w.folded = &f
+	}
+	if w.wide != nil {
+		return w.values, quant.Dequantize(w.values.Data().([]float32), w.wide, q)
 	}
 	return w.out, w.passes.pack()
 }
