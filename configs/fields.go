@@ -345,8 +345,8 @@ func (s *tensorSection) fields() []field {
 func refusedFormats() map[string]string {
 	const float8 = "use fp16 or int8"
 	return map[string]string{
-		"fp32":  "leave out the quant section, or run with --precision fp32",
-		"uint8": "write int8: activations are stored unsigned anyway",
+		"fp32":    "leave out the quant section, or run with --precision fp32",
+		"uint8":   "write int8: activations are stored unsigned anyway",
 		"fp8e4m3": float8, "fp8e5m2": float8, "mxfp8": float8, "mxfp4": "use int4",
 	}
 }

@@ -24,7 +24,7 @@ func TestLoad(t *testing.T) {
 	x := randomBytes(rnd, 4*m.Inputs[0].Shape.Size())
 	path := filepath.Join(t.TempDir(), "model.narrow")
 	var file bytes.Buffer
-	for _, precision := range []string{"fp32", "fp16", "bf16", "int8", "w3a8", "w4a16"} {
+	for _, precision := range []string{"fp32", "fp16", "bf16", "int8", "w3a8", "w4a16", "int16"} {
 		frozen := pass(t, quantized(t, m, precision, x, rnd), model.Freeze)
 		file.Reset()
 		if err := model.Encode(&file, frozen); err != nil {

@@ -178,7 +178,7 @@ func quantized(t testing.TB, m *model.Model, precision string, x []uint8, rnd *r
 		t.Fatal(err)
 	}
 	for _, name := range q.QuantNames() {
-		if a := q.Quant[name]; !a.Spec.Signed && !a.Ready() && m.Node(name) != nil && m.Node(name).Op.HasQuantizer() {
+		if a := q.Quant[name]; !a.Ready() && m.Node(name) != nil && m.Node(name).Op.HasQuantizer() {
 			cut := 0.4 + 0.8*rnd.Float32()
 			s, z := a.Spec.Choose(lo[name]*cut, hi[name]*cut)
 			a.Scale, a.Zero = []float32{s}, []int32{z}

@@ -145,7 +145,7 @@ func TestPresetsBatchesAgree(t *testing.T) {
 		m := net.build(t)
 		const n = 5
 		x := randomBytes(rnd, n*m.Inputs[0].Shape.Size())
-		for _, precision := range []string{"fp32", "fp16", "bf16", "int8", "w4a16"} {
+		for _, precision := range []string{"fp32", "fp16", "bf16", "int8", "w4a16", "int16"} {
 			q := quantized(t, m, precision, x, rnd)
 			one, all := compile(t, q, infer.Options{Workers: 1}), compile(t, q, infer.Options{Workers: 2, MaxBatch: 2}).ShareAlways()
 			want, got := make([]float32, n*one.Classes()), make([]float32, n*one.Classes())

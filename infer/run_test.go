@@ -15,7 +15,7 @@ import (
 
 // TestCutsDoNotMatter runs each model with several workers, batch limits and numbers of examples.
 func TestCutsDoNotMatter(t *testing.T) {
-	for _, precision := range []string{"fp32", "fp16", "int8", "w2a4", "w8a16"} {
+	for _, precision := range []string{"fp32", "fp16", "int8", "w2a4", "w8a16", "int16"} {
 		for seed := range uint64(6) {
 			rnd := rand.New(rand.NewPCG(seed, 4))
 			m := randomNet(t, rnd)

@@ -91,7 +91,7 @@ func planBackward(m *model.Model, n *model.Node, g kernel.ConvGeom, batch int, n
 	}
 	lo, hi := m.Quant[n.In[0]].Spec.Grid()
 	_, top := m.Quant[n.Param(model.Weight)].Spec.Grid()
-	if hi-lo > math.MaxUint8 || top > math.MaxInt8 {
+	if m.Wide(n) || hi-lo > math.MaxUint8 || top > math.MaxInt8 {
 		return nil, errors.New("codes of more than 8 bits")
 	}
 	return kernel.NewBackward16(g, batch, hi-lo, top, needDX)

@@ -22,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "write golden model files anew")
 
 // precisions are those of the round-trip tests: every number format of weights at least once.
-var precisions = []string{"fp32", "fp16", "bf16", "int8", "int7", "w6a8", "w5a5", "w4a8", "w4a4", "w3a5", "w2a4", "w1a8", "w8a16", "w3a16"}
+var precisions = []string{"fp32", "fp16", "bf16", "int8", "int7", "w6a8", "w5a5", "w4a8", "w4a4", "w3a5", "w2a4", "w1a8", "w8a16", "w3a16", "int16"}
 
 // frozenNet is a small network with every operation: conv with batch norm and ReLU, grouped conv, pool, a ReLU of its
 // own, flatten, dense with and without bias. Its masters and ranges are random but the same every time.
@@ -65,7 +65,7 @@ func frozenNet(t testing.TB, precision string) *model.Model {
 		step(model.Share)
 		for _, name := range m.QuantNames() {
 			q := m.Quant[name]
-			if q.Spec.Format.IsInteger() && !q.Spec.Signed && !q.Ready() {
+			if m.Node(name) != nil && q.Spec.Format.IsInteger() && !q.Ready() {
 				s, z := q.Spec.Choose(-2*rnd.Float32(), 3*rnd.Float32())
 				q.Scale, q.Zero = []float32{s}, []int32{z}
 			}

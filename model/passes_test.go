@@ -272,26 +272,29 @@ func TestCheck(t *testing.T) {
 		{"unsigned weight", func(m *model.Model) {
 			m.Quant["fc2.weight"].Spec.Signed, m.Quant["fc2.weight"].Spec.Narrow = false, false
 		},
-			`net.yaml:12: dense "fc2": weight int8 symmetric/channel/minmax: weights must be signed, without zero point and at most 8 bits`},
+			`net.yaml:12: dense "fc2": weight int8 symmetric/channel/minmax: weights must be signed, without zero point, and of at most 8 bits where activations are floats`},
 		{"affine weight", func(m *model.Model) {
 			s := &m.Quant["fc2.weight"].Spec
 			s.Scheme, s.Per = quant.Affine, quant.PerTensor
-		}, `net.yaml:12: dense "fc2": weight int8 affine/tensor/minmax: weights must be signed, without zero point and at most 8 bits`},
-		{"wide weight", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Format = quant.Int16 },
-			`net.yaml:12: dense "fc2": weight int16 symmetric/channel/minmax: weights must be signed, without zero point and at most 8 bits`},
+		}, `net.yaml:12: dense "fc2": weight int8 affine/tensor/minmax: weights must be signed, without zero point, and of at most 8 bits where activations are floats`},
+		{"wide weight", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Format = quant.Int16 }, ""},
 		{"weight range", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Range = quant.EMA },
 			`net.yaml:12: dense "fc2": weight range "ema" is for activations; use minmax, lsq or mse`},
 		{"power of two with batch norm", func(m *model.Model) { m.Quant["c1.weight"].Spec.Scheme = quant.PowerOfTwo },
 			`net.yaml:3: conv "c1": weight int8 pow2/channel/minmax: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm`},
 		{"power of two without", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Scheme = quant.PowerOfTwo }, ""},
 		{"signed activation", func(m *model.Model) { m.Quant["c1"].Spec.Signed = true },
-			`net.yaml:3: conv "c1": activation int8 affine/tensor/envelope: activations must be unsigned, per tensor and at most 8 bits`},
+			`net.yaml:3: conv "c1": activation int8 affine/tensor/envelope: activations must be per tensor, and unsigned up to 8 bits or signed with 16`},
 		{"activation per channel", func(m *model.Model) {
 			s := &m.Quant["c1"].Spec
 			s.Scheme, s.Per = quant.Symmetric, quant.PerChannel
-		}, `net.yaml:3: conv "c1": activation int8 symmetric/channel/envelope: activations must be unsigned, per tensor and at most 8 bits`},
+		}, `net.yaml:3: conv "c1": activation int8 symmetric/channel/envelope: activations must be per tensor, and unsigned up to 8 bits or signed with 16`},
 		{"wide activation", func(m *model.Model) { m.Quant["c1"].Spec.Format = quant.Int16 },
-			`net.yaml:3: conv "c1": activation int16 affine/tensor/envelope: activations must be unsigned, per tensor and at most 8 bits`},
+			`net.yaml:3: conv "c1": activation int16 affine/tensor/envelope: activations must be per tensor, and unsigned up to 8 bits or signed with 16`},
+		{"wide affine activation", func(m *model.Model) {
+			s := &m.Quant["c1"].Spec
+			s.Format, s.Signed = quant.Int16, true
+		}, `net.yaml:3: conv "c1": activation int16 affine/tensor/envelope: 16-bit activations have zero point 0: use scheme symmetric`},
 	}
 	for _, r := range rows {
 		m := placed(t, "int8")

@@ -214,7 +214,7 @@ func (n *Node) checkSpecs(m *Model) error {
 	}
 	integer := !m.WeightOnly(n)
 	if !w.Spec.Signed || w.Spec.Scheme == quant.Affine || w.Spec.Format.Bits() > 8 && !integer {
-		return n.errorf("weight %s: weights must be signed, without zero point and, where activations are floats, at most 8 bits", w.Spec)
+		return n.errorf("weight %s: weights must be signed, without zero point, and of at most 8 bits where activations are floats", w.Spec)
 	}
 	if w.Spec.Per == quant.PerGroup && integer {
 		return n.errorf("weight %s: %w", w.Spec, errGroupOfCodes)

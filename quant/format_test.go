@@ -84,6 +84,7 @@ func TestParsePrecision(t *testing.T) {
 		{"binary", quant.Precision{Weight: quant.Binary, Act: quant.Binary}, "w1a1"},
 		{"w1a8", quant.Precision{Weight: quant.Binary, Act: quant.Int8}, "w1a8"},
 		{"w2a1", quant.Precision{Weight: quant.Int2, Act: quant.Binary}, "w2a1"},
+		{"int16", quant.Precision{Weight: quant.Int16, Act: quant.Int16}, "int16"},
 		{"w8a16", quant.Precision{Weight: quant.Int8, Act: quant.FP16}, "w8a16"},
 		{"w4a16", quant.Precision{Weight: quant.Int4, Act: quant.FP16}, "w4a16"},
 		{"W2A16", quant.Precision{Weight: quant.Int2, Act: quant.FP16}, "w2a16"},
@@ -108,7 +109,6 @@ func TestParsePrecision(t *testing.T) {
 		"fp8e5m2": `precision "fp8e5m2" is not supported by this version: use fp16 or int8`,
 		"mxfp8":   `precision "mxfp8" is not supported by this version: use int8`,
 		"mxfp4":   `precision "mxfp4" is not supported by this version: use w4a8`,
-		"int16":   `precision "int16" is not supported by this version: use fp16, bf16 or int8`,
 		"mixed":   `precision "mixed" is not supported by this version: use quant.rules in the config with a base precision`,
 		"Mixed":   `precision "Mixed" is not supported by this version: use quant.rules in the config with a base precision`,
 	}

@@ -162,8 +162,8 @@ func (f *fit) build() error {
 	if f.Phase.EMA > 0 {
 		f.average = newAverage(f.Phase.EMA, f.model)
 	}
-	f.oscillating = newOscillations(f.Phase.Oscillation, f.model, f.net)
-	return nil
+	f.oscillating, err = newOscillations(f.Phase.Oscillation, f.model, f.net)
+	return err
 }
 
 // open builds the graph and finds where the phase starts: at the beginning, or where a checkpoint left it. Lines of

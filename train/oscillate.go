@@ -8,6 +8,7 @@ import (
 	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/qat"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // oscillations follows all quantized weights of a graph, dampens them and freezes them, as the config says.
@@ -27,10 +28,18 @@ type oscillating struct {
 const oscillationPrefix = "oscillation/"
 
 // newOscillations follows the weights of net, the graph of m; nil if the config does not ask for it or if there are no codes.
-func newOscillations(c *configs.Oscillation, m *model.Model, net *layers.Net) *oscillations {
+func newOscillations(c *configs.Oscillation, m *model.Model, net *layers.Net) (*oscillations, error) {
 	codes := net.Codes()
-	if c == nil || len(codes) == 0 {
-		return nil
+	if c == nil {
+		return nil, nil
+	}
+	for _, name := range m.QuantNames() {
+		if s := m.Quant[name].Spec; s.Signed && (s.Per == quant.PerGroup || s.Format == quant.Int16) && m.Params[name] != nil {
+			return nil, fmt.Errorf("qat.oscillation follows codes of at most 8 bits with a scale per channel or tensor, and %q is %s: remove it, or change quant.weight", name, s)
+		}
+	}
+	if len(codes) == 0 {
+		return nil, nil
 	}
 	grads := map[string][]float32{}
 	for _, t := range net.Trainables() {
@@ -43,7 +52,7 @@ func newOscillations(c *configs.Oscillation, m *model.Model, net *layers.Net) *o
 			master: m.Params[w.Name].Data, grad: grads[w.Name], learned: m.Quant[w.Name].Scale,
 		})
 	}
-	return o
+	return o, nil
 }
 
 // damp adds the gradient of the damping loss at the part done of the steps. Its weight grows from nothing to the config's

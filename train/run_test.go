@@ -222,7 +222,7 @@ func TestDamagedCheckpointIsRefused(t *testing.T) {
 
 func TestPrecisionOfARun(t *testing.T) {
 	c, d := small(t, "digits-mlp")
-	for _, name := range []string{"fp32", "fp16", "w4a8", "w4a16"} {
+	for _, name := range []string{"fp32", "fp16", "w4a8", "w4a16", "int16"} {
 		p, err := quant.ParsePrecision(name)
 		if err != nil {
 			t.Fatal(err)

@@ -132,7 +132,7 @@ func precision(t testing.TB, name string) model.QuantConfig {
 func TestCalibrateFillsWhatFreezeNeeds(t *testing.T) {
 	m := teacher(t)
 	train := lesson(t, m, 300, 1)
-	for _, name := range []string{"int8", "w4a8", "w4a4", "w3a5", "w2a4", "fp16", "bf16", "w8a16", "w3a16"} {
+	for _, name := range []string{"int8", "w4a8", "w4a4", "w3a5", "w2a4", "fp16", "bf16", "w8a16", "w3a16", "int16"} {
 		for _, method := range []ptq.Method{ptq.MinMax, ptq.Percentile, ptq.MSE, ptq.KL, ptq.Histogram} {
 			q, err := ptq.Calibrate(t.Context(), m, precision(t, name), train, ptq.Options{Method: method, Examples: 200, Workers: 1})
 			if err != nil {
