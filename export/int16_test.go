@@ -32,6 +32,9 @@ func TestVerifyInt16(t *testing.T) {
 		{"residual lsq", []string{residual}},
 		{"residual mixed", []string{residual, `quant.rules=[{layer: dw, act: {format: int8}}, {layer: sum2, act: {format: int4}}]`}},
 	} {
+		if testing.Short() && tt.name != "cnn mixed" && tt.name != "residual lsq" {
+			continue
+		}
 		t.Run(tt.name, func(t *testing.T) {
 			m, d := trained(t, "digits-cnn", "int16", append(tt.set, "train.lr=0.01")...)
 			subject := export.Subject{Frozen: freeze(t, m), Trained: m}

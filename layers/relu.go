@@ -22,11 +22,11 @@ type relu struct {
 	row    int
 	needDX bool
 
-	in     G.Value
-	x, ys  []float32
-	y      *tensor.Dense
-	acc    *qat.Acc
-	sum    *qat.Sum
+	in    G.Value
+	x, ys []float32
+	y     *tensor.Dense
+	acc   *qat.Acc
+	sum   *qat.Sum
 
 	wide    *quant.Params
 	wideSum *qat.WideSum

@@ -149,4 +149,3 @@ func (n *Net) WideCodes(name string) []int16 {
 	qat.Centred(codes, values, p.Scale[0])
 	return codes
 }
-

@@ -120,9 +120,7 @@ func (a *Act) onWide() bool { return a.ys != nil || a.wait != nil && a.wait.wide
 // units of the scale, and codes go out as values or as bytes.
 func (a *Act) wideExamples(s, from, to int) {
 	e := a.row
-	if a.t[s] == nil {
-		a.t[s] = make([]float32, e)
-	}
+	a.buffers(s)
 	scale, z := a.p.At(0)
 	lo, hi := a.p.Spec.Grid()
 	relu := false
