@@ -24,6 +24,9 @@ func TestWideGraphs(t *testing.T) {
 					t.Errorf("%s, %s: two workers leave other bits", float.Name, name)
 				}
 			}
+			if change != nil {
+				continue // this package's plain Adam steps over scales of 1e-5; package train steps in their logarithm
+			}
 			adam(t, build(t, q, layers.Options{Batch: 20, Train: true}), 20, 3, 96, 0.01)
 			eval := build(t, q, layers.Options{Batch: 40})
 			run(t, eval, x, nil, 40)
@@ -58,6 +61,7 @@ func TestWideGradients(t *testing.T) {
 		grads := map[string][]float32{}
 		for _, m := range []*model.Model{float, q} {
 			net := build(t, m, layers.Options{Batch: 20, Train: true})
+			net.SetPhase(layers.Phase{FreezeNorm: true}) // what the ranges were calibrated with
 			run(t, net, x, labels, 20)
 			for _, p := range net.Trainables() {
 				if m == float {
