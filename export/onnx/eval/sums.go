@@ -95,7 +95,7 @@ func (p *pending) requantize(typ onnxpb.DataType, s float32, z, lo, hi int64) (T
 // real is the value without a QuantizeLinear: f32(acc) * f32(s_x * s_w[c]), for one term.
 func (p *pending) real() (Tensor, error) {
 	if p.cap > 0 {
-		return Tensor{}, refuse("a limit of reals reaches an output without a QuantizeLinear")
+		return Tensor{}, refuse("a limit of reals reaches an output without a QuantizeLinear; limit the codes behind one instead")
 	}
 	if len(p.terms) != 1 || p.terms[0].cells != nil || p.terms[0].owner != nil {
 		return Tensor{}, refuse("a sum of terms or a mean reaches an output without a QuantizeLinear")
