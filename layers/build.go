@@ -52,7 +52,7 @@ func build(m *model.Model, o Options) (*Net, error) {
 	}
 	b := &builder{
 		m: m, o: o, g: G.NewGraph(), st: qat.NewStep(o.Pool, o.Train),
-		edges: map[string]edge{}, acts: map[string]*act{}, pooled: map[string]bool{},
+		edges: map[string]edge{}, acts: map[string]*act{}, pooled: map[string]bool{}, forked: map[string]bool{},
 	}
 	b.st.ScaleFactor, b.st.PACTDecay, b.st.Seed = o.ScaleFactor, o.PACTDecay, o.Seed
 	if err := b.input(); err != nil {
@@ -60,7 +60,11 @@ func build(m *model.Model, o Options) (*Net, error) {
 	}
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
-		if err := b.layer(n); err != nil {
+		err := b.layer(n)
+		if err == nil {
+			err = b.fork(n)
+		}
+		if err != nil {
 			where := ""
 			if n.Origin != "" {
 				where = n.Origin + ": "
@@ -104,6 +108,7 @@ type builder struct {
 	acts  map[string]*act
 
 	pooled map[string]bool // nodes whose pooling belongs to the layer before them, by name
+	forked map[string]bool // nodes whose several readers read a fork
 
 	bytes   *qat.Codes
 	leaves  []trained

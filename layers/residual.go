@@ -74,12 +74,16 @@ func (k *addition) Run(in []G.Value) (G.Value, error) {
 
 func (k *addition) Needs() []bool { return k.needs[:] }
 
-// Backward hands the gradient to each side in memory of its own: Gorgonia may add the gradients of a tensor with several
-// readers into one of them.
+// Backward hands the gradient to both sides, in memory of its own where Gorgonia may add to it: that of a tensor whose
+// several readers are no fork's.
 func (k *addition) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	grads := make(G.Nodes, 2)
 	for i, need := range k.needs {
-		if !need {
+		switch {
+		case !need:
+			continue
+		case in[0] != in[1] && !gx.Summed(in[i]):
+			grads[i] = grad
 			continue
 		}
 		b := &copyGrad{st: k.st, row: k.row, dx: gx.NewTensor(in[i].Shape()...)}

@@ -107,6 +107,115 @@ func TestRunTwiceAndGradientsDoNotAccumulate(t *testing.T) {
 	}
 }
 
+// product is y = a*b with gradients for both.
+type product struct{ y *tensor.Dense }
+
+func (k *product) Run(in []G.Value) (G.Value, error) { return k.y, times(k.y, in[0], in[1]) }
+
+func times(y *tensor.Dense, a, b G.Value) error {
+	x, err := gx.Floats(a)
+	if err != nil {
+		return err
+	}
+	z, err := gx.Floats(b)
+	for i := range x {
+		y.Data().([]float32)[i] = x[i] * z[i]
+	}
+	return err
+}
+
+func (k *product) Needs() []bool { return []bool{true, true} }
+
+func (k *product) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	grads := make(G.Nodes, 2)
+	for i := range grads {
+		b := &product{gx.NewTensor(in[0].Shape()...)}
+		var err error
+		if grads[i], err = gx.Apply(plain{b}, fmt.Sprintf("product/d%d", i), b.y, in[1-i], grad); err != nil {
+			return nil, err
+		}
+	}
+	return grads, nil
+}
+
+// plain is a Kernel without a gradient.
+type plain struct{ gx.Kernel }
+
+// total adds all its inputs.
+type total struct{ y *tensor.Dense }
+
+func (k *total) Run(in []G.Value) (G.Value, error) {
+	y := k.y.Data().([]float32)
+	clear(y)
+	for _, v := range in {
+		x, err := gx.Floats(v)
+		if err != nil {
+			return nil, err
+		}
+		for i := range x {
+			y[i] += x[i]
+		}
+	}
+	return k.y, nil
+}
+
+// Readers of a fork of x^2, with a second input and without: all gradients arrive, anew in each run, and Gorgonia adds
+// those of readers without a second input only.
+func TestFork(t *testing.T) {
+	for _, alone := range []int{1, 2} { // readers without a second input
+		g := G.NewGraph()
+		x, b := leaf(t, g, "x", 1, 2, -3), leaf(t, g, "b", 5, 7, 11)
+		first := newSquare(3)
+		dx := gx.NewTensor(3)
+		f, err := gx.Fork(apply(t, first, "first", first.y, x), "fork", &total{dx}, dx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var terms G.Nodes
+		for i := range alone {
+			k := newSquare(3)
+			terms = append(terms, apply(t, k, fmt.Sprintf("square %d", i), k.y, f))
+		}
+		for i := range 2 {
+			k := &product{gx.NewTensor(3)}
+			terms = append(terms, apply(t, k, fmt.Sprintf("product %d", i), k.y, b, f))
+		}
+		sum := terms[0]
+		for _, n := range terms[1:] {
+			sum = G.Must(G.Add(sum, n))
+		}
+		cost := G.Must(G.Sum(sum))
+		if got := gx.Summed(f); got != (alone > 1) {
+			t.Errorf("%d readers alone: Gorgonia adds: %t", alone, got)
+		}
+		grads, err := gx.Grad(cost, x, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dX, dB G.Value
+		G.Read(grads[0], &dX)
+		G.Read(grads[1], &dB)
+		m, err := gx.NewMachine(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for run := range 2 {
+			if err := m.Run(); err != nil {
+				t.Fatal(err)
+			}
+			gotX, _ := gx.Floats(dX)
+			gotB, _ := gx.Floats(dB)
+			for i, v := range []float32{1, 2, -3} {
+				q, w := v*v, []float32{5, 7, 11}[i]
+				if wantX, wantB := 2*v*(float32(alone)*2*q+2*w), 2*q; gotX[i] != wantX || gotB[i] != wantB {
+					t.Errorf("%d readers alone, run %d: gradients %v and %v, want %v and %v", alone, run, gotX[i], gotB[i], wantX, wantB)
+				}
+			}
+		}
+		m.Close()
+	}
+}
+
 func TestPanicsBecomeErrors(t *testing.T) {
 	g := G.NewGraph()
 	x := leaf(t, g, "x", 1)

@@ -7,6 +7,7 @@ import (
 	"hash"
 	"hash/fnv"
 	"runtime/debug"
+	"slices"
 
 	"github.com/chewxy/hm"
 	G "gorgonia.org/gorgonia"
@@ -37,7 +38,9 @@ type op struct {
 	out    G.Value
 	shape  tensor.Shape
 	kernel Kernel
-	needs  []bool
+	asks   []bool  // which inputs get gradients
+	needs  []bool  // which of them by Gorgonia
+	late   []*late // and which by a fork
 }
 
 // signature is the type of an input or output: the type system takes types by value and recycles them, so they are made
@@ -78,6 +81,8 @@ func Apply(k Kernel, name string, out G.Value, in ...*G.Node) (n *G.Node, err er
 			return nil, fmt.Errorf("%s: says of %d inputs whether they need gradients, and has %d", name, len(o.needs), len(in))
 		}
 	}
+	o.asks, o.needs, o.late = o.needs, slices.Clone(o.needs), make([]*late, len(in))
+	o.attach(in)
 	n, err = G.ApplyOp(o, in...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -194,9 +199,12 @@ func (o *op) SymDiff(in G.Nodes, out, grad *G.Node) (grads G.Nodes, err error) {
 	if len(grads) != len(in) {
 		return nil, fmt.Errorf("gradient of %s: %d gradients for %d inputs", o.name, len(grads), len(in))
 	}
-	for i, need := range o.needs {
+	for i, need := range o.asks {
 		if need != (grads[i] != nil) {
 			return nil, fmt.Errorf("gradient of %s: input %d needs a gradient: %t, has one: %t", o.name, i, need, grads[i] != nil)
+		}
+		if l := o.late[i]; l != nil {
+			l.grad, grads[i] = grads[i], nil
 		}
 	}
 	return grads, nil
