@@ -14,9 +14,7 @@ func norms(g *gen) {
 		for _, a := range []activation{"", "ReLU", "Cap"} {
 			g.normQuantize(a)
 			g.normScaleGrad(a)
-			if a != "" {
-				g.normAct(a)
-			}
+			g.normAct(a)
 		}
 	})
 }
@@ -149,7 +147,11 @@ func (g *gen) normAct(a activation) {
 			ks, vs = append(ks, k), append(vs, v)
 			g.VMOVUPS(r, off(y, h*g.bytes()))
 		}
-		g.MOVW(g.bitsOf(ks, vs).As16(), off(mask, 0))
+		if a == "" {
+			g.MOVW(operand.U16(0xffff), off(mask, 0))
+		} else {
+			g.MOVW(g.bitsOf(ks, vs).As16(), off(mask, 0))
+		}
 	})
 	g.end()
 }

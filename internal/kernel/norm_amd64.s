@@ -206,6 +206,42 @@ loop:
 	VZEROUPPER
 	RET
 
+// func normY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
+// Requires: AVX, CMOV
+TEXT ·normY(SB), NOSPLIT, $0-48
+	MOVQ y+0(FP), AX
+	MOVQ mask+8(FP), CX
+	MOVQ v+16(FP), DX
+	MOVQ params+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ period+40(FP), R9
+	XORQ DI, DI
+	XORQ R8, R8
+	SHLQ $+2, R9
+
+loop:
+	VMOVUPS (DX), Y0
+	VSUBPS  (BX)(DI*4), Y0, Y0
+	VMULPS  64(BX)(DI*4), Y0, Y0
+	VADDPS  128(BX)(DI*4), Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(DX), Y0
+	VSUBPS  32(BX)(DI*4), Y0, Y0
+	VMULPS  96(BX)(DI*4), Y0, Y0
+	VADDPS  160(BX)(DI*4), Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	MOVW    $0xffff, (CX)
+	ADDQ    $+64, AX
+	ADDQ    $+2, CX
+	ADDQ    $+64, DX
+	ADDQ    $+64, DI
+	CMPQ    DI, R9
+	CMOVQEQ R8, DI
+	SUBQ    $+16, SI
+	JNZ     loop
+	VZEROUPPER
+	RET
+
 // func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 // Requires: AVX, AVX2, CMOV
 TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-80
@@ -769,6 +805,37 @@ loop:
 	SUBQ        $+16, SI
 	JNZ         loop
 	VMOVUPS     Z3, (BX)
+	VZEROUPPER
+	RET
+
+// func normZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·normZ(SB), NOSPLIT, $0-48
+	MOVQ y+0(FP), AX
+	MOVQ mask+8(FP), CX
+	MOVQ v+16(FP), DX
+	MOVQ params+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ period+40(FP), R9
+	XORQ DI, DI
+	XORQ R8, R8
+	SHLQ $+2, R9
+
+loop:
+	VMOVUPS (DX), Z0
+	VSUBPS  (BX)(DI*4), Z0, Z0
+	VMULPS  64(BX)(DI*4), Z0, Z0
+	VADDPS  128(BX)(DI*4), Z0, Z0
+	VMOVUPS Z0, (AX)
+	MOVW    $0xffff, (CX)
+	ADDQ    $+64, AX
+	ADDQ    $+2, CX
+	ADDQ    $+64, DX
+	ADDQ    $+64, DI
+	CMPQ    DI, R9
+	CMOVQEQ R8, DI
+	SUBQ    $+16, SI
+	JNZ     loop
 	VZEROUPPER
 	RET
 

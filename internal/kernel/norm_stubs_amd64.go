@@ -23,6 +23,12 @@ func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *
 //go:noescape
 func normScaleGradY(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
 
+// normY computes y = (v-mean)*a + beta; params holds mean, a and beta.
+// mask has a bit set where the gradient passes the activation.
+//
+//go:noescape
+func normY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
+
 // normQuantizeReLUY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
 // then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
@@ -79,6 +85,12 @@ func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *
 //
 //go:noescape
 func normScaleGradZ(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+
+// normZ computes y = (v-mean)*a + beta; params holds mean, a and beta.
+// mask has a bit set where the gradient passes the activation.
+//
+//go:noescape
+func normZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
 // normQuantizeReLUZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,

@@ -63,8 +63,11 @@ func (t *isa) normGradVec(dx, dy []float32, mask []uint8, x []float32, p *NormPa
 func (t *isa) normValuesVec(a *NormAct, y []float32, mask []uint8, v []float32) int {
 	n, p := t.whole(v, a.Norm), a.Norm
 	switch wide := t.tier == cpu.AVX512VNNI; {
-	case n == 0 || !a.ReLU:
-		return 0
+	case n == 0:
+	case !a.ReLU && wide:
+		normZ(&y[0], &mask[0], &v[0], &p.rows[0], n, p.period)
+	case !a.ReLU:
+		normY(&y[0], &mask[0], &v[0], &p.rows[0], n, p.period)
 	case a.Cap > 0 && wide:
 		normCapZ(&y[0], &mask[0], &v[0], &p.rows[0], n, p.period, a.Cap)
 	case a.Cap > 0:
