@@ -293,7 +293,7 @@ func (s *tensorSection) fields() []field {
 	per := oneOf(&s.Per, nil, quant.PerChannel, quant.PerTensor, quant.PerGroup)
 	const batches = "it follows batches, and weights have none; use minmax or lsq"
 	ranges := oneOf(&s.Range, map[string]string{"ema": batches, "envelope": batches, "absmax": "minmax takes the largest magnitude already",
-		"lsq+": "weights have zero point 0; use lsq", "pact": "it clips activations; use lsq"}, quant.RangesWhere(quant.Range.ForWeights)...)
+		"lsq+": "weights have zero point 0; use lsq", "pact": "it clips activations; use lsq", "dorefa": "use lsq, which learns how much to clip"}, quant.RangesWhere(quant.Range.ForWeights)...)
 	levels := oneOf(&s.Levels, map[string]string{"full": "weights are symmetric around 0; use narrow", "all": "use narrow"}, narrowLevels, evenLevels)
 	if s.role == actRole {
 		schemes = oneOf(&s.Scheme, map[string]string{"asymmetric": "write affine"}, quant.Affine, quant.Symmetric, quant.PowerOfTwo)

@@ -113,7 +113,7 @@ type builder struct {
 	bytes   *qat.Codes
 	leaves  []trained
 	weights []coded
-	learned []*quant.Params // whose scales follow what their leaves learn
+	learned []learnedRange // scales that follow what leaves learn
 }
 
 // trained is a leaf that gets a gradient.
@@ -295,6 +295,12 @@ func (b *builder) weight(n *model.Node) (*G.Node, *qat.Weight, error) {
 	return node, weight, err
 }
 
+// learnedRange is the range of a tensor whose method learns it.
+type learnedRange struct {
+	name string
+	p    *quant.Params
+}
+
 // learn adds the leaves of what the range method of a tensor learns, if anything.
 func (b *builder) learn(tensor string, q *quant.Params) (G.Nodes, error) {
 	var nodes G.Nodes
@@ -311,7 +317,7 @@ func (b *builder) learn(tensor string, q *quant.Params) (G.Nodes, error) {
 		nodes = append(nodes, node)
 	}
 	if nodes != nil {
-		b.learned = append(b.learned, q)
+		b.learned = append(b.learned, learnedRange{tensor, q})
 	}
 	return nodes, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 
 	G "gorgonia.org/gorgonia"
@@ -28,7 +29,7 @@ type Net struct {
 	edges   map[string]edge
 	wide    map[string]*quant.Params // quantizers of 16-bit codes, which edges carry as values
 	acts    map[string]*act
-	learned []*quant.Params
+	learned []learnedRange
 
 	trainables []Trainable
 	weights    []coded
@@ -63,7 +64,9 @@ func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
 	if labels != nil {
 		copy(n.labels, labels[:rows])
 	}
-	n.Settle()
+	if err := n.Settle(); err != nil {
+		return Result{}, err
+	}
 	if err := n.vm.Run(); err != nil {
 		return Result{}, err
 	}
@@ -76,11 +79,17 @@ func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
 }
 
 // Settle makes scales and zero points follow what an optimizer has made of the learned numbers (quant.Params.Settle). Run
-// does it too; after the last step of training nobody else does.
-func (n *Net) Settle() {
-	for _, p := range n.learned {
-		p.Settle()
+// does it too; after the last step of training nobody else does. A range that is NaN or infinite is an error.
+func (n *Net) Settle() error {
+	for _, l := range n.learned {
+		l.p.Settle()
+		for _, s := range l.p.Scale {
+			if math.IsNaN(float64(s)) || math.IsInf(float64(s), 0) {
+				return fmt.Errorf("the learned range of %q is %v; lower qat.scale_lr", l.name, s)
+			}
+		}
 	}
+	return nil
 }
 
 func (n *Net) result() Result {

@@ -69,7 +69,9 @@ func TestSettle(t *testing.T) {
 		if z := m.Quant["fc1"].Zero[0]; z != 0 {
 			t.Errorf("%s starts with zero point %d behind a ReLU", method, z)
 		}
-		net.Settle()
+		if err := net.Settle(); err != nil {
+			t.Fatal(err)
+		}
 		if q := m.Quant["fc1"]; q.Scale[0] != want.scale || q.Zero[0] != want.zero {
 			t.Errorf("%s: scale %v and zero point %d, want %v and %d", method, q.Scale[0], q.Zero[0], want.scale, want.zero)
 		}
@@ -181,6 +183,23 @@ func TestScaleGradientByRounding(t *testing.T) {
 		}
 		if d := float64(ds[0]) - sum; math.Abs(d) > 1e-3*math.Max(1e-3, math.Abs(sum)) {
 			t.Errorf("%s: gradient of the scale %v, want %v", mode, ds[0], sum)
+		}
+	}
+}
+
+// An optimizer that makes a learned number NaN is stopped with the tensor's name, before anything is computed with it.
+func TestLearnedRangeIsNaN(t *testing.T) {
+	for method, change := range learnedRanges(denseNet(t)) {
+		m := quantized(t, denseNet(t), precision(t, "w4a4"), change)
+		net := build(t, m, layers.Options{Batch: 4, Train: true})
+		for _, p := range net.Trainables() {
+			if p.Learned != 0 && strings.HasPrefix(p.Name, "fc1.") && !strings.HasPrefix(p.Name, "fc1.weight") {
+				p.Value[0] = float32(math.NaN())
+			}
+		}
+		x, labels := blobs(4, 96, 1)
+		if _, err := net.Run(x, labels, 4); err == nil || !strings.Contains(err.Error(), `the learned range of "fc1" is NaN`) {
+			t.Errorf("%s: %v", method, err)
 		}
 	}
 }

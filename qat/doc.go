@@ -34,7 +34,8 @@
 //
 //	ds = g * sum dy * { lo-z below, hi-z above, rint(t)-t inside },      g = 1/sqrt(n*hi)
 //
-// with n the weights that share the scale, or the elements of one example. The upper limit of a fused ReLU6 acts where it
+// with n the weights that share the scale, or the elements of one example. The other methods that learn a range (lsq+, pact,
+// tqt) have the same mask and sums of their own: the table is in docs/arithmetic.md, the numbers are quant.Range.Learned. The upper limit of a fused ReLU6 acts where it
 // changed the code: there dx = 0, and t is cap/s.
 //
 // # Ranges are delayed

@@ -130,18 +130,22 @@ func (p *Params) Start() {
 //	scale       s = max(s, MinScale)
 //	offset      o = clamp(o, lo, hi)                       z = rint(o)
 //	threshold   s = 2^(ceil(t) - n)                        n = the grid's bits, less 1 unless the zero point is the lowest code
+//
+// A number that is NaN makes the scale NaN, which [Params.Validate] refuses.
 func (p *Params) Settle() {
 	lo, hi := p.Spec.Grid()
 	for _, kind := range p.Spec.Range.Learned() {
 		numbers := p.Numbers(kind)
 		for c, v := range numbers {
-			switch kind {
-			case LearnedScale:
+			switch {
+			case v != v:
+				p.Scale[c] = v
+			case kind == LearnedScale:
 				numbers[c] = max(v, MinScale)
-			case LearnedOffset:
+			case kind == LearnedOffset:
 				numbers[c] = min(max(v, float32(lo)), float32(hi))
 				p.Zero[c] = int32(math.RoundToEven(float64(numbers[c])))
-			case LearnedThreshold:
+			case kind == LearnedThreshold:
 				n := p.thresholdBits(c)
 				numbers[c] = min(max(v, float32(n+minExponent)), float32(n+maxExponent))
 				p.Scale[c] = float32(math.Ldexp(1, int(math.Ceil(float64(numbers[c])))-n))

@@ -282,7 +282,9 @@ func (f *fit) step(b datasets.Batch) (lr float64, err error) {
 	if err := f.opt.step(lr); err != nil {
 		return 0, err
 	}
-	f.net.Settle()
+	if err := f.net.Settle(); err != nil {
+		return 0, err
+	}
 	if err := f.oscillating.track(); err != nil {
 		return 0, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,30 +105,43 @@ func (s *stopper) Err() error {
 }
 
 func TestRunResumedIsTheSame(t *testing.T) {
-	c, d := small(t, "digits-cnn", "quant.weight.range=lsq", "quant.act.range=lsq", "qat.backward=int16")
-	whole := t.TempDir()
-	if _, err := train.Run(t.Context(), c, d, train.RunOptions{Dir: whole, Workers: 2}); err != nil {
-		t.Fatal(err)
+	cut := []string{"dataset.limit=300", "train.epochs=2"} // the float phase is that of the first row
+	for _, row := range []struct {
+		preset string
+		set    []string
+	}{
+		{"digits-cnn", []string{"quant.weight.range=lsq", "quant.act.range=lsq", "qat.backward=int16"}},
+		{"digits-mlp", append(slices.Clip(cut), "quant.weight.range=lsq", "quant.act.range=lsq+", "quant.weight.rounding=stochastic", "qat.ema=0.9")},
+		{"digits-mlp", append(slices.Clip(cut), "quant.weight.scheme=pow2", "quant.weight.range=tqt", "quant.act.scheme=pow2", "quant.act.range=tqt", "qat.ema=0.9")},
+		{"digits-mlp", append(slices.Clip(cut), "quant.weight.range=lsq", "quant.act.range=pact", "qat.scale_step=linear")},
+	} {
+		t.Run(strings.Join(append([]string{row.preset}, row.set...), " "), func(t *testing.T) {
+			c, d := small(t, row.preset, row.set...)
+			whole := t.TempDir()
+			if _, err := train.Run(t.Context(), c, d, train.RunOptions{Dir: whole, Workers: 2}); err != nil {
+				t.Fatal(err)
+			}
+			want := contents(t, whole)
+			dir := t.TempDir()
+			stops := 0
+			for after := 3; ; after += 13 {
+				ctx := &stopper{Context: t.Context(), after: after}
+				_, err := train.Run(ctx, c, d, train.RunOptions{Dir: dir, Workers: 2, Resume: true, CheckpointEvery: 5})
+				if err == nil {
+					break
+				}
+				if !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+				stops++
+			}
+			if stops < 2 {
+				t.Fatalf("the run was stopped %d times, want at least 2", stops)
+			}
+			t.Logf("stopped %d times", stops)
+			same(t, "resumed run", want, contents(t, dir))
+		})
 	}
-	want := contents(t, whole)
-	dir := t.TempDir()
-	stops := 0
-	for after := 3; ; after += 13 {
-		ctx := &stopper{Context: t.Context(), after: after}
-		_, err := train.Run(ctx, c, d, train.RunOptions{Dir: dir, Workers: 2, Resume: true, CheckpointEvery: 5})
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
-		}
-		stops++
-	}
-	if stops < 3 {
-		t.Fatalf("the run was stopped %d times, want at least 3", stops)
-	}
-	t.Logf("stopped %d times", stops)
-	same(t, "resumed run", want, contents(t, dir))
 }
 
 func TestRunFolder(t *testing.T) {
