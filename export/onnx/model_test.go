@@ -86,6 +86,10 @@ func frozenGroups(t testing.TB, p quant.Precision, seed uint64, group int) *mode
 			continue
 		}
 		_, hi := q.Spec.Grid()
+		if q.Spec.Format == quant.Int16 {
+			q.Scale, q.Zero = []float32{float32(3.1 / float64(hi))}, []int32{0}
+			continue
+		}
 		q.Scale, q.Zero = []float32{float32(3.1 / float64(hi))}, []int32{0}
 		if !n.Attr.Relu {
 			q.Scale, q.Zero = []float32{float32(5.3 / float64(hi))}, []int32{hi / 2}

@@ -264,7 +264,7 @@ func TestGraphForm(t *testing.T) {
 }
 
 func TestWriteIsDeterministic(t *testing.T) {
-	for _, p := range precisions(t, "int8", "w4a4", "fp16") {
+	for _, p := range precisions(t, "int8", "w4a4", "fp16", "w4a16", "int16") {
 		a, _ := write(t, frozen(t, p, 2), onnx.Options{})
 		b, _ := write(t, frozen(t, p, 2), onnx.Options{})
 		if !bytes.Equal(a, b) {
