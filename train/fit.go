@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"runtime"
 	"time"
 
 	"github.com/narrow-ml/narrow/configs"
@@ -149,6 +150,7 @@ func (f *fit) build() error {
 		backward = layers.BackwardFloat
 	}
 	var err error
+	runtime.GC() // graphs and engines of earlier phases would stay beside the new graph until the heap has doubled
 	f.net, err = layers.Build(f.model, layers.Options{
 		Batch: f.Phase.Batch, Train: true, Loss: loss, Pool: f.Pool, Fuse: f.Phase.Fuse, Backward: backward, ScaleFactor: f.Phase.ScaleFactor,
 		PACTDecay: f.Phase.PACTDecay, Seed: f.Seed,
