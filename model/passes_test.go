@@ -282,6 +282,16 @@ func TestCheck(t *testing.T) {
 			`net.yaml:12: dense "fc2": weight range "ema" is for activations; use minmax, lsq or mse`},
 		{"power of two with batch norm", func(m *model.Model) { m.Quant["c1.weight"].Spec.Scheme = quant.PowerOfTwo },
 			`net.yaml:3: conv "c1": weight int8 pow2/channel/minmax: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm`},
+		{"activation range", func(m *model.Model) {
+			m.Quant["c1"].Spec.Range, m.Quant["c1"].Spec.Scheme = quant.TQT, quant.PowerOfTwo
+		}, ""},
+		{"clipped behind a relu", func(m *model.Model) { m.Quant["c1"].Spec.Range = quant.PACT }, ""},
+		{"clipped without a relu", func(m *model.Model) { m.Quant["c1"].Spec.Range = quant.PACT; m.Node("c1").Attr.Relu = false },
+			`net.yaml:3: conv "c1": activation int8 affine/tensor/pact: pact clips at 0, and this output has negative values, which it would cut off; use lsq+ here, or put a relu behind the layer`},
+		{"floor of 16 bits", func(m *model.Model) {
+			s := &m.Quant["c1"].Spec
+			s.Format, s.Signed, s.Scheme, s.Rounding = quant.Int16, true, quant.Symmetric, quant.Floor
+		}, `net.yaml:3: conv "c1": activation int16 symmetric/tensor/envelope floor: activations become codes by ONNX's QuantizeLinear, which rounds halves to even; only weights have another rounding`},
 		{"power of two without", func(m *model.Model) { m.Quant["fc2.weight"].Spec.Scheme = quant.PowerOfTwo }, ""},
 		{"signed activation", func(m *model.Model) { m.Quant["c1"].Spec.Signed = true },
 			`net.yaml:3: conv "c1": activation int8 affine/tensor/envelope: activations must be per tensor, and unsigned up to 8 bits or signed with 16`},

@@ -261,6 +261,9 @@ func (n *Node) checkOutput(m *Model) error {
 	if err := activationForm(a.Spec); err != nil {
 		return n.errorf("%w", err)
 	}
+	if a.Spec.Rounding != quant.HalfEven {
+		return n.errorf("activation %s: activations become codes by ONNX's QuantizeLinear, which rounds halves to even; only weights have another rounding", a.Spec)
+	}
 	if !a.Spec.Range.ForActs() {
 		return n.errorf("activation range %q is for weights; use envelope or lsq", a.Spec.Range)
 	}

@@ -91,3 +91,46 @@ func TestRegridRefuses(t *testing.T) {
 		t.Errorf("onto 16-bit floats: %v", err)
 	}
 }
+
+// Of a power-of-two range the end stays where it is, and with it a learned threshold.
+func TestRegridPowerOfTwo(t *testing.T) {
+	at := func(name string) model.QuantConfig {
+		q := learnedAt(t, name)
+		q.Act.Scheme, q.Act.Range = quant.PowerOfTwo, quant.TQT
+		return q
+	}
+	float := must(t)(model.Fuse(cnn(t)))
+	m := must(t)(model.Share(must(t)(model.Place(float, at("int8")))))
+	for i, name := range m.QuantNames() {
+		q := m.Quant[name]
+		if len(q.Scale) > 0 {
+			continue
+		}
+		n := 1
+		if q.Spec.Signed {
+			n = float.Params[name].Shape.Channels()
+		}
+		q.Scale, q.Zero = make([]float32, n), make([]int32, n)
+		for c := range q.Scale {
+			q.Scale[c] = float32(math.Ldexp(1, -6-i%3))
+		}
+		if !q.Spec.Signed && i%2 == 0 {
+			q.Zero[0] = 128
+		}
+		q.Start()
+	}
+	out := must(t)(model.Regrid(m, at("w4a4")))
+	for _, name := range out.QuantNames() {
+		old, now := m.Quant[name], out.Quant[name]
+		if now.Spec.Range != quant.TQT {
+			continue
+		}
+		if now.Scale[0] != 16*old.Scale[0] || (now.Zero[0] == 0) != (old.Zero[0] == 0) || now.Learned[0] != old.Learned[0] {
+			t.Errorf("%s: scale %v, zero point %d, threshold %v become %v, %d, %v", name, old.Scale[0], old.Zero[0], old.Learned[0], now.Scale[0], now.Zero[0], now.Learned[0])
+		}
+		before := now.Scale[0]
+		if now.Settle(); now.Scale[0] != before {
+			t.Errorf("%s: the threshold gives scale %v, not %v", name, now.Scale[0], before)
+		}
+	}
+}

@@ -121,6 +121,12 @@ func newQuantizer(x *G.Node, cfg Config) (*Quantizer, error) {
 	if !cfg.Spec.Format.IsInteger() {
 		return q, nil
 	}
+	switch s := cfg.Spec; {
+	case s.Rounding == quant.Stochastic:
+		return nil, errors.New("stochastic rounding draws by the step of a training run, which only package layers knows: use half-even")
+	case s.Rounding != quant.HalfEven && s.Range.Learns():
+		return nil, fmt.Errorf("rounding %s with the learned range %s: here gradients are those of half-even", s.Rounding, s.Range)
+	}
 	channels, err := channelCount(x.Shape(), cfg.Spec, cfg.Axis)
 	if err != nil {
 		return nil, err

@@ -363,6 +363,8 @@ func TestFakeQuantRefuses(t *testing.T) {
 	spec := quant.WeightSpec(quant.Int8)
 	lsq, mse, env := spec, spec, spec
 	lsq.Range, mse.Range, env.Range = quant.LSQ, quant.MSE, quant.Envelope
+	drawn, floor := spec, lsq
+	drawn.Rounding, floor.Rounding = quant.Stochastic, quant.Floor
 	done := G.NewMatrix(g, tensor.Float32, G.WithShape(2, 2), G.WithName("done"))
 	if _, err := G.Grad(G.Must(G.Sum(done)), done); err != nil {
 		t.Fatal(err)
@@ -381,6 +383,8 @@ func TestFakeQuantRefuses(t *testing.T) {
 		{x, qat.Config{Spec: spec, Axis: 2, Weight: true}, "channel axis 2"},
 		{x, qat.Config{Spec: spec, Axis: -3, Weight: true}, "channel axis"},
 		{x, qat.Config{Spec: mse, Weight: true}, "give its params"},
+		{x, qat.Config{Spec: drawn, Axis: 1, Weight: true}, "stochastic rounding draws by the step"},
+		{x, qat.Config{Spec: floor, Axis: 1, Weight: true}, "rounding floor with the learned range lsq"},
 		{x, qat.Config{Spec: env, Axis: 1, Weight: true}, "follows batches"},
 		{x, qat.Config{Spec: spec, Weight: true, Params: &quant.Params{Spec: lsq}}, "params are of spec"},
 		{x, qat.Config{Spec: spec, Axis: 1, Weight: true, Params: &quant.Params{Spec: spec, Scale: []float32{1}, Zero: []int32{0}}}, "needs 3"},
@@ -480,4 +484,57 @@ func stockTraining(t testing.TB, method quant.Range) []float32 {
 		vm.Reset()
 	}
 	return losses
+}
+
+// Where no calibration has been, a learned range starts from the first batch; the gradients are those of docs/arithmetic.md.
+func TestFakeQuantLearnedRanges(t *testing.T) {
+	x := []float32{-0.7, 0.1, 0.26, 0.5, 0.9, 1.3, 2.2, 3.4}
+	up := []float32{1, -2, 3, 0.5, -1, 2, 4, -3}
+	for _, method := range []quant.Range{quant.PACT, quant.TQT} {
+		spec := quant.ActSpec(quant.Int3)
+		spec.Range = method
+		p := &quant.Params{Spec: spec, Scale: []float32{0.25}, Zero: []int32{0}}
+		if method == quant.TQT {
+			p.Spec.Scheme = quant.PowerOfTwo
+		}
+		y, dx, learned, err := onceLearned(x, up, []int{2, 4}, qat.Config{Name: "t", Spec: p.Spec, Params: p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0.0
+		for i, v := range x {
+			r := math.RoundToEven(float64(v) / 0.25)
+			q, in := min(max(r, 0), 7), r >= 0 && r <= 7
+			if float64(y[i]) != 0.25*q || (dx[i] != 0) != in {
+				t.Errorf("%s: %v becomes %v with gradient %v", method, v, y[i], dx[i])
+			}
+			switch {
+			case method == quant.PACT && float64(v)/0.25 >= 7:
+				want += 7 * float64(up[i]) // dalpha * dalpha/ds
+			case method == quant.TQT && in:
+				want += math.Ln2 * 0.25 * float64(up[i]) * (r - float64(v)/0.25)
+			case method == quant.TQT:
+				want += math.Ln2 * 0.25 * float64(up[i]) * q
+			}
+		}
+		if got := float64(learned[0][0]); math.Abs(got-want) > 1e-5*math.Abs(want) {
+			t.Errorf("%s: gradient %v, want %v", method, got, want)
+		}
+	}
+	for _, method := range []quant.Range{quant.LSQ, quant.LSQPlus, quant.PACT, quant.TQT} {
+		spec := quant.ActSpec(quant.Int4)
+		spec.Range = method
+		if method == quant.TQT {
+			spec.Scheme = quant.PowerOfTwo
+		}
+		y, _, _, err := onceLearned(x, up, []int{2, 4}, qat.Config{Name: "t", Spec: spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range x {
+			if d := math.Abs(float64(y[i] - v)); v > 0 && v < 1 && d > 0.35 {
+				t.Errorf("%s without calibration: %v becomes %v", method, v, y[i])
+			}
+		}
+	}
 }

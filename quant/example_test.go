@@ -89,3 +89,16 @@ func ExampleRound16() {
 	// <nil> [1 5.9604645e-08]
 	// value[1] = 70000 overflows fp16; keep this layer in fp32 or bf16, or scale its inputs
 }
+
+// A learned range: an optimizer moves the numbers, and scale and zero point follow.
+func ExampleParams_Settle() {
+	spec := quant.ActSpec(quant.Int4)
+	spec.Range = quant.LSQPlus
+	p := &quant.Params{Spec: spec, Scale: []float32{0.1}, Zero: []int32{3}} // as calibrated
+	p.Start()
+	p.Numbers(quant.LearnedScale)[0] = 0.125
+	p.Numbers(quant.LearnedOffset)[0] -= 0.75
+	p.Settle()
+	fmt.Println(p.Scale[0], p.Zero[0], p.Learned[0])
+	// Output: 0.125 2 2.25
+}
