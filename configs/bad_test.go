@@ -28,6 +28,16 @@ func badFiles() []badFile {
 		{"backward-int8", []string{
 			`backward-int8.bad.yaml:8: qat.backward: "int8" is not supported here (allowed: float, int16); gradients need more than eight bits`,
 		}},
+		{"binary", []string{
+			`binary.bad.yaml:5: model[1].dense.dropout: is 1 (allowed: a number at least 0, below 1)`,
+			`binary.bad.yaml:7: train.loss: "hinge" is not supported here (allowed: cross_entropy, mse, smooth_l1, bce, squared_hinge); use squared_hinge`,
+			`binary.bad.yaml:7: train.weight_clip: is 0 (allowed: a number above 0, at most 1000000)`,
+			`binary.bad.yaml:10: quant.weight.levels: has no effect here: it belongs to a format of more than two levels; remove it`,
+			`binary.bad.yaml:11: quant.act.format: "ternary" is a format of weights (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); for codes -1, 0 and 1 write format: int2, scheme: symmetric, levels: narrow`,
+			`binary.bad.yaml:11: quant.act.levels: "even" is not supported here (allowed: full, narrow); an activation needs the level 0; only format: binary has even levels`,
+			`binary.bad.yaml:13: quant.rules[0].act.estimator: has no effect on int4: it belongs to format: binary; remove it`,
+			`binary.bad.yaml:14: quant.rules[1].weight.levels: has no effect on binary, which has two levels; remove it`,
+		}},
 		{"boolean-as-word", []string{
 			`boolean-as-word.bad.yaml:6: model[2].dense.bias: is the text "yes" (allowed: true, false); write true`,
 		}},
@@ -109,8 +119,8 @@ func badFiles() []badFile {
 			`empty.bad.yaml: the file is empty; a configuration needs at least version, dataset, model and train`,
 		}},
 		{"foreign-words", []string{
-			`foreign-words.bad.yaml:2: dataset.batch_size: unknown key (allowed: name, batch, val_fraction, limit); did you mean "batch"?`,
-			`foreign-words.bad.yaml:7: train.learning_rate: unknown key (allowed: epochs, optimizer, lr, momentum, nesterov, weight_decay, beta1, beta2, eps, schedule, warmup_steps, step_every, step_gamma, min_lr, loss, label_smoothing, early_stop); did you mean "lr"?`,
+			`foreign-words.bad.yaml:2: dataset.batch_size: unknown key (allowed: name, batch, val_fraction, center, limit); did you mean "batch"?`,
+			`foreign-words.bad.yaml:7: train.learning_rate: unknown key (allowed: epochs, optimizer, lr, momentum, nesterov, weight_decay, beta1, beta2, eps, schedule, warmup_steps, step_every, step_gamma, min_lr, loss, label_smoothing, early_stop, init_range, weight_clip, track_test); did you mean "lr"?`,
 		}},
 		{"key-at-wrong-place", []string{
 			`key-at-wrong-place.bad.yaml:8: batch: unknown key (allowed: version, name, seed, dataset, model, train, quant, qat, compare); it belongs under dataset:`,
@@ -126,7 +136,7 @@ func badFiles() []badFile {
 			`last-layer-relu.bad.yaml:6: model[2].dense.act: the last layer must not have act: relu; the loss needs the logits as they are: remove it`,
 		}},
 		{"layer-later", []string{
-			`layer-later.bad.yaml:5: model[1]: layer kind "dropout" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu, add, gap); use weight_decay or label_smoothing`,
+			`layer-later.bad.yaml:5: model[1]: layer kind "dropout" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu, add, gap); write dropout: 0.2 in the conv or dense layer whose input it is`,
 			`layer-later.bad.yaml:6: model[2]: layer kind "lstm" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu, add, gap); this version has no sequence layers`,
 			`layer-later.bad.yaml:7: model[3]: layer kind "concat" is not supported by this version (allowed: conv, dense, maxpool, flatten, relu, add, gap); this version joins branches with add only`,
 		}},
@@ -150,6 +160,10 @@ func badFiles() []badFile {
 		}},
 		{"layer-word", []string{
 			`layer-word.bad.yaml:4: model[0]: is the text "flatten" where a layer belongs (allowed: conv, dense, maxpool, flatten, relu, add, gap); write flatten: {}`,
+		}},
+		{"levels", []string{
+			`levels.bad.yaml:5: model[1].conv.norm: "tensor" is not supported here (allowed: batch, none); it is for dense layers; use batch`,
+			`levels.bad.yaml:10: quant.input: act needs act.range: constant: nothing is computed before the input that a range could follow; add range: constant and max to quant.act, or leave input out`,
 		}},
 		{"list", []string{
 			`list.bad.yaml:1: a configuration is made of key: value lines, this is a list`,
@@ -182,7 +196,7 @@ func badFiles() []badFile {
 			`no-effect.bad.yaml:7: train.label_smoothing: has no effect here: it belongs to loss: cross_entropy; remove it`,
 		}},
 		{"norm-later", []string{
-			`norm-later.bad.yaml:5: model[1].dense.norm: "layer" is not supported here (allowed: batch, none); this version has batch norm only`,
+			`norm-later.bad.yaml:5: model[1].dense.norm: "layer" is not supported here (allowed: batch, tensor, none); this version has batch norm only`,
 			`norm-later.bad.yaml:5: model[1].dense.act: "gelu" is not supported here (allowed: relu, relu6, none); this version has relu and relu6`,
 		}},
 		{"norm-without", []string{
@@ -222,7 +236,7 @@ func badFiles() []badFile {
 			`qat-range.bad.yaml:12: quant.rules[0].weight.range: mse finds a range once, from calibration data, and the qat section trains on; use minmax or lsq here and quant.calibration.method: mse for the start`,
 		}},
 		{"qat-start", []string{
-			`qat-start.bad.yaml:9: qat.start: "scratch" is not supported here (allowed: ptq); train runs first, then calibration, then QAT: there is no QAT from random weights`,
+			`qat-start.bad.yaml:9: qat.start: "fp32" is not supported here (allowed: ptq, scratch); starting from the calibrated model is never worse`,
 			`qat-start.bad.yaml:9: qat.loss: is not supported by this version; QAT uses the loss of train:`,
 			`qat-start.bad.yaml:9: qat.epochs: is 0 (allowed: a number above 0, at most 1048576)`,
 		}},

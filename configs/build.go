@@ -16,6 +16,13 @@ import (
 // A layer c1 of conv, norm and act becomes the nodes c1/conv, c1/norm and c1, which [model.Fuse] joins; its parameters
 // are c1.weight, c1.bias, c1.gamma and so on.
 func (c *Config) BuildModel(in model.Input) (*model.Model, error) {
+	if c.Dataset.Center {
+		if in.Zero != 0 {
+			return nil, fmt.Errorf("dataset.center: byte %d of data set %q stands for 0 already", in.Zero, c.Dataset.Name)
+		}
+		in.Zero = int32((1/in.Scale + 1) / 2) // of values from 0 to 1: the middle byte, 128 of 255
+		in.Scale *= 2
+	}
 	m := model.New(c.Name, in)
 	for i := range c.Model {
 		c.Model[i].appendTo(m)
@@ -46,10 +53,10 @@ func (c *Config) BuildModel(in model.Input) (*model.Model, error) {
 func (l *Layer) appendTo(m *model.Model) {
 	switch {
 	case l.Conv != nil:
-		a := model.Attr{Kernel: l.Conv.Kernel, Stride: l.Conv.Stride, Pad: l.Conv.Pad, Groups: l.Conv.groups(), Units: l.Conv.Filters, Bias: l.Conv.Bias}
+		a := model.Attr{Kernel: l.Conv.Kernel, Stride: l.Conv.Stride, Pad: l.Conv.Pad, Groups: l.Conv.groups(), Units: l.Conv.Filters, Bias: l.Conv.Bias, Dropout: float32(l.Conv.Dropout)}
 		l.appendGroup(m, model.Conv, a, l.Conv.Norm, l.Conv.Eps, l.Conv.Momentum, l.Conv.Act)
 	case l.Dense != nil:
-		a := model.Attr{Units: l.Dense.Units, Bias: l.Dense.Bias}
+		a := model.Attr{Units: l.Dense.Units, Bias: l.Dense.Bias, Dropout: float32(l.Dense.Dropout)}
 		l.appendGroup(m, model.Dense, a, l.Dense.Norm, l.Dense.Eps, l.Dense.Momentum, l.Dense.Act)
 	case l.MaxPool != nil:
 		l.append(m, l.node(model.MaxPool, l.Name(), model.Attr{Kernel: l.MaxPool.Size, Stride: l.MaxPool.Stride, Pad: l.MaxPool.Pad}))
@@ -83,8 +90,8 @@ const relu6Cap = 6
 // appendGroup adds the product, the norm and the activation of a layer; the last of them carries the layer's own name.
 func (l *Layer) appendGroup(m *model.Model, op model.Op, a model.Attr, norm string, eps, momentum float64, act string) {
 	nodes := []model.Node{l.node(op, l.Name()+"/"+op.String(), a)}
-	if norm == "batch" {
-		nodes = append(nodes, l.node(model.BatchNorm, l.Name()+"/norm", model.Attr{Eps: float32(eps), Momentum: float32(momentum)}))
+	if norm != "none" {
+		nodes = append(nodes, l.node(model.BatchNorm, l.Name()+"/norm", model.Attr{Whole: norm == wholeNorm, Eps: float32(eps), Momentum: float32(momentum)}))
 	}
 	switch act {
 	case "relu":
@@ -149,6 +156,7 @@ func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
 		return q, nil
 	}
 	q.Target = c.Quant.Target
+	q.InputAct = c.Quant.Input == actInput && p.IsInteger()
 	if p.Weight.IsInteger() {
 		q.Weight = c.Quant.Weight.over(c.standard(weightRole, p.Weight))
 	}

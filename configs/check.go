@@ -24,6 +24,7 @@ func newConfig() *Config {
 func newQuant() *Quant {
 	w, a := quant.WeightSpec(quant.Int8), quant.ActSpec(quant.Int8)
 	return &Quant{
+		Input:       bytesInput,
 		Target:      quant.ONNX,
 		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Levels: narrowLevels, Rounding: w.Rounding},
 		Act:         TensorQuant{Format: a.Format, Scheme: a.Scheme, Per: a.Per, Levels: fullLevels},
@@ -286,6 +287,18 @@ func (d *decoder) quant(c *Config) {
 	q.Weight.settleGroup()
 	for _, r := range q.Rules {
 		r.Weight.settleGroup()
+	}
+	if q.Input == actInput && q.Act.Range != quant.Constant && !d.failed("quant") {
+		d.reportAt("quant.input", "act needs act.range: constant: nothing is computed before the input that a range could follow").Hint = "add range: constant and max to quant.act, or leave input out"
+	}
+	for i, r := range q.Rules {
+		at := fmt.Sprintf("quant.rules[%d]", i)
+		if r.Weight != nil {
+			d.idle(at+".weight", *r.Weight, q.Weight)
+		}
+		if r.Act != nil {
+			d.idle(at+".act", *r.Act, q.Act)
+		}
 	}
 	d.tensors(c)
 	if q.Weight.Levels == evenLevels && q.Calibration.Rounding != "nearest" && !d.failed("quant") {

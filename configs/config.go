@@ -24,6 +24,7 @@ type Dataset struct {
 	Name        string
 	Batch       int
 	ValFraction float64 // of the training examples, in [0, 0.5]
+	Center      bool    // bytes stand for values from -1 to 1 and not from 0 to 1
 	Limit       int     // use the first so many examples of the training and of the test split; 0 = all
 }
 
@@ -55,6 +56,7 @@ type Conv struct {
 	Norm    string // batch, none
 	Act     string // relu, relu6, none
 
+	Dropout  float64 // part of the input that training sets to zero
 	Eps      float64 // norm: batch; added to the variance
 	Momentum float64 // norm: batch; weight of the new batch in the running statistics
 }
@@ -72,6 +74,7 @@ type Dense struct {
 	Act   string
 
 	Eps, Momentum float64 // as for Conv
+	Dropout       float64 // part of the input that training sets to zero
 }
 
 // MaxPool is the maximum over windows.
@@ -123,15 +126,19 @@ type Solver struct {
 type Train struct {
 	Solver
 	Epochs         int
-	Loss           string  // cross_entropy, mse, smooth_l1, bce
+	Loss           string  // cross_entropy, mse, smooth_l1, bce, squared_hinge
 	LabelSmoothing float64 // cross_entropy
 	EarlyStop      int     // epochs without gain on the validation split before stopping; 0 = off
+	InitRange      float64 // weights start uniform in [-InitRange, InitRange]; 0 = 1/sqrt(inputs of a unit)
+	WeightClip     float64 // weights are limited to [-WeightClip, WeightClip] after every step; 0 = not
+	TrackTest      bool    // score the test split after every epoch; the scores steer nothing
 }
 
 // Quant says how tensors are quantized.
 type Quant struct {
 	Target      quant.Target
 	Weight, Act TensorQuant // complete
+	Input       string      // bytes: the input's bytes are its codes; act: it has the grid of activations
 	Rules       []Rule      // first match wins
 	Calibration Calibration
 }
@@ -174,7 +181,7 @@ type Calibration struct {
 type QAT struct {
 	Solver
 	Schedules
-	Start         string            // ptq: from the calibrated model
+	Start         string            // ptq: from the calibrated model; scratch: from random weights, with no float training before
 	Epochs        float64           // fractions allowed
 	ScaleLR       float64           // learning rate of learned scales (range: lsq)
 	ScaleStep     quant.ScaleStep   // what a learned scale's steps are taken in

@@ -24,6 +24,19 @@
 // pad "same" adds kernel-1 cells along each axis, (kernel-1)/2 of them before, so that a stride of s gives
 // ceil(extent/s) positions whatever the extent; with an odd kernel it is PyTorch's padding=kernel/2.
 //
+// # Grids
+//
+// levels of a weight: narrow, symmetric around 0, or even, as many levels on both sides of 0, which is none itself. Levels of
+// an activation: full, or narrow with scheme symmetric. format: binary has two levels, -s and s: for weights s is the mean of
+// the magnitudes (range: mean), learned (lsq) or max (constant); activations are signs times max, 1 by default, and follow
+// layers without act. estimator is what stands for the derivative of the sign: clipped, approx-sign or swish-sign.
+// quant.input: act gives the model's input the grid of activations, whose range must then be constant.
+//
+// # Recipes from scratch
+//
+// qat.start: scratch trains quantized from random weights; train: then serves fp32 alone. train.init_range, weight_clip and
+// loss apply to all phases. train.track_test scores the test split after every epoch, which steers nothing.
+//
 // # Branches
 //
 // A layer reads the layer before it, or the one that its `from` names: any layer above it, or input, the model's input.
@@ -40,6 +53,7 @@
 //	conv            stride 1, pad same, groups 1, bias unless there is a norm; norm: eps 0.00001, momentum 0.1
 //	dense           bias unless there is a norm
 //	from            the layer before; relu: no cap (6 is ReLU6)
+//	conv, dense     no dropout; norm: tensor (dense) is batch norm with one statistic for the whole tensor
 //	maxpool         stride = size, pad valid
 //	train           optimizer adam, lr 0.001 (sgd 0.01), schedule constant, loss cross_entropy; epochs must be given
 //	                adam, adamw: beta1 0.9, beta2 0.999, eps 0.00000001; adamw: weight_decay 0.01; sgd: momentum 0.9

@@ -25,7 +25,7 @@ train: {epochs: 5, optimzer: adam}
 	// mine.yaml:2: dataset.batch: is the number 8.5 (allowed: a whole number from 1 to 65536)
 	//     2 | dataset: {name: digits, batch: 8.5}
 	//       |                                ^^^
-	// mine.yaml:6: train.optimzer: unknown key (allowed: epochs, optimizer, lr, momentum, nesterov, weight_decay, beta1, beta2, eps, schedule, warmup_steps, step_every, step_gamma, min_lr, loss, label_smoothing, early_stop); did you mean "optimizer"?
+	// mine.yaml:6: train.optimzer: unknown key (allowed: epochs, optimizer, lr, momentum, nesterov, weight_decay, beta1, beta2, eps, schedule, warmup_steps, step_every, step_gamma, min_lr, loss, label_smoothing, early_stop, init_range, weight_clip, track_test); did you mean "optimizer"?
 	//     6 | train: {epochs: 5, optimzer: adam}
 	//       |                    ^^^^^^^^
 	// true 3 dataset.batch
@@ -38,7 +38,7 @@ func ExampleOpen() {
 	fmt.Println(err)
 	// Output:
 	// digits-mlp 2 32 <nil>
-	// no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "digits-mlp"?
+	// no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp, mnist-sfc, mnist-tfc); did you mean "digits-mlp"?
 }
 
 func ExampleConfig_BuildModel() {

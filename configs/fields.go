@@ -50,6 +50,7 @@ func (s *Dataset) fields() []field {
 		{key: "name", value: datasetName(&s.Name), required: true},
 		{key: "batch", value: whole{&s.Batch, 1, 65536}},
 		{key: "val_fraction", value: number{p: &s.ValFraction, max: 0.5}},
+		{key: "center", value: onlyTrue{&s.Center}},
 		{key: "limit", value: whole{&s.Limit, 0, 1 << 30}},
 	}
 }
@@ -82,7 +83,8 @@ func (s *Conv) fields() []field {
 		{key: "stride", value: extent2{&s.Stride, maxWindow}},
 		{key: "pad", value: padding{&s.Pad, &s.Kernel}}, // after kernel: "same" depends on it
 		{key: "groups", value: groupCount{&s.Groups}},
-	}, afterFields(&s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
+		{key: "dropout", value: notZero{number{p: &s.Dropout, max: 1, openMax: true}}},
+	}, afterFields(convNorms(), &s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
 }
 
 func (s *Dense) fields() []field {
@@ -90,25 +92,31 @@ func (s *Dense) fields() []field {
 		{key: "name", value: text{&s.Name, layerForm, layerSays}},
 		{key: "from", value: reference{&s.From}},
 		{key: "units", value: whole{&s.Units, 1, maxUnits}, required: true},
-	}, afterFields(&s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
+		{key: "dropout", value: notZero{number{p: &s.Dropout, max: 1, openMax: true}}},
+	}, afterFields([]string{"batch", wholeNorm, "none"}, &s.Bias, &s.Norm, &s.Eps, &s.Momentum, &s.Act)...)
 }
 
 // afterFields is what may follow the product of a conv or dense layer.
-func afterFields(bias *bool, norm *string, eps, momentum *float64, act *string) []field {
+func afterFields(norms []string, bias *bool, norm *string, eps, momentum *float64, act *string) []field {
 	const normNext = "this version has batch norm only"
 	only := ""
-	if *norm != "batch" {
+	if *norm == "none" {
 		only = "norm: batch"
 	}
 	return []field{
 		{key: "bias", value: boolean{bias}},
 		{key: "norm", value: oneOf(norm, map[string]string{
-			"layer": normNext, "group": normNext, "rms": normNext, "instance": normNext, "batchnorm": "write norm: batch"}, "batch", "none")},
+			"layer": normNext, "group": normNext, "rms": normNext, "instance": normNext, "batchnorm": "write norm: batch", wholeNorm: "it is for dense layers; use batch"}, norms...)},
 		{key: "eps", value: number{p: eps, max: 1, openMin: true}, only: only},
 		{key: "momentum", value: number{p: momentum, max: 1, openMin: true}, only: only},
 		{key: "act", value: activation(act)},
 	}
 }
+
+// wholeNorm is batch norm with one mean, variance, gamma and beta for the whole tensor.
+const wholeNorm = "tensor"
+
+func convNorms() []string { return []string{"batch", "none"} }
 
 // activation is the non-linearity that ends a layer.
 func activation(p *string) choice[string] {
@@ -200,10 +208,13 @@ func (s *Train) fields() []field {
 	return slices.Concat([]field{
 		{key: "epochs", value: whole{&s.Epochs, 1, 1 << 20}, required: true},
 	}, s.solverFields(), []field{
-		{key: "loss", value: oneOf(&s.Loss, map[string]string{"ctc": "labels are classes in this version", "hinge": "use cross_entropy"},
-			"cross_entropy", "mse", "smooth_l1", "bce")},
+		{key: "loss", value: oneOf(&s.Loss, map[string]string{"ctc": "labels are classes in this version", "hinge": "use squared_hinge"},
+			"cross_entropy", "mse", "smooth_l1", "bce", "squared_hinge")},
 		{key: "label_smoothing", value: number{p: &s.LabelSmoothing, max: 1, openMax: true}, only: unless(s.Loss == "cross_entropy", "loss: cross_entropy")},
 		{key: "early_stop", value: whole{&s.EarlyStop, 0, 1 << 20}},
+		{key: "init_range", value: notZero{number{p: &s.InitRange, max: 1000, openMin: true}}},
+		{key: "weight_clip", value: notZero{number{p: &s.WeightClip, max: 1000000, openMin: true}}},
+		{key: "track_test", value: onlyTrue{&s.TrackTest}},
 	})
 }
 
@@ -216,8 +227,7 @@ func (s *Train) later() map[string]string {
 func (s *QAT) fields() []field {
 	return slices.Concat([]field{
 		{key: "start", value: oneOf(&s.Start, map[string]string{
-			"fp32":    "starting from the calibrated model is never worse",
-			"scratch": "train runs first, then calibration, then QAT: there is no QAT from random weights"}, "ptq")},
+			"fp32": "starting from the calibrated model is never worse"}, "ptq", ScratchStart)},
 		{key: "epochs", value: number{p: &s.Epochs, max: 1 << 20, openMin: true}},
 	}, s.solverFields(), []field{
 		{key: "scale_lr", value: number{p: &s.ScaleLR, max: 10, openMin: true}},
@@ -244,6 +254,7 @@ func (s *Quant) fields() []field {
 			"tensorrt": "use onnx"}, quant.ONNX)},
 		{key: "weight", value: nested{s: &tensorSection{&s.Weight, weightRole, false}}},
 		{key: "act", value: nested{s: &tensorSection{&s.Act, actRole, false}}},
+		{key: "input", value: settled{oneOf(&s.Input, map[string]string{"int8": "write bytes"}, bytesInput, actInput), bytesInput, false}},
 		{key: "rules", value: rules{&s.Rules}},
 		{key: "calibration", value: nested{s: &calibrationSection{&s.Calibration, s.usesPercentile()}}},
 	}

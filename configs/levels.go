@@ -131,3 +131,25 @@ func (r role) spec(f quant.Format) quant.Spec {
 	}
 	return quant.ActSpec(f)
 }
+
+// idle reports settings of a rule that mean nothing to the format it ends up with.
+func (d *decoder) idle(path string, t, standard TensorQuant) {
+	if d.failed(path) {
+		return
+	}
+	f, r := t.Format, t.Range
+	if f == 0 {
+		f = standard.Format
+	}
+	if r == 0 {
+		r = standard.Range
+	}
+	switch {
+	case t.Estimator != quant.Clipped && f != quant.Binary:
+		d.reportAt(join(path, "estimator"), "has no effect on %s: it belongs to format: binary", f).Hint = "remove it"
+	case t.Levels != "" && f == quant.Binary:
+		d.reportAt(join(path, "levels"), "has no effect on binary, which has two levels").Hint = "remove it"
+	case t.Max != 0 && r != quant.Constant:
+		d.reportAt(join(path, "max"), "has no effect on range: %s: it belongs to range: constant", r).Hint = "remove it"
+	}
+}

@@ -60,7 +60,7 @@ func problems(t *testing.T, text string, set ...string) string {
 
 func TestPresetsResolved(t *testing.T) {
 	names := configs.Presets()
-	if got := strings.Join(names, " "); got != "cifar-resnet8 digits-cnn digits-mlp fashion-cnn fashion-mbnet fashion-mlp mnist-mlp" {
+	if got := strings.Join(names, " "); got != "cifar-resnet8 digits-cnn digits-mlp fashion-cnn fashion-mbnet fashion-mlp mnist-mlp mnist-sfc mnist-tfc" {
 		t.Fatalf("presets %s", got)
 	}
 	for _, name := range names {
@@ -270,7 +270,7 @@ func TestSetProblems(t *testing.T) {
 		{"model[x]=3", `--set model[x]=3: model[x]: [x] is not a list position; write keys joined by dots, for example quant.rules[0].weight.range`},
 		{"train.lr=", `--set train.lr=: train.lr: has no value (allowed: a number above 0, at most 10)`},
 		{"train.lr=fast", `--set train.lr=fast: train.lr: is the text "fast" (allowed: a number above 0, at most 10)`},
-		{"train.lrr=1", `--set train.lrr=1: train.lrr: unknown key (allowed: epochs, optimizer, lr, momentum, nesterov, weight_decay, beta1, beta2, eps, schedule, warmup_steps, step_every, step_gamma, min_lr, loss, label_smoothing, early_stop); did you mean "lr"?`},
+		{"train.lrr=1", `--set train.lrr=1: train.lrr: unknown key (allowed: epochs, optimizer, lr, momentum, nesterov, weight_decay, beta1, beta2, eps, schedule, warmup_steps, step_every, step_gamma, min_lr, loss, label_smoothing, early_stop, init_range, weight_clip, track_test); did you mean "lr"?`},
 		{"train.momentum=0.5", `--set train.momentum=0.5: train.momentum: has no effect here: it belongs to optimizer: sgd; remove it`},
 		{"train.lr={a: [}", `--set train.lr={a: [}: train.lr: the value is not valid YAML: did not find expected node content`},
 		{"seed=1\n---\n2", `--set seed=1.---.2: seed: the value is not valid YAML: it holds more than one value`},
@@ -309,10 +309,10 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"fashon-cnn":   `no preset is called "fashon-cnn" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "fashion-cnn"?`,
-		"digit":        `no preset is called "digit" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "digits-mlp"?`,
-		"":             `no preset is called "" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp)`,
-		"missing.yaml": `there is no config file "missing.yaml"; presets are named without folder and extension: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp`,
+		"fashon-cnn":   `no preset is called "fashon-cnn" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp, mnist-sfc, mnist-tfc); did you mean "fashion-cnn"?`,
+		"digit":        `no preset is called "digit" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp, mnist-sfc, mnist-tfc); did you mean "digits-mlp"?`,
+		"":             `no preset is called "" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp, mnist-sfc, mnist-tfc)`,
+		"missing.yaml": `there is no config file "missing.yaml"; presets are named without folder and extension: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp, mnist-sfc, mnist-tfc`,
 		"folder.yaml":  `config "folder.yaml" is a folder, a YAML file is needed`,
 	} {
 		var missing *configs.NotFoundError

@@ -133,7 +133,7 @@ func laterLayers() map[string]string {
 		"separable": "write a conv with groups: depthwise, then a conv of kernel 1",
 		"avgpool":   "use maxpool, or gap for the mean of the whole image", "globalavgpool": "write gap: {}",
 		"lstm": sequence, "gru": sequence, "embedding": sequence, "attention": sequence,
-		"dropout": "use weight_decay or label_smoothing", "batchnorm": "write norm: batch in the conv or dense layer before it",
+		"dropout": "write dropout: 0.2 in the conv or dense layer whose input it is", "batchnorm": "write norm: batch in the conv or dense layer before it",
 		"layernorm": "use norm: batch", "softmax": "the loss applies it: the model ends in logits",
 		"sigmoid": "use act: relu", "tanh": "use act: relu", "gelu": "use act: relu", "relu6": "use act: relu6 of the layer before, or relu: {cap: 6}",
 	}

@@ -165,6 +165,9 @@ func (d *decoder) schedules(c *Config) {
 		return
 	}
 	q := c.QAT
+	if q.Distill != nil && q.Start == ScratchStart {
+		d.reportAt("qat.distill", "learns from the float model, and start: scratch trains none").Hint = "remove it, or use start: ptq"
+	}
 	if q.Distill != nil && c.Train.Loss != "cross_entropy" {
 		d.reportAt("qat.distill", "softens the labels of a cross-entropy, and train.loss is %s", c.Train.Loss).Hint = "use train.loss: cross_entropy, or remove it"
 	}

@@ -160,7 +160,7 @@ func (v *verifier) addGraphs(workers int) error {
 			return err
 		}
 		v.closers = append(v.closers, net.Close)
-		net.SetPhase(layers.Phase{FreezeNorm: true, FreezeRanges: true})
+		net.SetPhase(layers.Phase{FreezeNorm: true, FreezeRanges: true, NoDropout: true})
 		l := &leg{name: legGraph, claimed: true}
 		if train {
 			l.name = legTraining

@@ -36,7 +36,7 @@ func newIntegerLayer(m *model.Model, n *model.Node, in, out *tensor) (op, error)
 }
 
 func (l *integerLayer) run(w *worker, n int) error {
-	if !l.rq.Float && fused && !w.trace {
+	if !l.rq.Float && !l.rq.Sign && fused && !w.trace {
 		l.requantize(w.codes(l.out, n), w.codes(l.in, n), n, &w.scratch)
 		return nil
 	}
@@ -46,6 +46,10 @@ func (l *integerLayer) run(w *worker, n int) error {
 	if w.trace {
 		addBias(acc, bias) // so that the visitor sees whole accumulators
 		bias = nil
+	}
+	if l.rq.Sign {
+		kernel.RequantSign(w.codes(l.out, n), acc, bias, l.geom.Cout)
+		return nil
 	}
 	if !l.rq.Float {
 		requantRows(w.codes(l.out, n), acc, bias, l.rq)
@@ -86,11 +90,29 @@ func (l *integerLayer) kernel() string {
 	switch {
 	case l.rq.Float:
 		return name + ", scaled to float32"
+	case l.rq.Sign:
+		return name + ", signs"
 	case fused:
 		return name + ", requantized in place"
 	}
 	return name + ", requantized after"
 }
+
+// inputCodes looks up the codes of an input whose quantizer is not the grid of its bytes.
+type inputCodes struct {
+	out   *tensor
+	table *[256]uint8
+}
+
+func (o *inputCodes) run(w *worker, n int) error {
+	codes := w.codes(o.out, n)
+	for i, p := range w.x[:len(codes)] {
+		codes[i] = o.table[p]
+	}
+	return nil
+}
+
+func (o *inputCodes) kernel() string { return "codes of bytes, by table" }
 
 func addBias(acc, bias []int32) {
 	for ; len(acc) > 0; acc = acc[len(bias):] {

@@ -84,7 +84,9 @@ func newProgram(m *model.Model) (*program, error) {
 	t := c.tensor(0, in.Name, in.Shape)
 	c.p.input = t
 	var load op
-	if t.place != inInput {
+	if t.place == inCodes {
+		load = &inputCodes{out: t, table: in.InputTable(t.params)}
+	} else if t.place != inInput {
 		var err error
 		if load, err = newInputValues(in, t); err != nil {
 			return nil, fmt.Errorf("input %q: %w", in.Name, err)
@@ -124,7 +126,7 @@ func (c *compiler) tensor(at int, name string, shape model.Shape) *tensor {
 	switch {
 	case root != name:
 		t.place, t.slot = c.tensors[root].place, c.tensors[root].slot
-	case coded && at == 0:
+	case coded && at == 0 && c.m.Inputs[0].BytesAreCodes(t.params):
 		t.place = inInput
 	case root == c.root(c.m.Outputs[0]):
 		t.place = inLogits

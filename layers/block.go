@@ -208,7 +208,7 @@ func (k *block) direct() bool { return k.onePass() && k.st.NormTrains() }
 
 // onePass reports a layer of images whose steps are direct while batch norm trains.
 func (k *block) onePass() bool {
-	return k.norm != nil && k.pool == nil && k.norm.row != k.norm.channels
+	return k.norm != nil && k.pool == nil && k.norm.row != k.norm.channels && !(k.act != nil && k.act.Sign())
 }
 
 // passes are the bits of example i where the gradient passes quantizer and ReLU, in direct steps; nil: everywhere.

@@ -107,10 +107,12 @@ type builder struct {
 	edges map[string]edge
 	acts  map[string]*act
 
+	drops  []*dropout
 	pooled map[string]bool // nodes whose pooling belongs to the layer before them, by name
 	forked map[string]bool // nodes whose several readers read a fork
 
 	bytes   *qat.Codes
+	table   *[256]uint8 // from bytes to codes; nil where they are the same
 	leaves  []trained
 	weights []coded
 	learned []learnedRange // scales that follow what leaves learn
@@ -134,7 +136,7 @@ func (b *builder) input() error {
 		if err := q.Validate(1); err != nil {
 			return fmt.Errorf("input %q: %w", in.Name, err)
 		}
-		p = q
+		p, b.table = q, in.InputTable(q)
 	}
 	b.bytes = qat.NewActCodes(p, append(tensor.Shape{b.o.Batch}, in.Shape...))
 	leaf, err := gx.Leaf(b.g, in.Name, b.bytes)
@@ -349,8 +351,8 @@ func (b *builder) finish() (*Net, error) {
 		return nil, fmt.Errorf("output %q has shape %v; the loss needs one row of logits per example: end with a dense layer", b.m.Outputs[0], shape[1:])
 	}
 	net := &Net{
-		st: b.st, g: b.g, batch: b.o.Batch, input: b.bytes, labels: make([]int32, b.o.Batch), classes: shape[1],
-		wide: map[string]*quant.Params{}, edges: b.edges, acts: b.acts, out: b.m.Outputs[0], learned: b.learned,
+		st: b.st, g: b.g, batch: b.o.Batch, input: b.bytes, table: b.table, labels: make([]int32, b.o.Batch), classes: shape[1],
+		wide: map[string]*quant.Params{}, edges: b.edges, acts: b.acts, drops: b.drops, out: b.m.Outputs[0], learned: b.learned,
 	}
 	labels, err := gx.Leaf(b.g, "labels", tensor.New(tensor.WithShape(b.o.Batch), tensor.WithBacking(net.labels)))
 	if err != nil {

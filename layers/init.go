@@ -11,7 +11,10 @@ import (
 // Init fills the parameters of m with PyTorch's default start: weight and bias of a layer uniform in [-k, k] with
 // k = 1/sqrt(fan_in), gamma and running variance 1, beta and running mean 0. The numbers of a parameter depend on the
 // seed and on the parameter's place in m.ParamNames alone.
-func Init(m *model.Model, seed uint64) error {
+func Init(m *model.Model, seed uint64) error { return InitRange(m, seed, 0) }
+
+// InitRange is Init with weights uniform in [-bound, bound]; a bound of 0 is Init's.
+func InitRange(m *model.Model, seed uint64, bound float64) error {
 	fanIn := map[string]int{}
 	for i := range m.Nodes {
 		n := &m.Nodes[i]
@@ -38,10 +41,13 @@ func Init(m *model.Model, seed uint64) error {
 			}
 			continue
 		}
-		bound := float32(1 / math.Sqrt(float64(f)))
+		k := float32(1 / math.Sqrt(float64(f)))
+		if bound > 0 && hasRole(name, model.Weight) {
+			k = float32(bound)
+		}
 		s := rng.New(seed, rng.Init, uint64(i))
-		for k := range data {
-			data[k] = bound * (2*s.Float32() - 1)
+		for i := range data {
+			data[i] = k * (2*s.Float32() - 1)
 		}
 	}
 	return nil

@@ -113,6 +113,8 @@ func (k *loss) elementwise(grad, x []float32, labels []int32) (float64, error) {
 	switch k.opt.Kind {
 	case MSE:
 		return kernel.MSELoss(grad, x, target, kernel.Mean)
+	case SquaredHinge:
+		return kernel.SquaredHinge(grad, x, target, kernel.Mean)
 	case SmoothL1:
 		return kernel.SmoothL1Loss(grad, x, target, 1, kernel.Mean)
 	default:

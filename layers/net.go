@@ -23,6 +23,7 @@ type Net struct {
 	batch   int
 	classes int
 	input   *qat.Codes
+	table   *[256]uint8 // from bytes to codes; nil where they are the same
 	labels  []int32
 	loss    *loss
 	out     string
@@ -30,6 +31,7 @@ type Net struct {
 	wide    map[string]*quant.Params // quantizers of 16-bit codes, which edges carry as values
 	acts    map[string]*act
 	learned []learnedRange
+	drops   []*dropout
 
 	trainables []Trainable
 	weights    []coded
@@ -57,7 +59,13 @@ func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
 		return Result{}, fmt.Errorf("run: %d labels for %d rows", len(labels), rows)
 	}
 	n.st.Rows = rows
-	copy(n.input.U8, x[:rows*row])
+	if n.table == nil {
+		copy(n.input.U8, x[:rows*row])
+	} else {
+		for i, p := range x[:rows*row] {
+			n.input.U8[i] = n.table[p]
+		}
+	}
 	for i := range n.labels {
 		n.labels[i] = unlabelled
 	}
@@ -66,6 +74,9 @@ func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
 	}
 	if err := n.Settle(); err != nil {
 		return Result{}, err
+	}
+	for _, d := range n.drops {
+		d.begin()
 	}
 	if err := n.vm.Run(); err != nil {
 		return Result{}, err
@@ -151,10 +162,13 @@ func (n *Net) Tensor(name string) (codes []uint8, values []float32, ok bool) {
 // Trainables are the tensors to update, sorted by name; none in an evaluation graph.
 func (n *Net) Trainables() []Trainable { return n.trainables }
 
-// SetPhase freezes or releases batch norm and ranges from the next run on. An evaluation graph is always frozen.
+// SetPhase freezes or releases batch norm and ranges, and sets the step of dropout, from the next run on. An evaluation graph is always frozen.
 func (n *Net) SetPhase(p Phase) {
 	n.st.At = p.Step
 	n.st.FreezeNorm, n.st.FreezeRanges, n.st.NormWeight = p.FreezeNorm, p.FreezeRanges, p.NormWeight
+	for _, d := range n.drops {
+		d.step, d.off = p.Step, p.NoDropout
+	}
 }
 
 // Teach gives the teacher's logits for the next run, a row for each of its examples. A graph whose loss has a teacher needs

@@ -26,7 +26,8 @@ type norm struct {
 	m        *model.Model
 	node     *model.Node
 	weight   *qat.Weight
-	channels int
+	channels int // statistics: one for each unit, or one in all
+	units    int
 	row      int              // elements of an example
 	pool     *kernel.PoolGeom // of the pooling behind the layer, in training: see sumGroup
 	bias     bool
@@ -59,8 +60,15 @@ type norm struct {
 // makeNorm is a norm without a node and without memory for its values.
 func makeNorm(st *qat.Step, m *model.Model, n *model.Node, shape tensor.Shape, bias bool, weight *qat.Weight, pool *kernel.PoolGeom) *norm {
 	c := n.Attr.Units
-	k := &norm{st: st, m: m, node: n, weight: weight, channels: c, row: shape.TotalSize() / shape[0], pool: pool, bias: bias}
-	for _, p := range []*[]float32{&k.mean, &k.invStd, &k.variance, &k.ones, &k.zeros, &k.batchMean, &k.mult} {
+	k := &norm{st: st, m: m, node: n, weight: weight, channels: c, units: c, row: shape.TotalSize() / shape[0], pool: pool, bias: bias}
+	if n.Attr.Whole {
+		k.channels = 1
+	}
+	for _, p := range []*[]float32{&k.ones, &k.zeros, &k.mult} {
+		*p = make([]float32, c)
+	}
+	c = k.channels
+	for _, p := range []*[]float32{&k.mean, &k.invStd, &k.variance, &k.batchMean} {
 		*p = make([]float32, c)
 	}
 	for i := range k.ones {
@@ -150,7 +158,7 @@ func (k *norm) runBatch() error {
 // group is how many examples at a time sums over rows are made of: one image, or all of a shard where an example is one
 // row. Where a sum is cut is part of its value.
 func (k *norm) group(lo, hi int) int {
-	if k.row == k.channels {
+	if k.row == k.units {
 		return hi - lo
 	}
 	return 1
@@ -198,7 +206,7 @@ func (k *norm) normShard(_, lo, hi int) {
 		kernel.Normalize(y, v, k.mean, k.invStd, k.gamma, k.beta, k.channels)
 		return
 	}
-	kernel.Normalize(y, v, k.zeros, k.ones, k.mul, k.add, k.channels) // (v-0)*(mul*1) + add: the affine map, exactly
+	kernel.Normalize(y, v, k.zeros, k.ones, k.mul, k.add, k.units) // (v-0)*(mul*1) + add: the affine map, exactly
 }
 
 // freeze reads the affine map and, for the gradient, the statistics it is made of.
@@ -279,9 +287,9 @@ func (k *norm) foldShard(_, lo, hi int) {
 
 // foldInto writes sign*acc.
 func (k *norm) foldInto(to, from []int32) {
-	for i := 0; i < len(from); i += k.channels {
-		row := to[i : i+k.channels]
-		for c, v := range from[i : i+k.channels] {
+	for i := 0; i < len(from); i += k.units {
+		row := to[i : i+k.units]
+		for c, v := range from[i : i+k.units] {
 			row[c] = int32(k.signs[c]) * v
 		}
 	}

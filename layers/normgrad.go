@@ -37,7 +37,7 @@ type normGrad struct {
 
 func newNormGrad(k *norm) *normGrad {
 	c := k.channels
-	b := &normGrad{f: k, dgamma: gx.NewTensor(c), dbeta: gx.NewTensor(c), mul: make([]float32, c)}
+	b := &normGrad{f: k, dgamma: gx.NewTensor(c), dbeta: gx.NewTensor(c), mul: make([]float32, k.units)}
 	if k.bias {
 		b.dbias = gx.NewTensor(c)
 	}
@@ -172,10 +172,10 @@ func (b *normGrad) dvShard(_, lo, hi int) {
 
 // example writes the gradient of values v. dv may be dy.
 func (b *normGrad) example(dv, dy, v []float32) {
-	k, c := b.f, b.f.channels
+	k := b.f
 	if k.st.NormTrains() {
 		kernel.NormalizeGrad(dv, dy, nil, v, &b.params)
 		return
 	}
-	kernel.Normalize(dv, dy, k.zeros, k.ones, b.mul, k.zeros, c)
+	kernel.Normalize(dv, dy, k.zeros, k.ones, b.mul, k.zeros, k.units)
 }

@@ -19,7 +19,7 @@ type Options struct {
 	Backward    string            // of quantized conv and dense layers, one of Backwards; "" is float
 	ScaleFactor quant.ScaleFactor // of the gradients of learned scales; the zero value is that of LSQ
 	PACTDecay   float64           // of the limits of range method pact
-	Seed        uint64            // of stochastic rounding
+	Seed        uint64            // of stochastic rounding and dropout
 }
 
 // Loss says what is minimised. All losses compare the logits of an example with its class: cross_entropy after a
@@ -46,12 +46,13 @@ type Distill struct {
 const (
 	CrossEntropy = "cross_entropy"
 	MSE          = "mse"
-	SmoothL1     = "smooth_l1" // with beta 1
-	BCE          = "bce"       // binary cross-entropy of each logit's sigmoid
+	SmoothL1     = "smooth_l1"     // with beta 1
+	BCE          = "bce"           // binary cross-entropy of each logit's sigmoid
+	SquaredHinge = "squared_hinge" // max(0, 1 - t*x)^2 with t = 1 for the class and -1 for the others
 )
 
 // LossKinds lists the kinds of loss.
-func LossKinds() []string { return []string{CrossEntropy, MSE, SmoothL1, BCE} }
+func LossKinds() []string { return []string{CrossEntropy, MSE, SmoothL1, BCE, SquaredHinge} }
 
 func (l Loss) validate() error {
 	if d := l.Distill; d != (Distill{}) {
@@ -68,7 +69,7 @@ func (l Loss) validate() error {
 			return fmt.Errorf("label smoothing %v must be in [0, 1)", l.Smoothing)
 		}
 		return nil
-	case MSE, SmoothL1, BCE:
+	case MSE, SmoothL1, BCE, SquaredHinge:
 		if l.Smoothing != 0 {
 			return fmt.Errorf("label smoothing belongs to %s, not to %s", CrossEntropy, l.Kind)
 		}
@@ -81,8 +82,9 @@ func (l Loss) validate() error {
 type Phase struct {
 	FreezeNorm   bool // batch norm uses its running statistics and leaves them
 	FreezeRanges bool // activation ranges stay
+	NoDropout    bool // dropout lets everything through
 
-	Step uint64 // of training, counted from 1: names the numbers of stochastic rounding; 0 rounds to nearest
+	Step uint64 // of training, counted from 1: names the numbers of dropout and of stochastic rounding; 0 rounds to nearest
 
 	NormWeight float64 // of a batch in batch norm's running statistics; 0: each layer's own momentum
 }

@@ -16,6 +16,9 @@ func reference(t testing.TB, m *model.Model, x []uint8) (codes map[string][]int6
 	in := make([]int64, len(x))
 	for i, p := range x {
 		in[i] = int64(p)
+		if table := m.Inputs[0].InputTable(m.Quant[m.Inputs[0].Name]); table != nil {
+			in[i] = int64(table[p])
+		}
 	}
 	codes[m.Inputs[0].Name] = in
 	for i := range m.Nodes {

@@ -37,6 +37,14 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) error {
 			return err
 		}
 	}
+	if n.Attr.Dropout > 0 && b.o.Train {
+		if x, err = b.dropout(n, x, weight); err != nil {
+			return err
+		}
+	}
+	if n.Attr.Whole && n.Attr.Bias {
+		return errors.New("a bias before norm over the whole tensor is not supported: leave it out, beta has its place")
+	}
 	if integer := weight != nil && !wide; integer != (x.kind == onCodes) {
 		return fmt.Errorf("weight and input %q are not both integers", n.In[0])
 	}
@@ -67,7 +75,7 @@ func (b *builder) weighted(n *model.Node, in model.Shape, x edge) error {
 		l.geom = &g
 		b.pooled[l.pool.Name] = true
 	}
-	if b.o.Fuse && b.o.Train && !wide && (weight == nil || b.m.Quant[n.Name] != nil) {
+	if b.o.Fuse && b.o.Train && !wide && !n.Attr.Whole && (weight == nil || b.m.Quant[n.Name] != nil) {
 		return b.block(l)
 	}
 	return b.separate(l)

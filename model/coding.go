@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/narrow-ml/narrow/quant"
 )
@@ -48,10 +49,13 @@ func (m *Model) Affine(n *Node) (Affine, error) {
 	var stat [4][]float32
 	for i, role := range []string{Gamma, Beta, Mean, Var} {
 		p := m.Params[n.Param(role)]
-		if p == nil || len(p.Data) != c {
+		if p == nil || len(p.Data) != n.statistics(c) {
 			return a, n.errorf("batch norm parameter %q is missing", n.Param(role))
 		}
 		stat[i] = p.Data
+		if n.Attr.Whole {
+			stat[i] = slices.Repeat(p.Data, c)
+		}
 	}
 	a.F = make([]float64, c)
 	for i := range a.F {

@@ -65,17 +65,18 @@ func quantizeWeights(codes []int8, mask []uint8, w, scale []float32, lo, hi int3
 // quantizeEven codes as quant.Spec.Code does for even levels, with a mask of quant.Spec.EvenPass. A weight beyond the grid is clamped
 // before the floor.
 func quantizeEven(codes []int8, mask []uint8, w, scale []float32, hi int32) {
-	top, edge := float32(hi), float32(hi)+1
-	if hi == 1 { // a sign passes the gradient of |t| <= 1
-		edge = 1
+	if hi == 1 {
+		quantizeSigns(codes, mask, w, scale)
+		return
 	}
+	top, edge := float32(hi), float32(hi)+1
 	clear(mask)
 	c := len(scale)
 	for from := 0; from < len(w); from += c {
 		out := codes[from : from+c]
 		for ch, v := range w[from : from+c] {
 			t := v / scale[ch]
-			if mask != nil && t >= -edge && (t < edge || t == 1 && hi == 1) {
+			if mask != nil && t >= -edge && t < edge {
 				i := from + ch
 				mask[i>>3] |= 1 << (i & 7)
 			}
@@ -85,6 +86,27 @@ func quantizeEven(codes []int8, mask []uint8, w, scale []float32, hi int32) {
 				q--
 			}
 			out[ch] = int8(q>>1<<1 + 1)
+		}
+	}
+}
+
+// quantizeSigns is quantizeEven of two levels, without branches that would guess signs: the bits of a float32 hold its sign
+// and order its magnitude.
+func quantizeSigns(codes []int8, mask []uint8, w, scale []float32) {
+	const one = 0x3f800000 // the bits of 1
+	codes = codes[:len(w)]
+	c := 0
+	for i, v := range w {
+		t := math.Float32bits(v/scale[c] + 0) // -0 + 0 is 0
+		codes[i] = 1 - 2*int8(t>>31)
+		if mask != nil {
+			if i&7 == 0 {
+				mask[i>>3] = 0
+			}
+			mask[i>>3] |= uint8((t&^(1<<31)-one-1)>>31) << (i & 7) // below 0 where the magnitude is at most 1
+		}
+		if c++; c == len(scale) {
+			c = 0
 		}
 	}
 }

@@ -38,11 +38,12 @@ func Freeze(m *Model) (*Model, error) {
 			}
 			continue
 		}
+		n.Attr.Whole, n.Attr.Dropout = false, 0 // what is left of them is in the numbers, or nothing
 		w := m.Params[n.Param(Weight)]
 		if w == nil || len(w.Data) == 0 || len(w.Data) != w.Shape.Size() {
 			return nil, n.errorf("parameter %q has no float32 master: run Shapes first", n.Param(Weight))
 		}
-		affine, err := m.Affine(n)
+		affine, err := m.Affine(&m.Nodes[i])
 		if err != nil {
 			return nil, err
 		}

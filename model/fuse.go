@@ -21,7 +21,7 @@ func Fuse(m *Model) (*Model, error) {
 			}
 			switch {
 			case next.Op == BatchNorm && n.Op.HasWeight() && next.Layer == n.Layer && !n.Attr.Norm && !n.Attr.Relu:
-				n.Attr.Norm, n.Attr.Eps, n.Attr.Momentum = true, next.Attr.Eps, next.Attr.Momentum
+				n.Attr.Norm, n.Attr.Whole, n.Attr.Eps, n.Attr.Momentum = true, next.Attr.Whole, next.Attr.Eps, next.Attr.Momentum
 			case next.Op == ReLU && !n.Attr.Relu:
 				n.Attr.Relu, n.Attr.Cap = true, next.Attr.Cap
 			default:

@@ -58,6 +58,7 @@ type requantHeader struct {
 	Lo    int32 `json:"lo"`
 	Hi    int32 `json:"hi"`
 	Float bool  `json:"float,omitempty"`
+	Sign  bool  `json:"sign,omitempty"`
 }
 
 // quantHeader is one quantizer and the tensors that share it.
@@ -282,7 +283,7 @@ func newNodeHeader(n *Node) nodeHeader {
 		Bias: a.Bias, Norm: a.Norm, Relu: a.Relu, Cap: f32bits(a.Cap), Eps: f32bits(a.Eps), Momentum: f32bits(a.Momentum), Shape: n.Shape,
 	}
 	if r := n.Requant; r != nil {
-		h.Requant = &requantHeader{Zero: r.Zero, Lo: r.Lo, Hi: r.Hi, Float: r.Float}
+		h.Requant = &requantHeader{Zero: r.Zero, Lo: r.Lo, Hi: r.Hi, Float: r.Float, Sign: r.Sign}
 	}
 	return h
 }
@@ -298,7 +299,7 @@ func (h *nodeHeader) node() (Node, error) {
 		Bias: h.Bias, Norm: h.Norm, Relu: h.Relu, Cap: h.Cap.float(), Eps: h.Eps.float(), Momentum: h.Momentum.float(),
 	}}
 	if r := h.Requant; r != nil {
-		n.Requant = &quant.Requant{Zero: r.Zero, Lo: r.Lo, Hi: r.Hi, Float: r.Float}
+		n.Requant = &quant.Requant{Zero: r.Zero, Lo: r.Lo, Hi: r.Hi, Float: r.Float, Sign: r.Sign}
 	}
 	return n, nil
 }

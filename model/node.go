@@ -68,7 +68,9 @@ type Attr struct {
 	Units  int    // conv: output channels; dense: outputs
 	Bias   bool   // conv, dense: has a bias
 
+	Dropout  float32 // conv, dense: the part of its input that training sets to zero; 0 none. Nothing else knows of it
 	Norm     bool    // conv, dense after Fuse: followed by batch norm
+	Whole    bool    // batch norm, or Norm, of a dense layer: one mean, variance, gamma and beta for the whole tensor
 	Relu     bool    // conv, dense, add after Fuse: followed by ReLU
 	Cap      float32 // ReLU, or Relu: upper limit, 6 for ReLU6; 0 means none
 	Eps      float32 // batch norm, or Norm: added to the variance

@@ -12,6 +12,7 @@ import (
 type QuantConfig struct {
 	Precision   quant.Precision
 	Weight, Act quant.Spec // the defaults
+	InputAct    bool       // the model input has the grid of activations; else its bytes are its codes
 	Rules       []Rule     // first match wins
 	Target      quant.Target
 }
@@ -50,6 +51,16 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 		p := &quant.Params{Spec: q.Act}
 		if integer {
 			p = &quant.Params{Spec: inputSpec(), Scale: []float32{in.Scale}, Zero: []int32{in.Zero}}
+		}
+		if integer && q.InputAct {
+			if q.Act.Format.Bits() > 8 {
+				return nil, fmt.Errorf("input %q: its codes are bytes, and the grid of activations is %s; leave the input its bytes", in.Name, q.Act)
+			}
+			if q.Act.Range != quant.Constant {
+				return nil, fmt.Errorf("input %q: the grid of activations %s follows what layers compute, and nothing is computed before the input; use range constant with max, or leave the input its bytes", in.Name, q.Act)
+			}
+			s, z := q.Act.ConstantScale()
+			p = &quant.Params{Spec: q.Act, Scale: []float32{s}, Zero: []int32{z}}
 		}
 		out.Quant[in.Name] = p
 	}
@@ -192,6 +203,8 @@ func Check(m *Model) error {
 			err = n.checkPlain(m)
 		case !n.Op.SharesScale():
 			err = n.errorf("has no quantized arithmetic")
+		case n.Op == ReLU && m.Quant[n.Name] != nil && m.Quant[n.Name].Spec.IsSign():
+			err = n.errorf("a ReLU of signs has the code of zero, which binary activations do not; remove it, or use a wider activation, for example int2")
 		}
 		if err != nil {
 			return err
@@ -255,8 +268,14 @@ func (n *Node) checkOutput(m *Model) error {
 	if a == nil || !a.Spec.Format.IsInteger() {
 		return nil
 	}
-	if a.Spec.IsSign() {
-		return n.errorf("activation %s: layers compute on integers with a zero; binary is for weights", a.Spec)
+	if a.Spec.IsSign() && !n.Op.HasWeight() {
+		return n.errorf("activation %s: only conv and dense layers have binary outputs; give this layer another act by a rule, for example int8", a.Spec)
+	}
+	if a.Spec.IsSign() && n.Attr.Relu {
+		return n.errorf("activation %s: the sign of a ReLU is always +1; remove the ReLU, or use a wider activation, for example int2", a.Spec)
+	}
+	if a.Spec.IsSign() && m.Wide(n) {
+		return n.errorf("activation %s: a layer with 16-bit integers has no binary output; use up to 8 bits on its input and weight, or a wider activation", a.Spec)
 	}
 	if err := activationForm(a.Spec); err != nil {
 		return n.errorf("%w", err)

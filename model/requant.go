@@ -78,7 +78,7 @@ func (m *Model) WantRequant(n *Node) *quant.Requant {
 }
 
 func limited(n *Node, m []float32, out *quant.Params) *quant.Requant {
-	r := &quant.Requant{M: m}
+	r := &quant.Requant{M: m, Sign: out.Spec.IsSign()}
 	r.Zero, r.Lo, r.Hi = n.Limits(out)
 	return r
 }

@@ -95,6 +95,12 @@ func (n *Node) outShape(in Shape) (Shape, error) {
 	if !(a.Cap >= 0) || !finite(a.Cap) {
 		return nil, n.errorf("cap %v must be finite and positive, or 0 for none", a.Cap)
 	}
+	if !(a.Dropout >= 0 && a.Dropout < 1) {
+		return nil, n.errorf("dropout %v must be in [0, 1)", a.Dropout)
+	}
+	if a.Dropout > 0 && !n.Op.HasWeight() {
+		return nil, n.errorf("dropout is of the input of conv and dense layers")
+	}
 	switch n.Op {
 	case Dense:
 		if len(in) != 1 {
@@ -127,6 +133,9 @@ func (n *Node) outShape(in Shape) (Shape, error) {
 	case BatchNorm:
 		if !(a.Eps > 0) || !(a.Momentum > 0 && a.Momentum <= 1) {
 			return nil, n.errorf("eps %v must be positive and momentum %v in (0, 1]", a.Eps, a.Momentum)
+		}
+		if a.Whole && len(in) != 1 {
+			return nil, n.errorf("norm over the whole tensor is for dense layers, and the input has shape %v; use norm: batch", []int(in))
 		}
 		return slices.Clone(in), nil
 	case ReLU, Add:
@@ -190,7 +199,7 @@ func (n *Node) paramShapes(in Shape) map[string]Shape {
 		out[Weight] = Shape{in[0], a.Units}
 	case BatchNorm:
 		for _, role := range []string{Gamma, Beta, Mean, Var} {
-			out[role] = Shape{in.Channels()}
+			out[role] = Shape{n.statistics(in.Channels())}
 		}
 	}
 	if n.Op.HasWeight() {
@@ -199,11 +208,19 @@ func (n *Node) paramShapes(in Shape) map[string]Shape {
 		}
 		if a.Norm {
 			for _, role := range []string{Gamma, Beta, Mean, Var} {
-				out[role] = Shape{a.Units}
+				out[role] = Shape{n.statistics(a.Units)}
 			}
 		}
 	}
 	return out
+}
+
+// statistics is how many means and variances a batch norm of so many channels has.
+func (n *Node) statistics(channels int) int {
+	if n.Attr.Whole {
+		return 1
+	}
+	return channels
 }
 
 func (m *Model) ensureParams(n *Node, in Shape, owner map[string]*Node) error {

@@ -101,7 +101,7 @@ func (v *validator) head() error {
 	if !q.Spec.Format.IsInteger() {
 		return nil
 	}
-	if q.Spec.Format != quant.Int8 || q.Scale[0] != in.Scale || q.Zero[0] != in.Zero {
+	if q.Spec.Range != quant.Constant && !in.BytesAreCodes(q) {
 		return fmt.Errorf("input %q: its bytes are its codes, so it must be int8 with scale %v and zero point %d, not %s with %v and %d", in.Name, in.Scale, in.Zero, q.Spec.Format, q.Scale[0], q.Zero[0])
 	}
 	return nil

@@ -167,7 +167,7 @@ func (n *Node) checkRequant(m *Model, multipliers int) error {
 		return n.errorf("%w", err)
 	}
 	got, want := n.Requant, m.WantRequant(n)
-	if got.Float != want.Float || got.Zero != want.Zero || got.Lo != want.Lo || got.Hi != want.Hi {
+	if got.Float != want.Float || got.Sign != want.Sign || got.Zero != want.Zero || got.Lo != want.Lo || got.Hi != want.Hi {
 		return n.errorf("requantization to [%d, %d] with zero point %d (float %t); its quantizers give [%d, %d], %d (float %t)", got.Lo, got.Hi, got.Zero, got.Float, want.Lo, want.Hi, want.Zero, want.Float)
 	}
 	for c := range want.M {

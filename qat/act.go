@@ -176,6 +176,9 @@ func (a *Act) End() error {
 // Learned lists what the range method trains.
 func (a *Act) Learned() []quant.Learned { return a.learned }
 
+// Sign reports a binary output, which the passes that join batch norm and quantizer do not make.
+func (a *Act) Sign() bool { return a.p.Spec.IsSign() }
+
 // Codes is the output, up to 8 bits.
 func (a *Act) Codes() *Codes { return a.out }
 
@@ -191,12 +194,20 @@ func (a *Act) Of(v G.Value, n int) ([]uint8, error) {
 	if err != nil {
 		return nil, err
 	}
-	lo, hi := a.p.Spec.Grid()
-	scale, z := a.p.At(0)
-	if nan := kernel.QuantizeU8(codes, nil, x[:n], scale, z, lo, hi); nan >= 0 {
+	if nan := a.codes(codes, nil, x[:n]); nan >= 0 {
 		return nil, &quant.NaNError{Index: nan}
 	}
 	return codes, nil
+}
+
+// codes quantizes values.
+func (a *Act) codes(dst, mask []uint8, x []float32) (nan int) {
+	scale, z := a.p.At(0)
+	if a.p.Spec.IsSign() {
+		return kernel.QuantizeSign(dst, mask, x, scale)
+	}
+	lo, hi := a.p.Spec.Grid()
+	return kernel.QuantizeU8(dst, mask, x, scale, z, lo, hi)
 }
 
 func (a *Act) shard(s, from, to int) {
@@ -250,7 +261,7 @@ func (a *Act) quantize(s, from, to int) {
 		nan := -1
 		if a.norm != nil {
 			st, nan = a.norm.Quantize(codes, mask, x, scale, z, lo, hi)
-		} else if nan = kernel.QuantizeU8(codes, mask, x, scale, z, lo, hi); nan < 0 && a.st.Train && a.observer != nil {
+		} else if nan = a.codes(codes, mask, x); nan < 0 && a.st.Train && a.observer != nil {
 			st.Min, st.Max, _ = kernel.MinMax(x)
 		}
 		if nan >= 0 {
@@ -375,6 +386,10 @@ func (a *Act) backShard(s, from, to int) { a.ExamplesGrad(s, from, to) }
 // ExamplesGrad makes the gradients of the examples [from, to) of a shard.
 func (a *Act) ExamplesGrad(s, from, to int) {
 	e, m := a.row, a.maskRow
+	if slope := signSlope(a.p.Spec.Estimator); slope != nil {
+		a.slopeGrad(s, from, to, slope)
+		return
+	}
 	step := a.step(from, to)
 	for i := from; i < to; i += step {
 		j := i + step
@@ -420,6 +435,22 @@ func (a *Act) buffers(s int) (t []float32, mask []uint8) {
 		a.t[s], a.tmask[s] = make([]float32, a.row), make([]uint8, a.maskRow)
 	}
 	return a.t[s], a.tmask[s]
+}
+
+// slopeGrad is the gradient of a sign by an estimator that is no mask.
+func (a *Act) slopeGrad(s, from, to int, slope func(t float32) float32) {
+	e := a.row
+	scale, _ := a.p.At(0)
+	for i := from; i < to; i++ {
+		dx, dy := a.dxs[i*e:(i+1)*e], a.dy[i*e:(i+1)*e]
+		if a.wait == nil {
+			kernel.SlopeGrad(dx, dy, a.x[i*e:(i+1)*e], []float32{scale}, slope)
+			continue
+		}
+		t, _ := a.buffers(s)
+		a.wait.scaled(t, a.rq, i*e)
+		kernel.SlopeGrad(dx, dy, t, []float32{1}, slope)
+	}
 }
 
 // limit applies the ReLU to values in units of the scale. An upper limit acts where it changed the code, as in the

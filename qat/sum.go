@@ -98,10 +98,17 @@ func (a *Acc) requant(out *quant.Params) *quant.Requant {
 }
 
 func (a *Acc) round(dst []uint8, r *quant.Requant, from, to int) {
+	if r.Sign {
+		kernel.RequantSign(dst, a.Raw[from:to], a.Offset, a.Channels())
+		return
+	}
 	kernel.RequantRows(dst, a.Raw[from:to], a.Offset, r.M, r.Zero, r.Lo, r.Hi, a.Channels())
 }
 
 func (a *Acc) train(dst, mask []uint8, r *quant.Requant, from, to int) kernel.RequantStats {
+	if r.Sign {
+		return kernel.RequantSignTrain(dst, mask, a.Raw[from:to], a.Offset, r.M)
+	}
 	return kernel.RequantTrain(dst, mask, a.Raw[from:to], a.Offset, r.M, r.Zero, r.Lo, r.Hi, a.Relu, a.Channels())
 }
 

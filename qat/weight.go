@@ -77,6 +77,10 @@ func QuantizeWeight(st *Step, m *model.Model, n *model.Node, geom kernel.ConvGeo
 // Codes are the codes and scales of the last step.
 func (w *Weight) Codes() *Codes { return w.out }
 
+// Reads says what stands for the layer's input where that is not the model's quantizer: codes behind a dropout have a
+// larger scale.
+func (w *Weight) Reads(in *quant.Params) { w.in = in }
+
 // Packed are the codes as the integer kernels read them.
 func (w *Weight) Packed() *kernel.PackedS8 { return &w.packed }
 

@@ -8,6 +8,7 @@ import (
 // Requant maps the int32 accumulators of one layer to what the layer stores.
 //
 //	codes   q = int32(rint(clamp(float32(acc)*M[c], Lo-Zero, Hi-Zero))) + Zero
+//	Sign    q = Hi if float32(acc)*M[c] >= 0, else Lo: binary activations
 //	Float   y = float32(acc)*M[c], float32: the logits
 //
 // float32(acc) rounds half to even above 2^24; the clamp comes before the rounding; nothing is fused.
@@ -15,6 +16,7 @@ type Requant struct {
 	M            []float32 // finite and positive: one per output channel; of an addition one per input; of a mean one
 	Zero, Lo, Hi int32
 	Float        bool
+	Sign         bool
 }
 
 // Multiplier is M = float32(float32(sx*sw)/sy).
@@ -32,8 +34,15 @@ func BiasCode(b float64, sx, sw float32) (q int32, ok bool) {
 // Code requantizes one accumulator of channel c.
 func (r *Requant) Code(acc int32, c int) int32 { return r.Round(Mul32(float32(acc), r.M[c])) }
 
-// Round is the clamp-and-round of a value t that is already in units of the output scale. NaN gives Lo.
+// Round is the clamp-and-round of a value t that is already in units of the output scale, or of Sign the code of its sign.
+// NaN gives Lo.
 func (r *Requant) Round(t float32) int32 {
+	if r.Sign {
+		if t >= 0 {
+			return r.Hi
+		}
+		return r.Lo
+	}
 	lo, hi := float32(r.Lo-r.Zero), float32(r.Hi-r.Zero)
 	if !(t > lo) {
 		t = lo

@@ -140,7 +140,7 @@ func (r *runner) make(ctx context.Context, c cell) (made, error) {
 
 // makeQAT trains from the model that the ptq row scores or, with stages, from what the first of them asks for.
 func (r *runner) makeQAT(ctx context.Context, own *configs.Config, c cell) (made, error) {
-	float, err := r.floatModel(c.seed)
+	float, err := r.floatOf(own, c)
 	if err != nil {
 		return made{}, err
 	}
@@ -208,17 +208,34 @@ func (r *runner) floatModel(seed uint64) (*model.Model, error) {
 	return m, nil
 }
 
-// calibrate quantizes the float model of the cell's seed; QAT starts from the very model that the ptq row scores.
+// scratch reports a cell that trains from random weights.
+func scratch(own *configs.Config, c cell) bool {
+	return c.method == MethodQAT && own.QAT != nil && own.QAT.Start == configs.ScratchStart
+}
+
+// floatOf is the float model that a cell starts from: the trained one, or random weights.
+func (r *runner) floatOf(own *configs.Config, c cell) (*model.Model, error) {
+	if scratch(own, c) {
+		return train.NewModel(own, r.Data, c.seed)
+	}
+	return r.floatModel(c.seed)
+}
+
+// calibrate quantizes the float model of the cell's seed; QAT starts from the very model that the ptq row scores, or, with
+// start: scratch, from random weights.
 func (r *runner) calibrate(ctx context.Context, c cell) (*ptq.Result, error) {
-	c.method = MethodPTQ
+	own := r.plan.configs[c.variant]
+	if !scratch(own, c) {
+		c.method = MethodPTQ
+	}
 	if r.calibrated != nil && r.calibFor == c {
 		return r.calibrated, nil
 	}
-	m, err := r.floatModel(c.seed)
+	m, err := r.floatOf(own, c)
 	if err != nil {
 		return nil, err
 	}
-	o, err := train.CalibrationOptions(r.plan.configs[c.variant], r.Workers)
+	o, err := train.CalibrationOptions(own, r.Workers)
 	if err != nil {
 		return nil, err
 	}

@@ -31,12 +31,14 @@ type position struct {
 	Stage   int     `json:"stage"`   // of the phase's stages
 	Ranges  string  `json:"ranges"`  // the method of a calibration inside the phase
 
-	Last    metric  `json:"last"`     // of the last finished epoch
-	Best    float64 `json:"best"`     // validation accuracy
-	BestAt  int     `json:"best_at"`  // epoch of Best
-	Waited  int     `json:"waited"`   // epochs since Best
-	Stopped bool    `json:"stopped"`  // early stop
-	HasBest bool    `json:"has_best"` // the checkpoint holds the best masters
+	Last       metric  `json:"last"`                  // of the last finished epoch
+	Best       float64 `json:"best"`                  // validation accuracy
+	BestAt     int     `json:"best_at"`               // epoch of Best
+	Waited     int     `json:"waited"`                // epochs since Best
+	Stopped    bool    `json:"stopped"`               // early stop
+	BestTest   float64 `json:"best_test,omitzero"`    // test accuracy, for the report
+	BestTestAt int     `json:"best_test_at,omitzero"` // epoch of BestTest
+	HasBest    bool    `json:"has_best"`              // the checkpoint holds the best masters
 }
 
 func (p position) done() bool { return p.Step >= p.Total || p.Stopped }

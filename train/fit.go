@@ -48,7 +48,11 @@ type Report struct {
 	Val     float64      // validation accuracy of the final model, percent; 0 without a validation split
 	Epoch   float64      // the epoch the model is from: the last, or the best with early stop
 	Seconds float64      // spent by this call
-	Journal int64        // length of metrics.jsonl after this phase
+
+	Test, BestTest float64 // with TrackTest: test accuracy after the last epoch, and of the best
+	BestTestAt     int     // epoch of BestTest
+
+	Journal int64 // length of metrics.jsonl after this phase
 }
 
 // checkpointInterval is how often a phase without CheckpointEvery is saved. When does not change what is trained.
@@ -72,6 +76,9 @@ func Fit(ctx context.Context, j Job) (Report, error) {
 	r := Report{Model: f.model, Ranges: f.pos.Ranges, Steps: f.pos.Step, Loss: f.pos.Last.Loss, Epoch: f.pos.Last.Epoch, Seconds: time.Since(began).Seconds(), Journal: f.pos.Metrics}
 	if f.pos.Last.Val != nil {
 		r.Val = *f.pos.Last.Val
+	}
+	if f.pos.Last.Test != nil {
+		r.Test, r.BestTest, r.BestTestAt = *f.pos.Last.Test, f.pos.BestTest, f.pos.BestTestAt
 	}
 	if f.best != nil {
 		if err := setMasters(f.model, f.best); err != nil {
@@ -118,10 +125,14 @@ func newFit(j Job) (*fit, error) {
 	if j.Phase.EarlyStop > 0 && (j.Data.Val == nil || j.Data.Val.Len() == 0) {
 		return nil, fmt.Errorf("early stop needs a validation split: set dataset.val_fraction above 0")
 	}
-	total := max(1, int(math.Round(j.Phase.Epochs*float64(perEpoch))))
+	if j.Phase.TrackTest && j.Data.Test == nil {
+		return nil, fmt.Errorf("data set %q has no test split to track", j.Data.Name)
+	}
 	order := rng.New(j.Seed, rng.Shuffle, 1<<32+j.Phase.Order)
+	seed := order.Uint64()
+	total := max(1, int(math.Round(j.Phase.Epochs*float64(perEpoch))))
 	f := &fit{
-		Job: j, model: j.Model, schedule: j.Phase.schedule(perEpoch, total), perEpoch: perEpoch, seed: order.Uint64(),
+		Job: j, model: j.Model, schedule: j.Phase.schedule(perEpoch, total), perEpoch: perEpoch, seed: seed,
 		pos: position{Digest: digest(j, total), Total: total, Best: -1}, file: newCheckpoint(j.Dir, j.Phase.Name), saved: time.Now(),
 	}
 	if err := f.checkStages(); err != nil {
@@ -153,7 +164,7 @@ func (f *fit) build() error {
 	runtime.GC() // graphs and engines of earlier phases would stay beside the new graph until the heap has doubled
 	f.net, err = layers.Build(f.model, layers.Options{
 		Batch: f.Phase.Batch, Train: true, Loss: loss, Pool: f.Pool, Fuse: f.Phase.Fuse, Backward: backward, ScaleFactor: f.Phase.ScaleFactor,
-		PACTDecay: f.Phase.PACTDecay, Seed: f.Seed,
+		PACTDecay: f.Phase.PACTDecay, Seed: f.seed,
 	})
 	if err != nil {
 		return err
@@ -345,6 +356,17 @@ func (f *fit) endEpoch(ctx context.Context, lr float64, bar *progress) error {
 		}
 		v := s.Accuracy()
 		m.Val = &v
+	}
+	if f.Phase.TrackTest {
+		s, err := ScoreModel(ctx, f.model, f.Data.Test, f.Pool.Workers())
+		if err != nil {
+			return fmt.Errorf("test after step %d: %w", f.pos.Step, err)
+		}
+		v := s.Accuracy()
+		m.Test = &v
+		if v > f.pos.BestTest {
+			f.pos.BestTest, f.pos.BestTestAt = v, f.pos.Step/f.perEpoch
+		}
 	}
 	if f.pos.Step < f.pos.Total {
 		f.average.swap() // training goes on where it was

@@ -15,9 +15,10 @@ type metric struct {
 	Epoch float64  `json:"epoch"` // epochs done
 	Step  int      `json:"step"`
 	LR    float64  `json:"lr"`
-	Loss  float64  `json:"loss"`                // mean over the epoch's examples
-	Train float64  `json:"train_accuracy"`      // percent, while training
-	Val   *float64 `json:"validation_accuracy"` // percent; null without a validation split
+	Loss  float64  `json:"loss"`                    // mean over the epoch's examples
+	Train float64  `json:"train_accuracy"`          // percent, while training
+	Val   *float64 `json:"validation_accuracy"`     // percent; null without a validation split
+	Test  *float64 `json:"test_accuracy,omitempty"` // percent; only with train.track_test, and nothing is decided by it
 
 	Precision   string            `json:"precision,omitempty"`   // of a phase with stages
 	Oscillation *oscillationCount `json:"oscillation,omitempty"` // of qat.oscillation

@@ -8,6 +8,7 @@ import (
 	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/internal/par"
 	"github.com/narrow-ml/narrow/layers"
+	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
 )
 
@@ -22,6 +23,7 @@ type optimizer struct {
 	second    [][]float32 // Adam's v
 	steps     int
 	pool      *par.Pool
+	clip      float32 // of weights; 0: none
 
 	lr   float64 // of the current step
 	at   int     // parameter of the current span
@@ -32,7 +34,7 @@ type optimizer struct {
 }
 
 func newOptimizer(p Phase, params []layers.Trainable, pool *par.Pool) (*optimizer, error) {
-	o := &optimizer{solver: p.Solver, scaleLR: p.ScaleLR, scaleStep: p.ScaleStep, params: params, pool: pool}
+	o := &optimizer{solver: p.Solver, scaleLR: p.ScaleLR, scaleStep: p.ScaleStep, params: params, pool: pool, clip: float32(p.WeightClip)}
 	for _, t := range params {
 		o.first = append(o.first, make([]float32, len(t.Value)))
 	}
@@ -51,6 +53,9 @@ func newOptimizer(p Phase, params []layers.Trainable, pool *par.Pool) (*optimize
 		t := o.params[o.at]
 		lo, hi = lo*updatePiece, min(hi*updatePiece, len(t.Value))
 		o.update(t.Value[lo:hi], t.Grad[lo:hi], lo, hi, o.solver.Eps)
+		if o.clip > 0 && t.Role == model.Weight {
+			clip(t.Value[lo:hi], o.clip)
+		}
 	}
 	return o, nil
 }
@@ -73,6 +78,17 @@ func (o *optimizer) step(lr float64) error {
 		}
 	}
 	return nil
+}
+
+// clip limits values to [-limit, limit]; NaN stays.
+func clip(x []float32, limit float32) {
+	for i, v := range x {
+		if v > limit {
+			x[i] = limit
+		} else if v < -limit {
+			x[i] = -limit
+		}
+	}
 }
 
 func (o *optimizer) decay() float64 {

@@ -15,7 +15,9 @@ type Phase struct {
 	Batch          int
 	Loss           string
 	LabelSmoothing float64
-	EarlyStop      int // epochs without gain on validation before stopping; 0 = off
+	WeightClip     float64 // weights are limited to [-WeightClip, WeightClip] after every step; 0 = not
+	TrackTest      bool    // score the test split after every epoch; the scores steer nothing
+	EarlyStop      int     // epochs without gain on validation before stopping; 0 = off
 
 	// Order makes the shuffles of two phases differ. Phases with the same Order see the same batches: fp32+ sees those
 	// of quantization-aware training.
@@ -42,7 +44,7 @@ type Phase struct {
 func FloatPhase(c *configs.Config) Phase {
 	return Phase{
 		Name: "float", Solver: c.Train.Solver, Epochs: float64(c.Train.Epochs), Batch: c.Dataset.Batch,
-		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing, EarlyStop: c.Train.EarlyStop,
+		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing, EarlyStop: c.Train.EarlyStop, WeightClip: c.Train.WeightClip, TrackTest: c.Train.TrackTest,
 		FreezeRangesAfter: 1, FreezeNormAfter: 1, Fuse: c.QAT == nil || c.QAT.Fuse,
 	}
 }
@@ -62,7 +64,7 @@ func QATPhase(c *configs.Config) Phase {
 func ExtraPhase(c *configs.Config) Phase {
 	return Phase{
 		Name: "extra", Solver: c.QAT.Solver, Epochs: c.QAT.Epochs, Batch: c.Dataset.Batch,
-		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing,
+		Loss: c.Train.Loss, LabelSmoothing: c.Train.LabelSmoothing, WeightClip: c.Train.WeightClip, TrackTest: c.Train.TrackTest,
 		Order: 1, FreezeRangesAfter: 1, FreezeNormAfter: c.QAT.FreezeBNAfter, Fuse: c.QAT.Fuse,
 		EMA: c.QAT.EMA, BNReestimate: c.QAT.BNReestimate,
 	}

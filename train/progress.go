@@ -67,6 +67,9 @@ func (p *progress) epoch(m metric, last bool) {
 	if m.Val != nil {
 		validation = fmt.Sprintf("  validation %.2f%%", *m.Val)
 	}
+	if m.Test != nil {
+		validation += fmt.Sprintf("  test %.2f%%", *m.Test)
+	}
 	if m.Precision != "" {
 		validation += "  " + m.Precision
 	}

@@ -51,6 +51,24 @@ type Info struct {
 	Passes    string `json:"passes,omitempty"` // what was done beside calibration: equalize, adaround, ...
 	Tier      string `json:"instruction_tier"` // of the machine that made it
 	GoVersion string `json:"go_version"`
+
+	Tracked *Tracked `json:"tracked_test,omitempty"` // with train.track_test
+}
+
+// Tracked is what scoring the test split after every epoch of the last phase gave. The best of many scores on one split is
+// no estimate of a model's accuracy: it is for comparison with recipes that report it.
+type Tracked struct {
+	Last      float64 `json:"last"` // percent
+	Best      float64 `json:"best"`
+	BestEpoch int     `json:"best_epoch"`
+}
+
+// tracked is the part of a report that follows the test split; nil if nothing did.
+func (r Report) tracked() *Tracked {
+	if r.BestTestAt == 0 {
+		return nil
+	}
+	return &Tracked{Last: r.Test, Best: r.BestTest, BestEpoch: r.BestTestAt}
 }
 
 // NewModel builds the fused float model of a config for a data set, with fresh parameters.
@@ -63,7 +81,7 @@ func NewModel(c *configs.Config, d *datasets.Dataset, seed uint64) (*model.Model
 	if !ok || len(logits) != 1 || logits[0] != len(d.Classes) {
 		return nil, fmt.Errorf("the last layer gives %v values, data set %q has %d classes: end with a dense layer of %d units", logits, d.Name, len(d.Classes), len(d.Classes))
 	}
-	if err := layers.Init(m, seed); err != nil {
+	if err := layers.InitRange(m, seed, c.Train.InitRange); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -146,12 +164,14 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 		Model: m, Data: d, Phase: FloatPhase(c), Seed: c.Seed, Pool: pool, Dir: o.Dir, Resume: o.Resume,
 		CheckpointEvery: o.CheckpointEvery, Progress: o.Progress, Log: o.Log,
 	}
-	float, err := Fit(ctx, job)
-	if err != nil {
-		return Info{}, err
+	var float Report
+	if p == quant.Full || c.QAT.Start != configs.ScratchStart {
+		if float, err = Fit(ctx, job); err != nil {
+			return Info{}, err
+		}
 	}
 	if p == quant.Full {
-		return WriteRun(o.Dir, m, Info{Precision: p.String(), Method: "none"})
+		return WriteRun(o.Dir, m, Info{Precision: p.String(), Method: "none", Tracked: float.tracked()})
 	}
 	start, r, err := StartQAT(ctx, c, m, p, d, c.Seed, o.Workers)
 	if err != nil {
@@ -163,7 +183,7 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Precision: p.String(), Method: "qat", Ranges: report.Ranges}
+	info := Info{Precision: p.String(), Method: "qat", Ranges: report.Ranges, Tracked: report.tracked()}
 	if r != nil {
 		info.Ranges, info.Passes = r.Method.String(), r.Passes()
 	}
@@ -299,6 +319,9 @@ func (f *Folder) FloatModel(d *datasets.Dataset) (*model.Model, error) {
 	m, err := NewModel(f.Config, d, f.Config.Seed)
 	if err != nil {
 		return nil, err
+	}
+	if f.Info.Method == "qat" && f.Config.QAT.Start == configs.ScratchStart {
+		return nil, fmt.Errorf("the run in %s has no float model: its config starts quantization-aware training from scratch; train it in fp32, or with qat.start: ptq", f.Dir)
 	}
 	path := newCheckpoint(f.Dir, "float").path
 	data, err := os.ReadFile(path)

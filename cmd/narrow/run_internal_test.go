@@ -69,7 +69,7 @@ func TestWrongUsage(t *testing.T) {
 		{"explain digits --precision int9", `--precision: unknown precision "int9" (allowed: `},
 		{"explain digits --precision mxfp4", `--precision: precision "mxfp4" is not supported by this version: use w4a8`},
 		{"explain digits --dot --json", "--dot and --json contradict each other"},
-		{"explain digts", `no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp); did you mean "digits-mlp"?`},
+		{"explain digts", `no preset is called "digts" (allowed: cifar-resnet8, digits-cnn, digits-mlp, fashion-cnn, fashion-mbnet, fashion-mlp, mnist-mlp, mnist-sfc, mnist-tfc); did you mean "digits-mlp"?`},
 		{"explain nowhere.yaml", `there is no config file "nowhere.yaml"; presets are named`},
 		{"explain bad.yaml", "bad.yaml:2: dataset.name: unknown value \"digts\" (allowed: digits, mnist, fashion-mnist, cifar10); did you mean \"digits\"?\n    2 | dataset: {name: digts}\n      |                 ^^^^^\nbad.yaml:4: model[0].dense.units: is the text \"ten\""},
 		{"explain bad.yaml", "narrow: 2 problems in the config"},

@@ -31,6 +31,8 @@ type runResult struct {
 	Examples  int     `json:"examples"`
 	Correct   int     `json:"correct"`
 	Accuracy  float64 `json:"accuracy"`
+
+	Tracked *train.Tracked `json:"tracked_test,omitempty"`
 }
 
 func (a *app) trainCommand() *cobra.Command {
@@ -108,11 +110,14 @@ func (a *app) scoreRun(ctx context.Context, dir string, info train.Info, workers
 	if err != nil {
 		return err
 	}
-	r := runResult{Run: dir, Precision: info.Precision, Method: info.Method, Ranges: info.Ranges, Split: "test", Examples: s.N, Correct: s.Correct, Accuracy: s.Accuracy()}
+	r := runResult{Run: dir, Precision: info.Precision, Method: info.Method, Ranges: info.Ranges, Split: "test", Examples: s.N, Correct: s.Correct, Accuracy: s.Accuracy(), Tracked: info.Tracked}
 	if asJSON {
 		return a.writeJSON(r)
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s  %s %s  test accuracy %.2f %% (%d of %d)\n", r.Run, r.Precision, methodText(r.Method), r.Accuracy, r.Correct, r.Examples)
+	if t := r.Tracked; err == nil && t != nil {
+		_, err = fmt.Fprintf(a.stdout, "best test accuracy of any epoch %.2f %% (epoch %d): the best of many scores, for comparison with recipes that report it\n", t.Best, t.BestEpoch)
+	}
 	return err
 }
 

@@ -65,6 +65,9 @@ func (b *builder) requantized(n *model.Node, acc, out string) error {
 	if _, z := q.At(0); z != r.Zero {
 		return fmt.Errorf("zero point %d of the layer is not %d of its output", r.Zero, z)
 	}
+	if r.Sign {
+		return b.signed(acc, out, r.Lo, r.Hi)
+	}
 	if q.Spec.Format == quant.Int16 { // limits of reals: runtimes have no Clip of 16-bit codes
 		if n.Attr.Relu {
 			limit, err := b.relu(n)
@@ -84,17 +87,37 @@ func (b *builder) requantized(n *model.Node, acc, out string) error {
 	if err != nil {
 		return err
 	}
-	return b.clipped(n, wide, out, r.Lo, r.Hi)
+	return b.clipped(n.Name, wide, out, r.Lo, r.Hi)
+}
+
+// signed gives reals from 0 on the code hi and negative ones lo: no QuantizeLinear does, since it rounds what is near 0 to
+// the code of 0.
+func (b *builder) signed(in, out string, lo, hi int32) error {
+	zero, err := onnxpb.FloatTensor(b.fresh(out+"_from"), onnxpb.Float, nil, []float32{0})
+	if err != nil {
+		return err
+	}
+	positive := b.add("GreaterOrEqual", b.fresh(out+"_positive"), []string{in, b.initializer(zero)})
+	choice := []string{positive}
+	for _, code := range []int32{hi, lo} {
+		t, err := onnxpb.IntTensor(b.fresh(out+"_code"), onnxpb.Uint8, nil, []int32{code})
+		if err != nil {
+			return err
+		}
+		choice = append(choice, b.initializer(t))
+	}
+	b.add("Where", out, choice)
+	return nil
 }
 
 // clipped limits codes.
-func (b *builder) clipped(n *model.Node, in, out string, lo, hi int32) error {
+func (b *builder) clipped(name, in, out string, lo, hi int32) error {
 	limits := []string{in}
 	for _, l := range []struct {
 		name string
 		v    int32
 	}{{"_lo", lo}, {"_hi", hi}} {
-		t, err := onnxpb.IntTensor(b.fresh(n.Name+l.name), onnxpb.Uint8, nil, []int32{l.v})
+		t, err := onnxpb.IntTensor(b.fresh(name+l.name), onnxpb.Uint8, nil, []int32{l.v})
 		if err != nil {
 			return err
 		}

@@ -124,7 +124,7 @@ func (b *builder) ownReLU(n *model.Node) error {
 	case quantized:
 		_, lo, hi := n.Limits(b.m.Quant[n.Name])
 		b.codes[n.Name] = n.Name
-		return b.clipped(n, codes, n.Name, lo, hi)
+		return b.clipped(n.Name, codes, n.Name, lo, hi)
 	}
 	in, err := b.reals(n.In[0])
 	if err != nil {

@@ -138,11 +138,21 @@ func (b *builder) input(in model.Input) error {
 	case q.Spec.Format.Rounds16():
 		b.real[in.Name] = b.rounded(in.Name, b.fresh(in.Name+"_rounded"), q.Spec.Format)
 	default:
-		codes, err := b.quantize(in.Name, b.fresh(in.Name+"_codes"), q)
-		if err != nil {
-			return err
-		}
+		codes := b.fresh(in.Name + "_codes")
 		b.codes[in.Name] = codes
+		if q.Spec.IsSign() {
+			lo, hi := q.Spec.Grid()
+			return b.signed(in.Name, codes, lo, hi)
+		}
+		if lo, hi := q.Spec.Grid(); lo != 0 || hi != 255 {
+			wide, err := b.quantize(in.Name, b.fresh(in.Name+"_wide"), q)
+			if err != nil {
+				return err
+			}
+			return b.clipped(in.Name, wide, codes, lo, hi)
+		}
+		_, err := b.quantize(in.Name, codes, q)
+		return err
 	}
 	return nil
 }

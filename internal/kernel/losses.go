@@ -63,6 +63,18 @@ func BCEWithLogits(grad, x, target []float32, red Reduction) (float64, error) {
 	})
 }
 
+// SquaredHinge is max(0, 1-s*x)^2 with s = 2t-1, for targets t of 0 and 1.
+func SquaredHinge(grad, x, target []float32, red Reduction) (float64, error) {
+	return elementLoss("squared hinge", grad, x, target, red, func(x, t float64) (float64, float64) {
+		s := 2*t - 1
+		gap := 1 - float64(s*x)
+		if gap <= 0 {
+			return 0, 0
+		}
+		return float64(gap * gap), -2 * float64(s*gap)
+	})
+}
+
 // DistillationKL is temperature^2 * KL(softmax(teacher/T) || softmax(student/T)),
 // averaged over rows (arXiv:1503.02531), with the gradient of the student's
 // logits.

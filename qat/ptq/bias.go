@@ -51,6 +51,8 @@ func CorrectBias(ctx context.Context, m, q *model.Model, set *datasets.Set, o Op
 // correctable is the role of the parameter that takes the correction of a layer.
 func correctable(n *model.Node) (role string, err error) {
 	switch {
+	case n.Attr.Norm && n.Attr.Whole:
+		return "", fmt.Errorf("%s %q: bias correction shifts each channel, and norm over the whole tensor has one shift for all: set norm: batch, or bias_correction: false", n.Op, n.Layer)
 	case n.Attr.Norm:
 		return model.Beta, nil
 	case n.Attr.Bias:

@@ -173,6 +173,11 @@ func (c *calibration) fill(ctx context.Context, m Method) (*model.Model, error) 
 			continue
 		}
 		q, method := out.Quant[n.Name], m
+		if q.Spec.Range == quant.Constant {
+			s, z := q.Spec.ConstantScale()
+			q.Scale, q.Zero = []float32{s}, []int32{z}
+			continue
+		}
 		if own, ok := named(q.Spec.Range); ok {
 			method = own
 		}

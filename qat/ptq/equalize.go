@@ -102,7 +102,7 @@ func pairable(m *model.Model) (pairs [][2]int, err error) {
 	for _, i := range weighted(m) {
 		n := &m.Nodes[i]
 		to, capped := reader(m, n)
-		if to == nil {
+		if to == nil || n.Attr.Whole { // norm over the whole tensor has no gamma of a channel to divide
 			continue
 		}
 		if capped {

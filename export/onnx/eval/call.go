@@ -161,6 +161,10 @@ func lookup(n *onnxpb.Node) (operator, error) {
 		return slice, nil
 	case "Gather":
 		return gather, nil
+	case "GreaterOrEqual":
+		return atLeast, nil
+	case "Where":
+		return where, nil
 	}
 	return nil, fmt.Errorf("%w: operator %s", ErrUnsupported, n.Op)
 }

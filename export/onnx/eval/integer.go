@@ -116,6 +116,8 @@ func (s *step) integer(c *call, args []meaning) (meaning, error) {
 		return concatSums(c, args)
 	case "Relu":
 		return reluMeaning(args)
+	case "GreaterOrEqual":
+		return signs(args)
 	case "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Gather":
 		return s.onCodes(c, args)
 	case "Clip":
@@ -139,9 +141,9 @@ func (s *step) onPlain(c *call, args []meaning) (meaning, error) {
 	}
 	allowed := []string{"Identity", "Constant", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Cast"}
 	if realIn {
-		allowed = append(allowed, "Add", "Sub", "Mul", "Div")
+		allowed = append(allowed, "Add", "Sub", "Mul", "Div", "GreaterOrEqual")
 	} else {
-		allowed = append(allowed, "Clip", "MaxPool", "Gather")
+		allowed = append(allowed, "Clip", "MaxPool", "Gather", "Where")
 	}
 	if !slices.Contains(allowed, s.node.Op) {
 		return nil, refuse("its inputs are not quantized: the layer was left in real arithmetic")
