@@ -100,7 +100,7 @@ type fit struct {
 	oscillating *oscillations // nil: none
 	schedule    Schedule
 	perEpoch    int
-	seed        uint64 // of the phase's shuffles
+	seed        uint64 // of the phase: shuffles, dropout, stochastic rounding
 	pos         position
 	best        []safetensors.Tensor // with early stop: the masters of the best epoch
 	file        checkpoint
