@@ -33,7 +33,7 @@ func badFiles() []badFile {
 			`binary.bad.yaml:7: train.loss: "hinge" is not supported here (allowed: cross_entropy, mse, smooth_l1, bce, squared_hinge); use squared_hinge`,
 			`binary.bad.yaml:7: train.weight_clip: is 0 (allowed: a number above 0, at most 1000000)`,
 			`binary.bad.yaml:10: quant.weight.levels: has no effect here: it belongs to a format of more than two levels; remove it`,
-			`binary.bad.yaml:11: quant.act.format: "ternary" is a format of weights (allowed: int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); for codes -1, 0 and 1 write format: int2, scheme: symmetric, levels: narrow`,
+			`binary.bad.yaml:11: quant.act.format: "ternary" is a format of weights (allowed: int16, int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); for codes -1, 0 and 1 write format: int2, scheme: symmetric, levels: narrow`,
 			`binary.bad.yaml:11: quant.act.levels: "even" is not supported here (allowed: full, narrow); an activation needs the level 0; only format: binary has even levels`,
 			`binary.bad.yaml:13: quant.rules[0].act.estimator: has no effect on int4: it belongs to format: binary; remove it`,
 			`binary.bad.yaml:14: quant.rules[1].weight.levels: has no effect on binary, which has two levels; remove it`,
