@@ -61,14 +61,6 @@ func (m *Model) WeightOnly(n *Node) bool {
 	return n.Op.HasWeight() && w != nil && w.Spec.Format.IsInteger() && !(in != nil && in.Spec.Format.IsInteger())
 }
 
-// groupChannels is what [quant.Params.Channels] of the node's weight is.
-func (n *Node) groupChannels(s quant.Spec) int {
-	if s.Per == quant.PerGroup {
-		return n.Attr.Units
-	}
-	return 0
-}
-
 // freezeCodes is the weight of a weight-only layer: codes, with the scales as they are, since batch norm stays outside.
 func (m *Model) freezeCodes(n *Node, w *Param, q *quant.Params) (*Param, error) {
 	scale := make([]float32, max(q.Spec.Scales(len(w.Data), n.Attr.Units), n.Attr.Units))

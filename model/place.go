@@ -94,7 +94,7 @@ func Place(m *Model, q QuantConfig) (*Model, error) {
 			return nil, n.errorf("formats %s and %s mix integers with floats under precision %s; keep every layer on integers (a wider one, such as int8, for a sensitive layer) or use fp16 for the whole model", w.Format, a.Format, q.Precision)
 		}
 		if n.Op.HasWeight() {
-			out.Quant[n.Param(Weight)] = &quant.Params{Spec: w, Channels: n.groupChannels(w)}
+			out.Quant[n.Param(Weight)] = quant.NewParams(w, n.Attr.Units)
 		}
 		if !out.IsOutput(n.Name) {
 			out.Quant[n.Name] = &quant.Params{Spec: a}

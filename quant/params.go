@@ -16,6 +16,15 @@ type Params struct {
 	Learned []float32 // what the range method trains beside or instead of the scales; see [Params.Start]
 }
 
+// NewParams is a Spec whose scales are to come, for a tensor with the given extent of its last axis.
+func NewParams(s Spec, channels int) *Params {
+	p := &Params{Spec: s}
+	if s.Per == PerGroup {
+		p.Channels = channels
+	}
+	return p
+}
+
 // Index is the place of the scale of element i: 0 per tensor, i mod C per channel, and with groups of G rows
 //
 //	(i / (G*C))*C + i mod C

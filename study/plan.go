@@ -128,7 +128,10 @@ func (p *plan) addPrecision(c *configs.Config, float *model.Model, precision qua
 		own := p.configs[v.Name]
 		q, err := own.QuantConfig(precision)
 		if err == nil {
-			_, err = model.Placed(float, q)
+			var placed *model.Model
+			if placed, err = model.Placed(float, q); err == nil && runs(c, v, MethodQAT) {
+				err = train.CheckQAT(own, placed)
+			}
 		}
 		if err != nil {
 			return err

@@ -151,7 +151,11 @@ func ReadMasters(data []byte, m *model.Model) (*model.Model, error) {
 			return nil, err
 		}
 		for name, spec := range specs {
-			out.Quant[name] = &quant.Params{Spec: spec}
+			channels := 0 // of an activation, which has one scale
+			if w := out.Params[name]; w != nil {
+				channels = w.Shape.Channels()
+			}
+			out.Quant[name] = quant.NewParams(spec, channels)
 		}
 		if out, err = model.Share(out); err != nil {
 			return nil, err

@@ -27,16 +27,33 @@ type oscillating struct {
 
 const oscillationPrefix = "oscillation/"
 
+// checkOscillation reports weights that oscillations cannot follow. c may be nil.
+func checkOscillation(c *configs.Oscillation, m *model.Model) error {
+	for _, name := range m.QuantNames() {
+		s := m.Quant[name].Spec
+		if c != nil && m.Params[name] != nil && (s.Per == quant.PerGroup || s.Format == quant.Int16) {
+			return fmt.Errorf("qat.oscillation follows codes of at most 8 bits with a scale per channel or tensor, and %q is %s: remove it, or change quant.weight", name, s)
+		}
+	}
+	return nil
+}
+
+// CheckQAT reports settings of the qat section that a model with placed quantizers cannot be trained with.
+func CheckQAT(c *configs.Config, placed *model.Model) error {
+	if c.QAT == nil {
+		return nil
+	}
+	return checkOscillation(c.QAT.Oscillation, placed)
+}
+
 // newOscillations follows the weights of net, the graph of m; nil if the config does not ask for it or if there are no codes.
 func newOscillations(c *configs.Oscillation, m *model.Model, net *layers.Net) (*oscillations, error) {
 	codes := net.Codes()
 	if c == nil {
 		return nil, nil
 	}
-	for _, name := range m.QuantNames() {
-		if s := m.Quant[name].Spec; s.Signed && (s.Per == quant.PerGroup || s.Format == quant.Int16) && m.Params[name] != nil {
-			return nil, fmt.Errorf("qat.oscillation follows codes of at most 8 bits with a scale per channel or tensor, and %q is %s: remove it, or change quant.weight", name, s)
-		}
+	if err := checkOscillation(c, m); err != nil {
+		return nil, err
 	}
 	if len(codes) == 0 {
 		return nil, nil

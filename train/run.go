@@ -143,7 +143,10 @@ func Run(ctx context.Context, c *configs.Config, d *datasets.Dataset, o RunOptio
 	if p != quant.Full {
 		q, err := c.QuantConfig(p)
 		if err == nil {
-			_, err = model.Placed(m, q)
+			var placed *model.Model
+			if placed, err = model.Placed(m, q); err == nil {
+				err = CheckQAT(c, placed)
+			}
 		}
 		if err != nil {
 			return Info{}, err
