@@ -106,7 +106,7 @@ func evenCode(t float32, lo, hi int32) int32 {
 // its scale and relative to its zero point: where the nearest odd integer is on the grid, and for a sign where |t| <= 1.
 func (s Spec) EvenPass(t float32) bool {
 	lo, hi := s.Grid()
-	half := float32(hi-lo) / 2
+	half := float32(float32(hi-lo) / 2)
 	if s.Format == Binary {
 		return t >= -1 && t <= 1
 	}

@@ -78,7 +78,7 @@ func (o *oscillations) damp(done float64) {
 	if o == nil || o.Damping == 0 {
 		return
 	}
-	strength := o.Damping * float64((1-cosine(done))/2)
+	strength := float64(o.Damping * float64((1-cosine(done))/2))
 	for _, w := range o.weights {
 		lo, hi := w.Spec.Grid()
 		qat.Damp(w.grad, w.master, w.Codes.Codes, w.Scale, lo, hi, strength)

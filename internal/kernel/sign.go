@@ -116,7 +116,7 @@ func SwishSignSlope(t float32) float32 {
 	}
 	e := Exp(-u) // tanh(u/2) = (1-e)/(1+e), 1+cosh(u) = (1+e)^2/(2e)
 	inner := 2 - float64(u*((1-e)/(1+e)))
-	return float32(b * inner * 2 * e / float64((1+e)*(1+e)))
+	return float32(float64(b*inner) * 2 * e / float64((1+e)*(1+e))) // doubling is a sum
 }
 
 // ScaleGradEven writes, per channel of the last axis, the gradient of a learned
