@@ -1,10 +1,15 @@
 package layers_test
 
 import (
+	"fmt"
+	"hash/fnv"
 	"math"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/narrow-ml/narrow/internal/cpu"
 	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/model"
 )
@@ -119,5 +124,52 @@ func TestIntegerBackward(t *testing.T) {
 	float := mobileNet(t)
 	if err := layers.IntegerBackward(float, &float.Nodes[0], 32); err == nil {
 		t.Error("a float layer has no integers")
+	}
+}
+
+// traceOfTier is set in the process that trains on another instruction tier.
+const traceOfTier = "NARROW_TEST_TRACE"
+
+// With integer gradients no product of a quantized network is a float one, and all else gives the same bits everywhere: so
+// does training, on every instruction tier. A process has one tier, so others train in processes of their own.
+func TestInt16TrainingIsTheSameOnEveryTier(t *testing.T) {
+	q, err := model.Place(tiledNet(t), model.DefaultQuant(precision(t, "w4a8")))
+	if err == nil {
+		q, err = model.Share(q)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range q.QuantNames() {
+		if p := q.Quant[name]; !p.Spec.Signed && !p.Ready() { // calibration runs the float network, whose products have a tier
+			p.Scale, p.Zero = []float32{0.02}, []int32{0}
+		}
+	}
+	h := fnv.New64a()
+	for _, line := range track(t, q, true, 2, layers.BackwardInt16) {
+		fmt.Fprintln(h, line)
+	}
+	trace := fmt.Sprintf("trace %x\n", h.Sum(nil))
+	if os.Getenv(traceOfTier) != "" {
+		fmt.Print(trace)
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tier := cpu.Generic; tier <= cpu.Hardware(); tier++ {
+		if tier == cpu.Active() {
+			continue
+		}
+		c := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$")
+		c.Env = append(os.Environ(), traceOfTier+"=1", "NARROW_ISA="+tier.String())
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", tier, err, out)
+		}
+		if !strings.Contains(string(out), trace) {
+			t.Errorf("%s: %s, %s: %s", cpu.Active(), trace, tier, out)
+		}
 	}
 }
