@@ -43,7 +43,7 @@ type dropout struct {
 func (b *builder) dropout(n *model.Node, x edge, weight *qat.Weight) (edge, error) {
 	shape := x.node.Shape()
 	k := &dropout{
-		st: b.st, name: n.Layer, seed: b.o.Seed, drop: uint32(n.Attr.Dropout*65536 + 0.5), keep: 1 - n.Attr.Dropout,
+		st: b.st, name: n.Layer, seed: b.o.Seed, drop: uint32(float64(n.Attr.Dropout*65536) + 0.5), keep: 1 - n.Attr.Dropout,
 		needDX: x.grad, row: shape.TotalSize() / shape[0],
 	}
 	for i := range b.m.Nodes {
