@@ -73,7 +73,7 @@ func TestAdvice(t *testing.T) {
 		{"depthwise, one scale", in(learned, "int8"), []string{"quant.weight.per=tensor"}, 60000, []string{"depthwise-per-tensor dw"}},
 		{"2 bits learned", in(learned, "int2"), nil, 60000, []string{"ends-low stem fc"}},
 		{"2 bits learned, int8 ends", in(learned, "int2"), []string{"quant.rules=[{layer: stem, weight: {format: int8}}, {layer: fc, weight: {format: int8}}]"}, 60000, nil},
-		{"2 bits absmax", in(learned, "int2"), []string{"quant.weight.range=minmax", "quant.rules=[{layer: '[sf]*', weight: {format: int8}}]"}, 60000, []string{"two-bit-absmax dw pw"}},
+		{"2 bits absmax", in(learned, "int2"), []string{"quant.weight.range=minmax", "quant.weight.levels=narrow", "quant.rules=[{layer: '[sf]*', weight: {format: int8}}]"}, 60000, []string{"two-bit-absmax dw pw"}},
 		{"2 bits absmax, even levels", in(learned, "int2"), []string{"quant.weight.range=minmax", "quant.weight.levels=even", "quant.rules=[{layer: '[sf]*', weight: {format: int7}}]"}, 60000, nil},
 		{"3 bits, absmax, no training", in(ptqOnly, "int3"), []string{"quant.calibration.method=minmax"}, 60000,
 			[]string{"ptq-absmax-low stem dw pw fc", "ends-low stem fc"}},

@@ -54,3 +54,16 @@ func (c *Config) standard(r role, f quant.Format) quant.Spec {
 	}
 	return s
 }
+
+// leveled gives 2-bit weights whose config does not name levels the four even ones, {-3, -1, 1, 3} times half a step: they
+// did better than -1, 0 and 1 on every network of docs/guide.md, with learned scales and with absmax. What cannot have
+// them keeps three: learned rounding, which chooses between neighbours; other roundings than half to even; ranges that are the config's own; weights that are
+// dequantized; and the precision called ternary.
+func (c *Config) leveled(s quant.Spec, p quant.Precision) quant.Spec {
+	even := c.QAT != nil && !p.Ternary && p.IsInteger() && s.Format == quant.Int2 && c.Quant.Calibration.Rounding == "nearest" &&
+		s.Scheme == quant.Symmetric && s.Rounding == quant.HalfEven && (s.Range == quant.LSQ || s.Range == quant.MinMax)
+	if s.Format != quant.Binary {
+		s.Even, s.Narrow = even, true
+	}
+	return s
+}

@@ -54,6 +54,43 @@ func TestAutoRangeInRules(t *testing.T) {
 	}
 }
 
+// TestAutoLevels: 2-bit weights have even levels unless the config, the precision or a setting that cannot work on them says
+// otherwise.
+func TestAutoLevels(t *testing.T) {
+	for _, tc := range []struct {
+		sections, precision string
+		even                bool
+	}{
+		{"quant: {}\nqat: {}\n", "w2a4", true},
+		{"quant: {weight: {range: minmax}}\nqat: {}\n", "w2a8", true},
+		{"quant: {}\nqat: {}\n", "ternary", false},
+		{"quant: {weight: {levels: narrow}}\nqat: {}\n", "w2a4", false},
+		{"quant: {weight: {format: ternary}}\nqat: {}\n", "w2a4", false},
+		{"quant: {weight: {range: constant, max: 1}}\nqat: {}\n", "w2a4", false},
+		{"quant: {calibration: {rounding: adaround}}\nqat: {}\n", "w2a4", false},
+		{"quant: {}\nqat: {}\n", "w3a4", false},
+		{"quant: {}\nqat: {}\n", "w2a16", false},
+		{"quant: {}\n", "w2a4", false},
+	} {
+		q, err := parse(t, small+tc.sections).QuantConfig(precisionOf(t, tc.precision))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := q.Weight; w.Even != tc.even || !w.Narrow || w.Validate() != nil {
+			t.Errorf("%q at %s: weights %s, narrow %t, %v; want even levels: %t", tc.sections, tc.precision, w, w.Narrow, w.Validate(), tc.even)
+		}
+	}
+	for rule, even := range map[string]bool{"{format: int2}": true, "{format: int2, levels: narrow}": false, "{format: int8}": false, "{range: minmax}": true} {
+		q, err := parse(t, small+"quant: {rules: [{layer: fc1, weight: "+rule+"}]}\nqat: {}\n").QuantConfig(precisionOf(t, "w2a4"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := q.Rules[0].Weight; w.Even != even || w.Validate() != nil {
+			t.Errorf("rule %s: %s, %v", rule, w, w.Validate())
+		}
+	}
+}
+
 func TestAutoRangeIsWritten(t *testing.T) {
 	text, err := parse(t, small+"quant: {}\nqat: {}\n").Marshal()
 	if err != nil {

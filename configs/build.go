@@ -159,12 +159,18 @@ func (c *Config) QuantConfig(p quant.Precision) (model.QuantConfig, error) {
 	q.InputAct = c.Quant.Input == actInput && p.IsInteger()
 	if p.Weight.IsInteger() {
 		q.Weight = c.Quant.Weight.over(c.standard(weightRole, p.Weight))
+		if c.Quant.Weight.Levels == "" {
+			q.Weight = c.leveled(q.Weight, p)
+		}
 	}
 	if p.Act.IsInteger() {
 		q.Act = c.Quant.Act.over(c.standard(actRole, p.Act))
 	}
 	for i, r := range c.Quant.Rules {
 		rule := model.Rule{Layer: r.Layer, Origin: r.origin, Weight: c.ruled(r.Weight, c.Quant.Weight, q.Weight, weightRole), Act: c.ruled(r.Act, c.Quant.Act, q.Act, actRole)}
+		if w := rule.Weight; w != nil && c.Quant.Weight.Levels+r.Weight.Levels == "" {
+			*w = c.leveled(*w, p)
+		}
 		for _, s := range []*quant.Spec{rule.Weight, rule.Act} {
 			if s == nil {
 				continue

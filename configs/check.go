@@ -26,7 +26,7 @@ func newQuant() *Quant {
 	return &Quant{
 		Input:       bytesInput,
 		Target:      quant.ONNX,
-		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Levels: narrowLevels, Rounding: w.Rounding},
+		Weight:      TensorQuant{Format: w.Format, Scheme: w.Scheme, Per: w.Per, Rounding: w.Rounding},
 		Act:         TensorQuant{Format: a.Format, Scheme: a.Scheme, Per: a.Per, Levels: fullLevels},
 		Calibration: newCalibration(),
 	}

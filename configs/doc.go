@@ -60,7 +60,8 @@
 //	                schedule step: step_every 1 (epoch), step_gamma 0.1; cosine: min_lr 0
 //	quant           weights int8 symmetric per channel; activations int8 affine per tensor; target onnx; range auto: in
 //	                training, learned scales (lsq) below 8 bits, and at 8 bits minmax for weights and envelope for
-//	                activations (docs/guide.md has the table that decided it)
+//	                activations; 2-bit weights that are trained on have even levels, all others narrow ones (docs/guide.md
+//	                has the table that decided it)
 //	                calibration on 1024 examples by auto, the best of minmax, percentile, mse and kl on the
 //	                validation split (minmax where val_fraction is 0); percentile 99.99; equalize and
 //	                bias_correction false, rounding nearest

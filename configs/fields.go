@@ -332,7 +332,7 @@ func (s *tensorSection) fields() []field {
 		maxOnly = "range: constant"
 	}
 	fields := []field{
-		{key: "format", value: ternaryToo{formats, s.role}},
+		{key: "format", value: ternaryToo{formats, s.role, &s.Levels}},
 		{key: "scheme", value: schemes, only: only},
 		{key: "per", value: per, only: only},
 		{key: "range", value: autoRange{ranges, s.inRule}, only: only},

@@ -13,10 +13,10 @@ const (
 	evenLevels   = "even"
 )
 
-// defaultLevels are those of a section that does not say.
+// defaultLevels are those of a section that does not say. Weights then have narrow levels, or even ones: see leveled.
 func (s *tensorSection) defaultLevels() string {
 	if s.role == weightRole {
-		return narrowLevels
+		return ""
 	}
 	return fullLevels
 }
@@ -24,13 +24,14 @@ func (s *tensorSection) defaultLevels() string {
 // ternaryToo is a choice of a weight's format that knows the other name of int2.
 type ternaryToo struct {
 	choice[quant.Format]
-	role role
+	role   role
+	levels *string
 }
 
 func (v ternaryToo) decode(d *decoder, path string, n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode && n.Value == quant.Ternary {
 		if v.role == weightRole {
-			*v.p = quant.Int2
+			*v.p, *v.levels = quant.Int2, narrowLevels
 			return
 		}
 		p := d.report(n, path, "%q is a format of weights", n.Value)

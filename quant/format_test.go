@@ -80,7 +80,7 @@ func TestParsePrecision(t *testing.T) {
 		{"w2a4", quant.Precision{Weight: quant.Int2, Act: quant.Int4}, "w2a4"},
 		{"w8a2", quant.Precision{Weight: quant.Int8, Act: quant.Int2}, "w8a2"},
 		{"  W4A8\n", quant.Precision{Weight: quant.Int4, Act: quant.Int8}, "w4a8"},
-		{"ternary", quant.Precision{Weight: quant.Int2, Act: quant.Int2}, "w2a2"},
+		{"ternary", quant.Precision{Weight: quant.Int2, Act: quant.Int2, Ternary: true}, "ternary"},
 		{"binary", quant.Precision{Weight: quant.Binary, Act: quant.Binary}, "w1a1"},
 		{"w1a8", quant.Precision{Weight: quant.Binary, Act: quant.Int8}, "w1a8"},
 		{"w2a1", quant.Precision{Weight: quant.Int2, Act: quant.Binary}, "w2a1"},

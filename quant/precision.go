@@ -11,6 +11,7 @@ import (
 // weight-only quantization, w8a16 to w2a16.
 type Precision struct {
 	Weight, Act Format
+	Ternary     bool // int2 weights are -1, 0 and 1 even where a config would choose other levels
 }
 
 // Full is the unquantized network.
@@ -19,6 +20,8 @@ var Full = Precision{Weight: FP32, Act: FP32}
 // String is "int8" rather than "w8a8", and "w4a4" for narrower ones: there the two widths are what one compares.
 func (p Precision) String() string {
 	switch {
+	case p.Ternary:
+		return Ternary
 	case p.Weight == p.Act && p.Weight.Bits() >= 8:
 		return p.Weight.String()
 	case p.Weight.IsInteger() && p.Act.IsInteger():
@@ -40,14 +43,14 @@ var later = map[string]string{
 }
 
 // ParsePrecision reads fp32, fp16, bf16, int16, int8 ... int2, wXaY or wXa16 with X and Y from 1 to 8. ("w4a4" and "int4" are the
-// same precision, "ternary" is w2a2, "binary" is w1a1; a16 is fp16.) Other names are refused with what to use instead.
+// same precision, "ternary" is w2a2 with weights -1, 0 and 1, "binary" is w1a1; a16 is fp16.) Other names are refused with what to use instead.
 func ParsePrecision(name string) (Precision, error) {
 	low := strings.ToLower(strings.TrimSpace(name))
 	if hint, ok := later[low]; ok {
 		return Precision{}, fmt.Errorf("precision %q is not supported by this version: %s", name, hint)
 	}
 	if f, err := ParseFormat(low); err == nil {
-		return Precision{Weight: f, Act: f}, nil
+		return Precision{Weight: f, Act: f, Ternary: low == Ternary}, nil
 	}
 	if rest, ok := strings.CutPrefix(low, "w"); ok {
 		if w, a, ok := strings.Cut(rest, "a"); ok {

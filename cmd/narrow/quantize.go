@@ -89,6 +89,11 @@ func (a *app) quantize(ctx context.Context, dir string, o *quantizeOptions, give
 	if err != nil {
 		return err
 	}
+	if o.rounding != "" && f.Config.Quant != nil { // the levels of 2-bit weights depend on it
+		if err := f.Config.Set("quant.calibration.rounding=" + o.rounding); err != nil {
+			return err
+		}
+	}
 	q, err := f.Config.QuantConfig(*p)
 	if err != nil {
 		return err

@@ -174,9 +174,9 @@ qat: after 80 % of the steps: ranges that follow batches stay
 tensor      what it is                   format                    shape     MACs  weight bytes
 input       model input                  int8 affine/tensor/minmax  8x8x1
 flatten1    flatten, scale of its input  int8 affine/tensor/minmax  64
-fc1.weight  weight                       int2 symmetric/channel/lsq  64x128   8,192         2,560
+fc1.weight  weight                       int2 symmetric/channel/lsq even  64x128   8,192         2,560
 fc1         dense + relu                 int4 affine/tensor/envelope  128
-fc2.weight  weight                       int2 symmetric/channel/lsq  128x64   8,192         2,304
+fc2.weight  weight                       int2 symmetric/channel/lsq even  128x64   8,192         2,304
 fc2         dense + relu                 int4 affine/tensor/envelope  64
 fc3.weight  weight                       int8 symmetric/channel/lsq  64x10      640           680  * rule at --set quant.rules=[{layer: fc3, weight: {format: int8}}]
 fc3         dense, logits                fp32                       10
