@@ -40,6 +40,7 @@ type plan struct {
 	cells   []cell
 	configs map[string]*configs.Config // by variant
 	quants  map[grid]model.QuantConfig
+	control map[string]string // by variant: the one under whose name its fp32+ is run
 }
 
 // grid is a precision under a variant.
@@ -54,7 +55,7 @@ func (p *plan) quant(a arm) model.QuantConfig { return p.quants[grid{a.precision
 // newPlan reads the compare section. Everything that can be refused is refused here, before the first step of training:
 // unknown precisions and methods, formats that the network cannot have, rules that match nothing.
 func newPlan(c *configs.Config, d *datasets.Dataset) (*plan, error) {
-	p := &plan{configs: map[string]*configs.Config{"": c}, quants: map[grid]model.QuantConfig{}}
+	p := &plan{configs: map[string]*configs.Config{"": c}, quants: map[grid]model.QuantConfig{}, control: map[string]string{}}
 	seeds := c.Compare.Seeds
 	if seeds < 1 {
 		return nil, fmt.Errorf("compare.seeds is %d; at least 1 is needed, 3 give error bars", seeds)
@@ -106,15 +107,18 @@ func newPlan(c *configs.Config, d *datasets.Dataset) (*plan, error) {
 func (p *plan) addFloat(c *configs.Config) {
 	p.arms = append(p.arms, arm{quant.Full, MethodNone, ""})
 	var phases []train.Phase
+	var owners []string
 	for _, v := range variantsOf(c) {
 		if !runs(c, v, MethodQAT) {
 			continue
 		}
 		phase := train.ExtraPhase(p.configs[v.Name])
-		if slices.Contains(phases, phase) {
+		if i := slices.Index(phases, phase); i >= 0 {
+			p.control[v.Name] = owners[i]
 			continue
 		}
-		phases = append(phases, phase)
+		phases, owners = append(phases, phase), append(owners, v.Name)
+		p.control[v.Name] = v.Name
 		p.arms = append(p.arms, arm{quant.Full, MethodExtra, v.Name})
 	}
 }

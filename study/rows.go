@@ -35,13 +35,11 @@ func (p *plan) rows(outcomes map[cell]*outcome, speeds map[arm]speed) ([]Row, er
 		}
 		row.TrainSeconds = rounded(row.TrainSeconds)
 		values[a] = row.Values
-		own := func(precision quant.Precision, method string) []float64 { // of the same variant, else of the config itself
-			if v, ok := values[arm{precision, method, a.variant}]; ok {
-				return v
-			}
-			return values[arm{precision, method, ""}]
+		ptq, ok := values[arm{a.precision, MethodPTQ, a.variant}]
+		if !ok { // the variant is not about calibration
+			ptq = values[arm{a.precision, MethodPTQ, ""}]
 		}
-		rows = append(rows, row.compared(own(quant.Full, MethodNone), own(quant.Full, MethodExtra), own(a.precision, MethodPTQ)))
+		rows = append(rows, row.compared(values[arm{quant.Full, MethodNone, ""}], values[arm{quant.Full, MethodExtra, p.control[a.variant]}], ptq))
 	}
 	return rows, nil
 }

@@ -1,6 +1,7 @@
 package study_test
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,13 @@ func TestVariants(t *testing.T) {
 	}
 	if alone.Rerun != 2 { // what was calibrated for another training; models trained in float or by the variant are found
 		t.Errorf("%d cells were run, want the two of ptq", alone.Rerun)
+	}
+	for _, row := range r.Rows { // long is compared with its own control, which trains as long
+		if row.Variant == "long" && row.Method == study.MethodQAT {
+			if want := row.Mean - values["fp32 fp32+ long"]; math.Abs(*row.DeltaFP32Plus-want) > 1e-5 {
+				t.Errorf("long against fp32+: %v, want %v", *row.DeltaFP32Plus, want)
+			}
+		}
 	}
 	text := strings.Join(r.Verdict, "\n")
 	for _, s := range []string{"Variant ste at w2a4, against the config's own qat: one seed", "Variant long at fp32, against the config's own fp32+:"} {
