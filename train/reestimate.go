@@ -23,7 +23,7 @@ func (f *fit) reestimate(ctx context.Context) error {
 				return err
 			}
 			seen += b.N
-			f.net.SetPhase(layers.Phase{FreezeRanges: true, NormWeight: float64(b.N) / float64(seen)})
+			f.net.SetPhase(layers.Phase{FreezeRanges: true, NoDropout: true, NormWeight: float64(b.N) / float64(seen)})
 			if err := f.teach(b); err != nil {
 				return err
 			}
