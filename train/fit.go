@@ -69,7 +69,7 @@ func Fit(ctx context.Context, j Job) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
 	}
-	defer f.net.Close()
+	defer func() { f.net.Close() }() // stages build new graphs
 	if err := f.run(ctx); err != nil {
 		return Report{}, fmt.Errorf("phase %s: %w", j.Phase.Name, err)
 	}
@@ -160,15 +160,18 @@ func (f *fit) build() error {
 	if !f.model.Precision.IsInteger() { // a config's 16-bit floats and fp32+ train beside its integers
 		backward = layers.BackwardFloat
 	}
-	var err error
 	runtime.GC() // graphs and engines of earlier phases would stay beside the new graph until the heap has doubled
-	f.net, err = layers.Build(f.model, layers.Options{
+	net, err := layers.Build(f.model, layers.Options{
 		Batch: f.Phase.Batch, Train: true, Loss: loss, Pool: f.Pool, Fuse: f.Phase.Fuse, Backward: backward, ScaleFactor: f.Phase.ScaleFactor,
 		PACTDecay: f.Phase.PACTDecay, Seed: f.seed,
 	})
 	if err != nil {
 		return err
 	}
+	if f.net != nil {
+		f.net.Close()
+	}
+	f.net = net
 	if f.opt, err = newOptimizer(f.Phase, f.net.Trainables(), f.Pool); err != nil {
 		return err
 	}

@@ -137,7 +137,6 @@ func (f *fit) enter(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("step %d: on to precision %s: %w", f.pos.Step, to, err)
 		}
-		f.net.Close()
 		f.pos.Stage++
 		f.model = m
 		if err := f.build(); err != nil {
