@@ -129,7 +129,7 @@ func (f *fit) stageModel(stage int) (*model.Model, error) {
 }
 
 // enter goes on to the stages that begin at this step: out of float32 by calibration, from grid to grid with the same
-// ranges. The optimizer starts anew, since its moments belong to other gradients.
+// ranges of activations. The optimizer starts anew, since its moments belong to other gradients.
 func (f *fit) enter(ctx context.Context) error {
 	for f.pos.Stage+1 < len(f.Stages) && f.pos.Step >= f.begins(f.pos.Stage+1) {
 		to := f.Stages[f.pos.Stage+1].Precision
@@ -161,5 +161,5 @@ func (f *fit) requantized(ctx context.Context, to quant.Precision) (*model.Model
 	if err != nil {
 		return nil, err
 	}
-	return model.Regrid(f.model, q)
+	return ptq.Regrid(f.model, q)
 }

@@ -31,7 +31,7 @@ func explainSchedule(c *configs.Config, float, placed *model.Model, p quant.Prec
 		case stages[i-1].Precision == quant.Full:
 			add("after %s: calibration, then %s", percent(s.At), s.Precision)
 		default:
-			add("after %s: %s, with the same ranges", percent(s.At), s.Precision)
+			add("after %s: %s, activations with the same ranges", percent(s.At), s.Precision)
 		}
 	}
 	if q.FreezeBNAfter < 1 && slices.ContainsFunc(placed.Nodes, func(n model.Node) bool { return n.Attr.Norm }) {

@@ -18,7 +18,7 @@ func TestExplainSchedule(t *testing.T) {
 	goodJSON(t, &e, append(args, "-p", "w2a4")...)
 	want := `starts at fp32
 after 10 % of the steps: calibration, then int8
-after 50 % of the steps: w2a4, with the same ranges
+after 50 % of the steps: w2a4, activations with the same ranges
 after 50 % of the steps: batch norm keeps its statistics
 loss: 0.75 of the labels, 0.25 of the float32 model's answers at temperature 4
 oscillating weights are counted
