@@ -184,12 +184,14 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 		return 0, nil
 	}
 	most := int64(len(w)/c) * int64(max(hi, -lo)) // no channel's sum of |q_w| is larger
+	xLo, xHi := in.Spec.Grid()
+	reach := int64(max(in.Zero[0]-xLo, xHi-in.Zero[0]))
 	for ch := range scale {
-		if fits(ch, scale[ch], most, in, affine) {
+		if fits(ch, scale[ch], most*reach, in, affine) {
 			continue
 		}
 		before := scale[ch]
-		for !fits(ch, scale[ch], channelSum(w, ch, c, scale[ch], p.Spec), in, affine) {
+		for !fits(ch, scale[ch], channelSum(w, ch, c, scale[ch], p.Spec)*reach, in, affine) {
 			if scale[ch] > math.MaxFloat32/2 {
 				return raised, fmt.Errorf("channel %d: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights", ch)
 			}
@@ -233,10 +235,8 @@ func checkCoding(p, in *quant.Params, affine *Affine, channels, bits int) error 
 	return nil
 }
 
-func fits(ch int, scale float32, sum int64, in *quant.Params, affine *Affine) bool {
-	lo, hi := in.Spec.Grid()
-	z := in.Zero[0]
-	bound := sum * int64(max(z-lo, hi-z))
+// fits reports whether the bias of a channel and products of magnitude bound fit an accumulator.
+func fits(ch int, scale float32, bound int64, in *quant.Params, affine *Affine) bool {
 	if affine != nil {
 		_, _, q, ok := affine.foldChannel(ch, scale, in.Scale[0])
 		if !ok {
@@ -252,15 +252,22 @@ func fits(ch int, scale float32, sum int64, in *quant.Params, affine *Affine) bo
 
 // weightScales fills scale, one per channel of each block, before any raise. Weights must be finite whatever the method.
 func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, channels int) error {
-	for b := range Blocks(len(w), channels, p.Spec) {
-		if nan := l.AbsMax(scale[b.Scale:b.Scale+channels], w[b.From:b.To], channels); nan >= 0 {
-			return weightError(w)
-		}
+	each := channels
+	if p.Spec.Range != quant.MinMax || p.Spec.Per == quant.PerTensor {
+		each = 1 // the tensor's maximum will do
 	}
 	c := len(scale)
-	top := scale[0]
-	for _, v := range scale {
-		top = max(top, v)
+	top := float32(0)
+	for b := range Blocks(len(w), channels, p.Spec) {
+		tops := scale[b.Scale : b.Scale+each]
+		if nan := l.AbsMax(tops, w[b.From:b.To], each); nan >= 0 {
+			return weightError(w)
+		}
+		for _, v := range tops {
+			if v > top {
+				top = v
+			}
+		}
 	}
 	if !finite(top) {
 		return weightError(w)

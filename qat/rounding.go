@@ -25,21 +25,3 @@ func (p *weightPasses) draw() []float32 {
 	}
 	return p.noise
 }
-
-// codedScaleGrad is kernel.ScaleGradChannels for weights that were not rounded to even: the rounded value is the code that the
-// step gave, and mask has the bits of the whole tensor, whose element from is the first of these. Sums are in float64, row by row.
-func codedScaleGrad(dst []float64, dy, w, scale []float32, codes []int8, mask []uint8, from int, lo, hi int32) {
-	clear(dst)
-	c := len(scale)
-	for i, g := range dy {
-		t := w[i] / scale[i%c]
-		slope := float32(codes[i]) - t
-		if at := from + i; mask[at>>3]>>(at&7)&1 == 0 {
-			slope = float32(hi)
-			if t < 0 {
-				slope = float32(lo)
-			}
-		}
-		dst[i%c] += float64(float32(g * slope))
-	}
-}

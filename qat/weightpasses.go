@@ -19,6 +19,7 @@ type weightPasses struct {
 
 	// of the running pass
 	x, scale []float32
+	channels int // whose maxima are sought; 1: that of the tensor
 	codes    []int8
 	mask     []uint8
 	lo, hi   int32
@@ -26,6 +27,7 @@ type weightPasses struct {
 	tops     [par.Shards][]float32 // greatest magnitudes
 	nans     [par.Shards]int
 	parts    []float64 // of the gradients of learned scales, by shard
+	inverse  []float32 // of the scales, where codes and mask give the gradients of learned ones; else nil
 	slope    func(t float32) float32
 
 	eachTop, eachCode, eachColumn, eachGrad func(shard, lo, hi int)
@@ -68,13 +70,15 @@ func (p *weightPasses) code(affine *model.Affine) (raised int, err error) {
 	return raised, err
 }
 
-func (p *weightPasses) absMax(dst, w []float32, _ int) (nan int) {
-	p.x = w
+func (p *weightPasses) absMax(dst, w []float32, channels int) (nan int) {
+	p.x, p.channels = w, channels
 	clear(dst)
 	nan = p.run(p.eachTop)
 	for s := range par.Count(p.pieces(len(w))) {
-		for c, v := range p.tops[s] {
-			dst[c] = max(dst[c], v)
+		for c, v := range p.tops[s][:channels] {
+			if v > dst[c] {
+				dst[c] = v
+			}
 		}
 	}
 	return nan
@@ -82,7 +86,11 @@ func (p *weightPasses) absMax(dst, w []float32, _ int) (nan int) {
 
 func (p *weightPasses) topShard(s, lo, hi int) {
 	from, to := p.span(len(p.x), lo, hi)
-	p.nans[s] = kernel.AbsMaxChannels(p.tops[s], p.x[from:to], len(p.tops[s]))
+	if p.channels == 1 {
+		p.tops[s][0], p.nans[s] = kernel.AbsMax(p.x[from:to])
+		return
+	}
+	p.nans[s] = kernel.AbsMaxChannels(p.tops[s], p.x[from:to], p.channels)
 }
 
 func (p *weightPasses) quantize(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int) {
@@ -145,7 +153,15 @@ func (p *weightPasses) grad(dw, dy []float32) error {
 		p.parts = make([]float64, par.Count(n)*len(p.scale))
 	}
 	p.slope = signSlope(w.p.Spec.Estimator)
-	p.lo, p.hi = w.p.Spec.Grid()
+	_, p.hi = w.p.Spec.Grid()
+	if w.p.Spec.Range.Learns() && !w.p.Spec.Even {
+		if p.inverse == nil {
+			p.inverse = make([]float32, len(p.scale))
+		}
+		for i, v := range p.scale {
+			p.inverse[i] = 1 / v
+		}
+	}
 	err := w.st.Each(n, p.eachGrad)
 	kernel.Combine(w.sums, p.parts, len(p.scale))
 	return err
@@ -160,21 +176,22 @@ func (p *weightPasses) gradShard(s, lo, hi int) {
 	w, dy, dw, parts := p.w.master[from:to], p.dy[from:to], p.dw[from:to], p.parts[s*len(p.scale):]
 	for b := range model.Blocks(len(dy), c, spec) {
 		w, dy, dw, scale, parts := w[b.From:b.To], dy[b.From:b.To], dw[b.From:b.To], p.scale[b.Scale:b.Scale+c], parts[b.Scale:b.Scale+c]
-		switch { // before dw, which may be dy
+		switch at := from + b.From; { // before dw, which may be dy
 		case !spec.Range.Learns():
-		case spec.Rounding != quant.HalfEven:
-			at := from + b.From
-			codedScaleGrad(parts, dy, w, scale, p.w.out.S8[at:], p.w.mask, at, p.lo, p.hi)
 		case spec.Even:
 			kernel.ScaleGradEven(parts, dy, w, scale, p.hi)
 		default:
-			kernel.ScaleGradChannels(parts, dy, w, scale, p.lo, p.hi)
+			if &dw[0] != &dy[0] {
+				copy(dw, dy)
+			}
+			kernel.ScaleGradCodes(parts, dw, w, p.inverse[b.Scale:b.Scale+c], p.w.out.S8[at:], p.w.mask[at/8:], p.w.st.Scratch(s))
+			continue // dw is masked
 		}
 		if p.slope != nil {
 			kernel.SlopeGrad(dw, dy, w, scale, p.slope)
 		}
 	}
-	if p.slope == nil {
+	if p.slope == nil && p.inverse == nil {
 		kernel.MaskGrad(dw, dy, p.w.mask[from/8:kernel.MaskLen(to)])
 	}
 }

@@ -332,6 +332,40 @@ func (g *gen) scaleGradColumns() {
 	g.end()
 }
 
+func (g *gen) scaleGradCodes() {
+	name := "scaleGradCodes" + g.suffix()
+	g.begin(name, "func(lane, dy, x, inverse *float32, codes *int8, mask *uint8, n, period int)",
+		name+" adds dy*(code - x*inverse) to lane where the mask bit is set, else dy*code,",
+		"and clears dy where it is not set. lane and inverse have period elements.")
+	s := g.newStream()
+	dy, x := s.pointer("dy", 64), s.pointer("x", 64)
+	codes, mask := s.pointer("codes", 16), s.pointer("mask", 2)
+	lane, inverse, bits := g.arg("lane"), g.arg("inverse"), g.newMaskBits()
+	s.loop(true, func() {
+		for h := range g.halves() {
+			k, keep := bits.keeper(mask, h)
+			t, d, up := keep(off(x, h*g.bytes())), g.vec(), g.vec()
+			g.VMOVUPS(off(dy, h*g.bytes()), up)
+			g.VMULPS(s.periodic(inverse, h), t, t)
+			g.widen(true, codes, h, d)
+			g.VCVTDQ2PS(d, d)
+			g.VSUBPS(t, d, d)
+			g.VMULPS(up, d, d)
+			g.VADDPS(s.periodic(lane, h), d, d)
+			g.VMOVUPS(d, s.periodic(lane, h))
+			if g.wide { // few weights are outside: mostly there is nothing to store
+				g.KORTESTW(k, k)
+				g.JCS(operand.LabelRef("inside"))
+			}
+			g.VMOVUPS(keep(up), off(dy, h*g.bytes()))
+		}
+		if g.wide {
+			g.Label("inside")
+		}
+	})
+	g.end()
+}
+
 func (g *gen) sumSquares() {
 	name := "sumSquares" + g.suffix()
 	g.begin(name, "func(lane, x *float32, n int)", name+" adds x*x to sixteen lanes.")

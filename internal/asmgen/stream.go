@@ -129,6 +129,7 @@ func (g *gen) storeBytes(v []reg.VecVirtual, signed bool, m operand.Mem) {
 
 // Comparison predicates of VCMPPS.
 const (
+	cmpEqual        = operand.U8(0)
 	cmpUnordered    = operand.U8(3)
 	cmpNotLessEqual = operand.U8(6) // greater or unordered
 	cmpOrdered      = operand.U8(7)
@@ -187,6 +188,7 @@ func streams(g *gen) {
 		g.columnSums("SquaredDeviation")
 		g.normSums()
 		g.scaleGradColumns()
+		g.scaleGradCodes()
 		g.scaleGrad()
 		g.sumSquares()
 		g.add()
@@ -424,23 +426,21 @@ func (g *gen) quantize(to string) {
 	g.XORQ(first, first)
 	s.loop(true, func() {
 		var out, inside, nanV []reg.VecVirtual
-		var k, nanK []reg.OpmaskVirtual
+		var k, orderedK []reg.OpmaskVirtual
 		for h := range g.halves() {
 			v, r := g.vec(), g.vec()
 			g.VMOVUPS(off(x, h*g.bytes()), v)
 			g.VDIVPS(s.periodic(scale, h), v, v)
 			g.round(v, r)
 			if g.wide {
-				in, nan, ordered := g.K(), g.K(), g.K()
-				g.VCMPPS(cmpUnordered, v, v, nan)
-				nanK = append(nanK, nan)
-				g.VCMPPS(cmpGreaterEqual, lo, r, in)
-				g.VCMPPS(cmpLessEqual, hi, r, in, in)
+				in, ordered, c := g.K(), g.K(), g.vec()
+				g.VCMPPS(cmpOrdered, v, v, ordered)
+				orderedK = append(orderedK, ordered)
+				g.VMAXPS(lo, r, c)
+				g.VMINPS(hi, c, c)
+				g.VCMPPS(cmpEqual, r, c, in) // what the limits leave alone
 				k = append(k, in)
-				g.VMAXPS(lo, r, r)
-				g.VMINPS(hi, r, r)
-				g.KNOTW(nan, ordered)
-				g.VMOVAPS_Z(r, ordered, r)
+				g.VMOVAPS_Z(c, ordered, r)
 			} else {
 				in, c, nan := g.vec(), g.vec(), g.vec()
 				g.VCMPPS(cmpUnordered, v, v, nan)
@@ -460,16 +460,26 @@ func (g *gen) quantize(to string) {
 				continue
 			}
 			g.VCVTPS2DQ(r, r)
-			g.VPADDD(zero, r, r)
+			if to == "U8" {
+				g.VPADDD(zero, r, r)
+			}
 			out = append(out, r)
 		}
 		g.MOVW(g.bitsOf(k, inside).As16(), off(mask, 0))
 		if to != "F32" {
 			g.storeBytes(out, to == "S8", off(dst, 0))
 		}
-		lanesNaN := g.bitsOf(nanK, nanV)
-		g.TESTL(lanesNaN.As32(), lanesNaN.As32())
-		g.JZ(operand.LabelRef("next"))
+		var lanesNaN reg.GPVirtual
+		if g.wide {
+			g.KORTESTW(orderedK[0], orderedK[0])
+			g.JCS(operand.LabelRef("next")) // all ordered
+			g.KNOTW(orderedK[0], orderedK[0])
+			lanesNaN = g.bitsOf(orderedK, nil)
+		} else {
+			lanesNaN = g.bitsOf(nil, nanV)
+			g.TESTL(lanesNaN.As32(), lanesNaN.As32())
+			g.JZ(operand.LabelRef("next"))
+		}
 		g.TESTQ(first, first)
 		g.JNZ(operand.LabelRef("next"))
 		g.MOVQ(s.n, first)
@@ -500,12 +510,22 @@ func (g *gen) newMaskBits() maskBits {
 
 // load is the values at m, or 0 where the bits of register h at mask are not set.
 func (b maskBits) load(m operand.Mem, mask reg.Register, h int) reg.VecVirtual {
-	g, v := b.g, b.g.vec()
+	_, keep := b.keeper(mask, h)
+	return keep(m)
+}
+
+// keeper reads the bits of register h at mask and returns what emits the values of a register or at an address, or 0 where
+// the bits are not set; of a zmm also the bits.
+func (b maskBits) keeper(mask reg.Register, h int) (reg.OpmaskVirtual, func(m operand.Op) reg.VecVirtual) {
+	g := b.g
 	if g.wide {
 		k := g.K()
 		g.KMOVW(off(mask, 0), k)
-		g.VMOVUPS_Z(m, k, v)
-		return v
+		return k, func(m operand.Op) reg.VecVirtual {
+			v := g.vec()
+			g.VMOVUPS_Z(m, k, v)
+			return v
+		}
 	}
 	c, r := g.vec(), g.GP32()
 	g.MOVBLZX(off(mask, h), r)
@@ -513,8 +533,11 @@ func (b maskBits) load(m operand.Mem, mask reg.Register, h int) reg.VecVirtual {
 	g.VPBROADCASTD(c.AsX(), c)
 	g.VPAND(b.bit, c, c)
 	g.VPCMPEQD(b.bit, c, c)
-	g.VANDPS(m, c, v)
-	return v
+	return nil, func(m operand.Op) reg.VecVirtual {
+		v := g.vec()
+		g.VANDPS(m, c, v)
+		return v
+	}
 }
 
 func (g *gen) maskGrad() {

@@ -452,7 +452,7 @@ TEXT ·quantizeS8Y(SB), NOSPLIT, $0-80
 	VBROADCASTSS lo+56(FP), Y0
 	VBROADCASTSS hi+60(FP), Y1
 	VBROADCASTSS zero+64(FP), Y2
-	VPXOR        Y3, Y3, Y3
+	VPXOR        Y2, Y2, Y2
 	XORQ         DI, DI
 	MOVQ         n+32(FP), R8
 	MOVQ         period+40(FP), R11
@@ -461,42 +461,40 @@ TEXT ·quantizeS8Y(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS      (BX), Y3
-	VDIVPS       (SI)(R9*1), Y3, Y3
-	VROUNDPS     $0x00, Y3, Y4
-	VCMPPS       $0x03, Y3, Y3, Y6
-	VCMPPS       $0x0d, Y0, Y4, Y3
-	VCMPPS       $0x02, Y1, Y4, Y5
-	VANDPS       Y5, Y3, Y3
-	VMAXPS       Y0, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VANDNPS      Y4, Y6, Y4
-	VCVTPS2DQ    Y4, Y4
-	VPADDD       Y2, Y4, Y4
-	VMOVUPS      32(BX), Y5
-	VDIVPS       32(SI)(R9*1), Y5, Y5
-	VROUNDPS     $0x00, Y5, Y7
-	VCMPPS       $0x03, Y5, Y5, Y9
-	VCMPPS       $0x0d, Y0, Y7, Y5
-	VCMPPS       $0x02, Y1, Y7, Y8
-	VANDPS       Y8, Y5, Y5
-	VMAXPS       Y0, Y7, Y7
-	VMINPS       Y1, Y7, Y7
-	VANDNPS      Y7, Y9, Y7
-	VCVTPS2DQ    Y7, Y7
-	VPADDD       Y2, Y7, Y7
-	VMOVMSKPS    Y3, R12
-	VMOVMSKPS    Y5, R13
+	VMOVUPS      (BX), Y2
+	VDIVPS       (SI)(R9*1), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y3
+	VCMPPS       $0x03, Y2, Y2, Y5
+	VCMPPS       $0x0d, Y0, Y3, Y2
+	VCMPPS       $0x02, Y1, Y3, Y4
+	VANDPS       Y4, Y2, Y2
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VANDNPS      Y3, Y5, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMOVUPS      32(BX), Y4
+	VDIVPS       32(SI)(R9*1), Y4, Y4
+	VROUNDPS     $0x00, Y4, Y6
+	VCMPPS       $0x03, Y4, Y4, Y8
+	VCMPPS       $0x0d, Y0, Y6, Y4
+	VCMPPS       $0x02, Y1, Y6, Y7
+	VANDPS       Y7, Y4, Y4
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VANDNPS      Y6, Y8, Y6
+	VCVTPS2DQ    Y6, Y6
+	VMOVMSKPS    Y2, R12
+	VMOVMSKPS    Y4, R13
 	SHLL         $0x08, R13
 	ORL          R13, R12
 	MOVW         R12, (CX)
-	VPACKSSDW    Y7, Y4, Y4
-	VPERMQ       $0xd8, Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X3
-	VPACKSSWB    X3, X4, X3
-	VMOVDQU      X3, (AX)
-	VMOVMSKPS    Y6, R12
-	VMOVMSKPS    Y9, R13
+	VPACKSSDW    Y6, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X2
+	VPACKSSWB    X2, X3, X2
+	VMOVDQU      X2, (AX)
+	VMOVMSKPS    Y5, R12
+	VMOVMSKPS    Y8, R13
 	SHLL         $0x08, R13
 	ORL          R13, R12
 	TESTL        R12, R12
@@ -1028,6 +1026,69 @@ loop:
 	VZEROUPPER
 	RET
 
+// func scaleGradCodesY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
+// Requires: AVX, AVX2, CMOV
+TEXT ·scaleGradCodesY(SB), NOSPLIT, $0-64
+	MOVQ      dy+8(FP), AX
+	MOVQ      x+16(FP), CX
+	MOVQ      codes+32(FP), DX
+	MOVQ      mask+40(FP), BX
+	MOVQ      lane+0(FP), SI
+	MOVQ      inverse+24(FP), DI
+	MOVQ      $0x8040201008040201, R8
+	VMOVQ     R8, X0
+	VPMOVZXBD X0, Y0
+	MOVQ      n+48(FP), R8
+	MOVQ      period+56(FP), R11
+	XORQ      R9, R9
+	XORQ      R10, R10
+	SHLQ      $+2, R11
+
+loop:
+	MOVBLZX      (BX), R12
+	VMOVD        R12, X1
+	VPBROADCASTD X1, Y1
+	VPAND        Y0, Y1, Y1
+	VPCMPEQD     Y0, Y1, Y1
+	VANDPS       (CX), Y1, Y2
+	VMOVUPS      (AX), Y4
+	VMULPS       (DI)(R9*1), Y2, Y2
+	VPMOVSXBD    (DX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VSUBPS       Y2, Y3, Y3
+	VMULPS       Y4, Y3, Y3
+	VADDPS       (SI)(R9*1), Y3, Y3
+	VMOVUPS      Y3, (SI)(R9*1)
+	VANDPS       Y4, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	MOVBLZX      1(BX), R12
+	VMOVD        R12, X1
+	VPBROADCASTD X1, Y1
+	VPAND        Y0, Y1, Y1
+	VPCMPEQD     Y0, Y1, Y1
+	VANDPS       32(CX), Y1, Y2
+	VMOVUPS      32(AX), Y4
+	VMULPS       32(DI)(R9*1), Y2, Y2
+	VPMOVSXBD    8(DX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VSUBPS       Y2, Y3, Y3
+	VMULPS       Y4, Y3, Y3
+	VADDPS       32(SI)(R9*1), Y3, Y3
+	VMOVUPS      Y3, 32(SI)(R9*1)
+	VANDPS       Y4, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	ADDQ         $+16, DX
+	ADDQ         $+2, BX
+	ADDQ         $+64, R9
+	CMPQ         R9, R11
+	CMOVQEQ      R10, R9
+	SUBQ         $+16, R8
+	JNZ          loop
+	VZEROUPPER
+	RET
+
 // func scaleGradY(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
 // Requires: AVX
 TEXT ·scaleGradY(SB), NOSPLIT, $0-44
@@ -1382,21 +1443,20 @@ loop:
 	VMOVUPS     (BX), Z2
 	VDIVPS      (SI)(R9*1), Z2, Z2
 	VRNDSCALEPS $0x00, Z2, Z4
-	VCMPPS      $0x03, Z2, Z2, K2
-	VCMPPS      $0x0d, Z0, Z4, K1
-	VCMPPS      $0x02, Z1, Z4, K1, K1
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	KNOTW       K2, K3
-	VMOVAPS.Z   Z4, K3, Z4
+	VCMPPS      $0x07, Z2, Z2, K2
+	VMAXPS      Z0, Z4, Z2
+	VMINPS      Z1, Z2, Z2
+	VCMPPS      $0x00, Z4, Z2, K1
+	VMOVAPS.Z   Z2, K2, Z4
 	VADDPS      Z3, Z4, Z4
 	VMULPS      (SI)(R9*1), Z4, Z4
 	VMOVUPS     Z4, (AX)
 	KMOVW       K1, R12
 	MOVW        R12, (CX)
+	KORTESTW    K2, K2
+	JCS         next
+	KNOTW       K2, K2
 	KMOVW       K2, R12
-	TESTL       R12, R12
-	JZ          next
 	TESTQ       DI, DI
 	JNZ         next
 	MOVQ        R8, DI
@@ -1439,21 +1499,20 @@ loop:
 	VMOVUPS     (BX), Z3
 	VDIVPS      (SI)(R9*1), Z3, Z3
 	VRNDSCALEPS $0x00, Z3, Z4
-	VCMPPS      $0x03, Z3, Z3, K2
-	VCMPPS      $0x0d, Z0, Z4, K1
-	VCMPPS      $0x02, Z1, Z4, K1, K1
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	KNOTW       K2, K3
-	VMOVAPS.Z   Z4, K3, Z4
+	VCMPPS      $0x07, Z3, Z3, K2
+	VMAXPS      Z0, Z4, Z3
+	VMINPS      Z1, Z3, Z3
+	VCMPPS      $0x00, Z4, Z3, K1
+	VMOVAPS.Z   Z3, K2, Z4
 	VCVTPS2DQ   Z4, Z4
 	VPADDD      Z2, Z4, Z4
 	KMOVW       K1, R12
 	MOVW        R12, (CX)
 	VPMOVDB     Z4, (AX)
+	KORTESTW    K2, K2
+	JCS         next
+	KNOTW       K2, K2
 	KMOVW       K2, R12
-	TESTL       R12, R12
-	JZ          next
 	TESTQ       DI, DI
 	JNZ         next
 	MOVQ        R8, DI
@@ -1493,24 +1552,22 @@ TEXT ·quantizeS8Z(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS     (BX), Z3
-	VDIVPS      (SI)(R9*1), Z3, Z3
-	VRNDSCALEPS $0x00, Z3, Z4
-	VCMPPS      $0x03, Z3, Z3, K2
-	VCMPPS      $0x0d, Z0, Z4, K1
-	VCMPPS      $0x02, Z1, Z4, K1, K1
-	VMAXPS      Z0, Z4, Z4
-	VMINPS      Z1, Z4, Z4
-	KNOTW       K2, K3
-	VMOVAPS.Z   Z4, K3, Z4
-	VCVTPS2DQ   Z4, Z4
-	VPADDD      Z2, Z4, Z4
+	VMOVUPS     (BX), Z2
+	VDIVPS      (SI)(R9*1), Z2, Z2
+	VRNDSCALEPS $0x00, Z2, Z3
+	VCMPPS      $0x07, Z2, Z2, K2
+	VMAXPS      Z0, Z3, Z2
+	VMINPS      Z1, Z2, Z2
+	VCMPPS      $0x00, Z3, Z2, K1
+	VMOVAPS.Z   Z2, K2, Z3
+	VCVTPS2DQ   Z3, Z3
 	KMOVW       K1, R12
 	MOVW        R12, (CX)
-	VPMOVDB     Z4, (AX)
+	VPMOVDB     Z3, (AX)
+	KORTESTW    K2, K2
+	JCS         next
+	KNOTW       K2, K2
 	KMOVW       K2, R12
-	TESTL       R12, R12
-	JZ          next
 	TESTQ       DI, DI
 	JNZ         next
 	MOVQ        R8, DI
@@ -1899,6 +1956,50 @@ loop:
 	DECQ        DX
 	JNZ         loop
 	VMOVUPS     Z3, (SI)
+	VZEROUPPER
+	RET
+
+// func scaleGradCodesZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·scaleGradCodesZ(SB), NOSPLIT, $0-64
+	MOVQ dy+8(FP), AX
+	MOVQ x+16(FP), CX
+	MOVQ codes+32(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ lane+0(FP), SI
+	MOVQ inverse+24(FP), DI
+	MOVQ n+48(FP), R8
+	MOVQ period+56(FP), R11
+	XORQ R9, R9
+	XORQ R10, R10
+	SHLQ $+2, R11
+
+loop:
+	KMOVW     (BX), K1
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS   (AX), Z2
+	VMULPS    (DI)(R9*1), Z0, Z0
+	VPMOVSXBD (DX), Z1
+	VCVTDQ2PS Z1, Z1
+	VSUBPS    Z0, Z1, Z1
+	VMULPS    Z2, Z1, Z1
+	VADDPS    (SI)(R9*1), Z1, Z1
+	VMOVUPS   Z1, (SI)(R9*1)
+	KORTESTW  K1, K1
+	JCS       inside
+	VMOVUPS.Z Z2, K1, Z0
+	VMOVUPS   Z0, (AX)
+
+inside:
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+16, DX
+	ADDQ    $+2, BX
+	ADDQ    $+64, R9
+	CMPQ    R9, R11
+	CMOVQEQ R10, R9
+	SUBQ    $+16, R8
+	JNZ     loop
 	VZEROUPPER
 	RET
 

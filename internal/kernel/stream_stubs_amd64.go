@@ -121,6 +121,12 @@ func normSumsY(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *flo
 //go:noescape
 func scaleGradColumnsY(lane *float32, dy *float32, x *float32, scale *float32, rows int, stride int, lo float32, hi float32)
 
+// scaleGradCodesY adds dy*(code - x*inverse) to lane where the mask bit is set, else dy*code,
+// and clears dy where it is not set. lane and inverse have period elements.
+//
+//go:noescape
+func scaleGradCodesY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
+
 // scaleGradY adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
 //
 //go:noescape
@@ -257,6 +263,12 @@ func normSumsZ(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *flo
 //
 //go:noescape
 func scaleGradColumnsZ(lane *float32, dy *float32, x *float32, scale *float32, rows int, stride int, lo float32, hi float32)
+
+// scaleGradCodesZ adds dy*(code - x*inverse) to lane where the mask bit is set, else dy*code,
+// and clears dy where it is not set. lane and inverse have period elements.
+//
+//go:noescape
+func scaleGradCodesZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
 
 // scaleGradZ adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
 //

@@ -528,6 +528,21 @@ func (t *isa) scaleGradVec(lane *[16]float32, dy, x []float32, scale, lo, hi flo
 	return n
 }
 
+// scaleGradCodesVec adds leading elements to lane and masks their dy. lane and
+// inverse have a multiple of vecLanes elements.
+func (t *isa) scaleGradCodesVec(lane, dy, x, inverse []float32, codes []int8, mask []uint8) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		scaleGradCodesZ(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], n, len(lane))
+	} else {
+		scaleGradCodesY(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], n, len(lane))
+	}
+	return n
+}
+
 func (t *isa) sumSquaresVec(lane *[16]float32, x []float32) int {
 	n := len(x) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {

@@ -62,6 +62,10 @@ func (t *isa) scaleGradVec(*[16]float32, []float32, []float32, float32, float32,
 	return 0
 }
 
+func (t *isa) scaleGradCodesVec([]float32, []float32, []float32, []float32, []int8, []uint8) int {
+	return 0
+}
+
 func (t *isa) sumSquaresVec(*[16]float32, []float32) int { return 0 }
 
 func (t *isa) addVec([]float32, []float32, []float32) int { return 0 }

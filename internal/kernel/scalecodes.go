@@ -1,0 +1,52 @@
+package kernel
+
+// ScaleGradCodes is ScaleGradChannels and MaskGrad in one pass, for elements
+// that have been rounded to codes (zero point 0) already:
+//
+//	dst[c] = sum dy * { code outside, code - x*inverse[c] inside }
+//	dy     = dy inside, 0 outside
+//
+// Inside is where the mask bit is set; outside the code is lo or hi. inverse
+// has the reciprocals of the scales, one per channel: no element is divided.
+// Blocks of columnBlock rows are added in float32, in as many lanes as the
+// least common multiple of channels and vecLanes, element i in lane i modulo
+// their number; a block's lanes join dst as rows of AddColumns. One shard's
+// part; scratch keeps the lanes.
+func ScaleGradCodes(dst []float64, dy, x, inverse []float32, codes []int8, mask []uint8, scratch *Scratch) {
+	active.scaleGradCodes(dst, dy, x, inverse, codes, mask, scratch)
+}
+
+func (t *isa) scaleGradCodes(dst []float64, dy, x, inverse []float32, codes []int8, mask []uint8, scratch *Scratch) {
+	c := len(inverse)
+	rows(len(x), c)
+	dst, dy, codes, mask = dst[:c], dy[:len(x)], codes[:len(x)], mask[:MaskLen(len(x))]
+	clear(dst)
+	period := c
+	for period%vecLanes != 0 {
+		period *= 2
+	}
+	work := grow(&scratch.cols, 2*period)
+	lane, inv := work[:period], work[period:]
+	for i := 0; i < period; i += c {
+		copy(inv[i:], inverse)
+	}
+	for from := 0; from < len(x); from += columnBlock * c { // a multiple of eight elements
+		to := min(from+columnBlock*c, len(x))
+		clear(lane)
+		t.scaleGradCodesBlock(lane, dy[from:to], x[from:to], inv, codes[from:to], mask[from/8:])
+		t.addColumnSums(dst, termSum, &columnArgs{x: lane}, c)
+	}
+}
+
+func (t *isa) scaleGradCodesBlock(lane, dy, x, inverse []float32, codes []int8, mask []uint8) {
+	for i := t.scaleGradCodesVec(lane, dy, x, inverse, codes, mask); i < len(x); i++ {
+		k := i % len(lane)
+		up, slope := dy[i], float32(codes[i])
+		if mask[i>>3]>>(i&7)&1 == 0 {
+			dy[i] = 0
+		} else {
+			slope -= float32(x[i] * inverse[k])
+		}
+		lane[k] += float32(up * slope)
+	}
+}

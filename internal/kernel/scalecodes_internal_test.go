@@ -1,0 +1,67 @@
+package kernel
+
+import (
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/narrow-ml/narrow/internal/qtest"
+)
+
+// Sums and masked gradients are the same bits in every tier, and the sums are
+// those of the definition in float64 on what was quantized, dy*(q - x/s) inside
+// and dy*q outside.
+func TestScaleGradCodes(t *testing.T) {
+	gen := generic()
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, channels := range []int{1, 5, 10, 16, 24, 70, 100, 256, 1040} {
+			for _, r := range []int{0, 1, 3, 31, 32, 33, 100} {
+				for _, lim := range []int32{1, 7, 127} {
+					rng := newRand(uint64(r + channels))
+					n := r * channels
+					x, dy := make([]float32, n), make([]float32, n)
+					scale, inverse := make([]float32, channels), make([]float32, channels)
+					for c := range scale {
+						scale[c] = float32(math.Exp2(4 - 8*rng.Float64()))
+						inverse[c] = 1 / scale[c]
+					}
+					randomF32(rng, dy, false)
+					for i := range x { // a tenth is outside
+						x[i] = scale[i%channels] * (float32(lim) + 0.5) * 1.1 * float32(2*rng.Float64()-1)
+					}
+					codes, mask := make([]int8, n), make([]uint8, MaskLen(n))
+					if nan := gen.quantizeS8(codes, mask, x, scale, -lim, lim); nan >= 0 {
+						t.Fatalf("NaN at %d", nan)
+					}
+					exact, size := make([]float64, channels), make([]float64, channels)
+					passed := make([]float32, n)
+					gen.maskGrad(passed, dy, mask)
+					for i, v := range x {
+						c := i % channels
+						slope := float64(codes[i])
+						if mask[i/8]>>(i%8)&1 == 1 {
+							slope -= float64(v) / float64(scale[c])
+						}
+						exact[c] += float64(dy[i]) * slope
+						size[c] += math.Abs(float64(dy[i])) * float64(lim)
+					}
+					var s Scratch
+					want := make([]float64, channels)
+					gen.scaleGradCodes(want, append([]float32(nil), dy...), x, inverse, codes, mask, &s)
+					got, masked := qtest.Guarded[float64](channels, 1), qtest.Guarded[float32](n, channels%5)
+					copy(masked.Data, dy)
+					kern.scaleGradCodes(got.Data, masked.Data, x, inverse, codes, mask, &s)
+					if err := errors.Join(qtest.Same("sums", got.Data, want), got.Check(), masked.Check(),
+						qtest.SameBits("masked gradient", masked.Data, passed)); err != nil {
+						t.Fatalf("channels=%d rows=%d lim=%d: %v", channels, r, lim, err)
+					}
+					for c := range exact { // a slope's error is a few units in the last place of x/s, and so is a block's
+						if math.Abs(got.Data[c]-exact[c]) > 4e-7*size[c] {
+							t.Fatalf("channels=%d rows=%d lim=%d: sum %v, want %v", channels, r, lim, got.Data[c], exact[c])
+						}
+					}
+				}
+			}
+		}
+	})
+}
