@@ -58,10 +58,12 @@ func (c *Config) standard(r role, f quant.Format) quant.Spec {
 // leveled gives 2-bit weights whose config does not name levels the four even ones, {-3, -1, 1, 3} times half a step: they
 // did better than -1, 0 and 1 on every network of docs/guide.md, with learned scales and with absmax. What cannot have
 // them keeps three: learned rounding, which chooses between neighbours; other roundings than half to even; ranges that are the config's own; weights that are
-// dequantized; and the precision called ternary.
+// dequantized; and the precision called ternary. Weights of range method dorefa have even levels at all widths below 8 bits, as
+// its paper defines them.
 func (c *Config) leveled(s quant.Spec, p quant.Precision) quant.Spec {
-	even := c.QAT != nil && !p.Ternary && p.IsInteger() && s.Format == quant.Int2 && c.Quant.Calibration.Rounding == "nearest" &&
-		s.Scheme == quant.Symmetric && s.Rounding == quant.HalfEven && (s.Range == quant.LSQ || s.Range == quant.MinMax)
+	method := s.Format == quant.Int2 && (s.Range == quant.LSQ || s.Range == quant.MinMax) || s.Range == quant.DoReFa && s.Format.Bits() < 8
+	even := method && c.QAT != nil && !p.Ternary && p.IsInteger() && c.Quant.Calibration.Rounding == "nearest" &&
+		s.Scheme == quant.Symmetric && s.Rounding == quant.HalfEven
 	if s.Format != quant.Binary {
 		s.Even, s.Narrow = even, true
 	}

@@ -230,6 +230,22 @@ func badFiles() []badFile {
 		{"qat-alone", []string{
 			`qat-alone.bad.yaml:8: qat: needs a quant section; add quant: {} for the defaults: int8 weights and activations`,
 		}},
+		{"dorefa", []string{
+			`dorefa.bad.yaml:9: quant.weight.per: dorefa divides by the largest |tanh w| of the whole tensor: its scale is not per channel; use per: tensor`,
+			`dorefa.bad.yaml:10: quant.calibration.rounding: needs codes that stand for the weights, and dorefa codes tanh(w); remove it, or use range: lsq`,
+			`dorefa.bad.yaml:10: quant.calibration.equalize: needs codes that stand for the weights, and dorefa codes tanh(w); remove it, or use range: lsq`,
+			`dorefa.bad.yaml:10: quant.calibration.bias_correction: needs codes that stand for the weights, and dorefa codes tanh(w); remove it, or use range: lsq`,
+			`dorefa.bad.yaml:12: quant.rules[0].weight: binary weights by range method dorefa are -mean|w| and mean|w| of the tensor: use range mean, per tensor`,
+			`dorefa.bad.yaml:13: quant.rules[1].weight: range method dorefa needs scheme symmetric, not pow2`,
+			`dorefa.bad.yaml:14: qat.oscillation.damping: needs codes that stand for the weights, and dorefa codes tanh(w); remove it, or use range: lsq`,
+			`dorefa.bad.yaml:14: qat.oscillation.freeze_above: needs codes that stand for the weights, and dorefa codes tanh(w); remove it, or use range: lsq`,
+		}},
+		{"dorefa-act", []string{
+			`dorefa-act.bad.yaml:9: quant.act.range: "dorefa" is not supported here (allowed: minmax, ema, envelope, lsq, percentile, mse, constant, lsq+, pact, tqt, auto); it is for weights; use lsq, or pact behind a ReLU`,
+		}},
+		{"dorefa-ptq", []string{
+			`dorefa-ptq.bad.yaml:10: quant.rules[0].weight.range: dorefa codes tanh(w), which changes what the network computes until it is trained; add a qat section, or use minmax or mse`,
+		}},
 		{"qat-range", []string{
 			`qat-range.bad.yaml:9: quant.weight.range: mse finds a range once, from calibration data, and the qat section trains on; use minmax or lsq here and quant.calibration.method: mse for the start`,
 			`qat-range.bad.yaml:10: quant.act.range: percentile finds a range once, from calibration data, and the qat section trains on; use envelope, ema or lsq here and quant.calibration.method: percentile for the start`,
@@ -255,7 +271,7 @@ func badFiles() []badFile {
 			`weight-rounding-learned.bad.yaml:11: qat.oscillation.freeze_above: puts weights on codes, and quant.weight.rounding: floor would not give these codes back; use rounding: half-even for the weights`,
 		}},
 		{"range-words", []string{
-			`range-words.bad.yaml:8: quant.rules[0].weight.range: "lsq+" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt); weights have zero point 0; use lsq`,
+			`range-words.bad.yaml:8: quant.rules[0].weight.range: "lsq+" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt, dorefa); weights have zero point 0; use lsq`,
 			`range-words.bad.yaml:9: qat.scale_step: "relative" is not supported here (allowed: log, linear); write log`,
 			`range-words.bad.yaml:9: qat.scale_gradient: unknown value "lsqq" (allowed: lsq, elements, none); did you mean "lsq"?`,
 		}},
@@ -293,7 +309,7 @@ func badFiles() []badFile {
 		{"quant-weight", []string{
 			`quant-weight.bad.yaml:8: quant.weight.format: unknown value "int9" (allowed: int16, int8, int7, int6, int5, int4, int3, int2, binary, fp16, bf16); did you mean "int8"?`,
 			`quant-weight.bad.yaml:8: quant.weight.scheme: "affine" is not supported here (allowed: symmetric, pow2); weights have zero point 0, so that no product with it is left over; use symmetric`,
-			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt, auto); it follows batches, and weights have none; use minmax or lsq`,
+			`quant-weight.bad.yaml:8: quant.weight.range: "ema" is not supported here (allowed: minmax, lsq, percentile, mse, mean, constant, tqt, dorefa, auto); it follows batches, and weights have none; use minmax or lsq`,
 		}},
 		{"rule-empty", []string{
 			`rule-empty.bad.yaml:10: quant.rules[0]: changes nothing; give it weight: {...} or act: {...}`,

@@ -281,12 +281,16 @@ func (d *decoder) quant(c *Config) {
 	d.binary("quant.weight", &q.Weight, quant.WeightSpec(quant.Binary))
 	d.binary("quant.act", &q.Act, quant.ActSpec(quant.Binary))
 	d.int16("quant.act", &q.Act)
+	d.squashed("quant.weight", &q.Weight)
 	d.unused("quant.weight", (&tensorSection{&q.Weight, weightRole, false}).fields())
 	d.unused("quant.act", (&tensorSection{&q.Act, actRole, false}).fields())
 	d.unused("quant.calibration", (&calibrationSection{&q.Calibration, q.usesPercentile()}).fields())
 	q.Weight.settleGroup()
-	for _, r := range q.Rules {
+	for i, r := range q.Rules {
 		r.Weight.settleGroup()
+		if r.Weight != nil {
+			d.squashed(fmt.Sprintf("quant.rules[%d].weight", i), r.Weight)
+		}
 	}
 	if q.Input == actInput && q.Act.Range != quant.Constant && !d.failed("quant") {
 		d.reportAt("quant.input", "act needs act.range: constant: nothing is computed before the input that a range could follow").Hint = "add range: constant and max to quant.act, or leave input out"
@@ -408,7 +412,10 @@ func (d *decoder) ruleMatches(c *Config) {
 
 func (d *decoder) compare(c *Config) {
 	if !d.given("compare.methods") {
-		c.Compare.Methods = []string{"ptq"}
+		c.Compare.Methods = nil
+		if c.CheckPTQ() == nil {
+			c.Compare.Methods = append(c.Compare.Methods, "ptq")
+		}
 		if c.QAT != nil {
 			c.Compare.Methods = append(c.Compare.Methods, "qat")
 		}

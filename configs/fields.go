@@ -304,14 +304,14 @@ func (s *tensorSection) fields() []field {
 	per := oneOf(&s.Per, nil, quant.PerChannel, quant.PerTensor, quant.PerGroup)
 	const batches = "it follows batches, and weights have none; use minmax or lsq"
 	ranges := oneOf(&s.Range, map[string]string{"ema": batches, "envelope": batches, "absmax": "minmax takes the largest magnitude already",
-		"lsq+": "weights have zero point 0; use lsq", "pact": "it clips activations; use lsq", "dorefa": "use lsq, which learns how much to clip"}, quant.RangesWhere(quant.Range.ForWeights)...)
+		"lsq+": "weights have zero point 0; use lsq", "pact": "it clips activations; use lsq"}, quant.RangesWhere(quant.Range.ForWeights)...)
 	levels := oneOf(&s.Levels, map[string]string{"full": "weights are symmetric around 0; use narrow", "all": "use narrow"}, narrowLevels, evenLevels)
 	if s.role == actRole {
 		schemes = oneOf(&s.Scheme, map[string]string{"asymmetric": "write affine"}, quant.Affine, quant.Symmetric, quant.PowerOfTwo)
 		per = oneOf(&s.Per, map[string]string{"channel": "the integer product needs one activation scale for all channels; per: channel is for weights",
 			"group": "groups are for weights with fp16 activations; activations have one scale",
 			"token": "ranges are fixed before deployment"}, quant.PerTensor)
-		ranges = oneOf(&s.Range, map[string]string{"absmax": "use minmax"}, quant.RangesWhere(quant.Range.ForActs)...)
+		ranges = oneOf(&s.Range, map[string]string{"absmax": "use minmax", "dorefa": "it is for weights; use lsq, or pact behind a ReLU"}, quant.RangesWhere(quant.Range.ForActs)...)
 		levels = oneOf(&s.Levels, map[string]string{"even": "an activation needs the level 0; only format: binary has even levels"}, fullLevels, narrowLevels)
 	}
 	only := ""

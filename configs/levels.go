@@ -71,6 +71,13 @@ func (d *decoder) binary(path string, t *TensorQuant, s quant.Spec) {
 	}
 }
 
+// squashed fills in what a section of dorefa weights leaves open: they have one scale.
+func (d *decoder) squashed(path string, t *TensorQuant) {
+	if t.Range == quant.DoReFa && !d.given(join(path, "per")) {
+		t.Per = quant.PerTensor
+	}
+}
+
 // int16 fills in what a section of 16-bit activations leaves open.
 func (d *decoder) int16(path string, t *TensorQuant) {
 	if t.Format == quant.Int16 && !d.given(join(path, "scheme")) {

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/narrow-ml/narrow/quant"
@@ -24,6 +25,7 @@ func (d *decoder) tensors(c *Config) {
 		}
 	}
 	d.tensor("quant.act", &q.Act, a, c.QAT != nil)
+	d.dorefa(c)
 	for i, r := range q.Rules {
 		at := fmt.Sprintf("quant.rules[%d].", i)
 		if s := c.ruled(r.Weight, q.Weight, w, weightRole); s != nil {
@@ -49,6 +51,14 @@ func (d *decoder) tensor(path string, t *TensorQuant, s quant.Spec, trains bool)
 		d.reportAt(path, "%v", err)
 		return
 	}
+	if s.Range == quant.DoReFa && s.Per != quant.PerTensor {
+		at := join(path, "per")
+		if !d.given(at) {
+			at = join(path, "range")
+		}
+		d.reportAt(at, "dorefa divides by the largest |tanh w| of the whole tensor: its scale is not per %s", s.Per).Hint = "use per: tensor"
+		return
+	}
 	if s.Format == quant.Int16 && s.Scheme == quant.Affine {
 		d.reportAt(join(path, "scheme"), "16-bit activations have zero point 0").Hint = "use symmetric, or remove it"
 		return
@@ -62,4 +72,47 @@ func (d *decoder) tensor(path string, t *TensorQuant, s quant.Spec, trains bool)
 	}
 	d.reportAt(join(path, "range"), "%s finds a range once, from calibration data, and the qat section trains on", s.Range).Hint =
 		fmt.Sprintf("use %s here and quant.calibration.method: %s for the start", instead, s.Range)
+}
+
+// dorefa reports what does not go with weights that are coded through tanh: their codes stand for other values than the
+// masters, to which a float model must be trained, and from which no pass gets the masters back.
+func (d *decoder) dorefa(c *Config) {
+	q := c.Quant
+	at := ""
+	if q.Weight.Range == quant.DoReFa {
+		at = "quant.weight.range"
+	}
+	for i, r := range q.Rules {
+		if at == "" && r.Weight != nil && r.Weight.Range == quant.DoReFa {
+			at = fmt.Sprintf("quant.rules[%d].weight.range", i)
+		}
+	}
+	if at == "" {
+		return
+	}
+	if c.QAT == nil && !d.given("qat") {
+		d.reportAt(at, "dorefa codes tanh(w), which changes what the network computes until it is trained").Hint = "add a qat section, or use minmax or mse"
+		return
+	}
+	const hint = "remove it, or use range: lsq"
+	refuse := func(on bool, at string) {
+		if on {
+			d.reportAt(at, "needs codes that stand for the weights, and dorefa codes tanh(w)").Hint = hint
+		}
+	}
+	refuse(q.Calibration.Rounding != "nearest", "quant.calibration.rounding")
+	refuse(q.Calibration.Equalize, "quant.calibration.equalize")
+	refuse(q.Calibration.BiasCorrection, "quant.calibration.bias_correction")
+	if c.QAT != nil && c.QAT.Oscillation != nil {
+		refuse(c.QAT.Oscillation.Damping > 0, "qat.oscillation.damping")
+		refuse(c.QAT.Oscillation.FreezeAbove > 0, "qat.oscillation.freeze_above")
+	}
+}
+
+// CheckPTQ reports settings that make no sense without training.
+func (c *Config) CheckPTQ() error {
+	if !c.Quant.uses(quant.DoReFa) {
+		return nil
+	}
+	return errors.New("range: dorefa codes tanh(w), which changes what the network computes until it is trained: train it, use minmax or mse, or compare methods: [qat]")
 }

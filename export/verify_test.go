@@ -100,7 +100,15 @@ func TestVerifyIntegerPrecisions(t *testing.T) {
 }
 
 func TestVerifyLSQ(t *testing.T) {
-	m, d := trained(t, "digits-cnn", "w4a4", "quant.weight.range=lsq", "quant.act.range=lsq")
+	verifies(t, "quant.weight.range=lsq", "quant.act.range=lsq")
+}
+
+func TestVerifyDoReFa(t *testing.T) { verifies(t, "quant.weight={range: dorefa}") }
+
+// verifies trains the small network in w4a4 and holds all its legs to each other.
+func verifies(t *testing.T, set ...string) {
+	t.Helper()
+	m, d := trained(t, "digits-cnn", "w4a4", set...)
 	c, err := export.Verify(t.Context(), export.Subject{Frozen: freeze(t, m), Trained: m}, d.Test, export.Options{Rows: 150})
 	if err != nil || !c.Identical {
 		t.Fatalf("%+v, %v", c, err)

@@ -41,8 +41,9 @@ func constant(c *model.QuantConfig) {
 func signConfigs() map[string]func(*model.QuantConfig) {
 	return map[string]func(*model.QuantConfig){
 		"w1a1": nil, "w1a8": nil, "w4a1": nil, "w2a2": constant, "w1a2": constant, "w1a1 ": constant,
-		"w2a8": func(c *model.QuantConfig) { c.Weight.Even = true },
-		"w3a1": func(c *model.QuantConfig) { c.Weight.Even, c.Weight.Range = true, quant.LSQ },
+		"w2a8":  func(c *model.QuantConfig) { c.Weight.Even = true },
+		"w3a1":  func(c *model.QuantConfig) { c.Weight.Even, c.Weight.Range = true, quant.LSQ },
+		"w4a8 ": dorefa(true), "w2a4": dorefa(true), "w8a8": dorefa(false),
 		"w1a4": func(c *model.QuantConfig) { c.Weight.Range = quant.LSQ },
 		"w1a1  ": func(c *model.QuantConfig) {
 			c.Weight.Estimator, c.Act.Estimator = quant.SwishSign, quant.ApproxSign

@@ -38,7 +38,8 @@ func weightSettings() map[string]func(*model.QuantConfig) {
 	}
 	return map[string]func(*model.QuantConfig){
 		"channel": nil, "tensor": func(q *model.QuantConfig) { q.Weight.Per = quant.PerTensor },
-		"group": group(quant.MinMax, 32), "lsq": func(q *model.QuantConfig) { q.Weight.Range = quant.LSQ },
+		"dorefa": dorefa(false),
+		"group":  group(quant.MinMax, 32), "lsq": func(q *model.QuantConfig) { q.Weight.Range = quant.LSQ },
 		"lsq tensor": func(q *model.QuantConfig) { q.Weight.Range, q.Weight.Per = quant.LSQ, quant.PerTensor },
 		"lsq group":  group(quant.LSQ, 32), "group of 128": group(quant.MinMax, 128),
 	}

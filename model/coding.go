@@ -135,6 +135,8 @@ type Loops struct {
 	// Quantize writes clamp(rint(w/scale), lo, hi), one scale per channel, and, unless mask is nil, one bit per element
 	// that the clamp did not change (bit i&7 of byte i>>3).
 	Quantize func(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int)
+	// Squash returns what [Squash] makes of a weight, in memory of its own.
+	Squash func(w []float32, top float32) []float32
 	// Noise has a number of [0, 1) for each weight that is rounded stochastically: floor(w/scale + noise). Without it such
 	// weights are rounded to nearest, as they are outside of training.
 	Noise []float32
@@ -149,7 +151,8 @@ func CodeWeights(codes []int8, scale []float32, w []float32, p, in *quant.Params
 // where a weight scale is decided, for training, evaluation and Freeze alike.
 //
 // The scale is absmax/hi of the channel (or of the tensor, or of a channel's group of rows) for the range method minmax,
-// mean|w| of it for mean, that of the Spec for constant, and p.Scale otherwise (lsq, mse, percentile). len(scale) is the
+// mean|w| of it for mean, that of the Spec for constant, that of [-1, 1] for dorefa, which codes what [Squash] makes of w,
+// and p.Scale otherwise (lsq, mse, percentile). len(scale) is the
 // number of channels, with groups that of [quant.Spec.Scales].
 // Where the layer computes on integers the scale is then doubled, channel by channel, until
 //
@@ -175,7 +178,8 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 		l = plainLoops()
 		l.Noise = noise
 	}
-	if err := l.weightScales(scale, w, p, c); err != nil {
+	w, err = l.weightScales(scale, w, p, c)
+	if err != nil {
 		return 0, err
 	}
 	lo, hi := p.Spec.Grid()
@@ -250,8 +254,9 @@ func fits(ch int, scale float32, bound int64, in *quant.Params, affine *Affine) 
 	return bound <= math.MaxInt32
 }
 
-// weightScales fills scale, one per channel of each block, before any raise. Weights must be finite whatever the method.
-func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, channels int) error {
+// weightScales fills scale, one per channel of each block, before any raise, and returns what is coded: w, or what the method
+// makes of it. Weights must be finite whatever the method.
+func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, channels int) ([]float32, error) {
 	each := channels
 	if p.Spec.Range != quant.MinMax || p.Spec.Per == quant.PerTensor {
 		each = 1 // the tensor's maximum will do
@@ -261,7 +266,7 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, chann
 	for b := range Blocks(len(w), channels, p.Spec) {
 		tops := scale[b.Scale : b.Scale+each]
 		if nan := l.AbsMax(tops, w[b.From:b.To], each); nan >= 0 {
-			return weightError(w)
+			return nil, weightError(w)
 		}
 		for _, v := range tops {
 			if v > top {
@@ -270,32 +275,40 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, chann
 		}
 	}
 	if !finite(top) {
-		return weightError(w)
+		return nil, weightError(w)
 	}
 	switch p.Spec.Range {
 	case quant.Mean:
 		for b := range Blocks(len(w), channels, p.Spec) {
 			meanScales(scale[b.Scale:b.Scale+channels], w[b.From:b.To], p.Spec.Per)
 		}
-		return nil
+		return w, nil
 	case quant.Constant:
 		s, _ := p.Spec.ConstantScale()
 		for ch := range scale {
 			scale[ch] = s
 		}
-		return nil
+		return w, nil
+	case quant.DoReFa:
+		if p.Spec.Per != quant.PerTensor {
+			return nil, errDoReFaPer
+		}
+		for ch := range scale {
+			scale[ch], _ = p.Spec.Choose(-1, 1)
+		}
+		return l.Squash(w, top), nil
 	case quant.MinMax:
 	default:
 		if len(p.Scale) != 1 && len(p.Scale) != c {
-			return fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, c, len(p.Scale))
+			return nil, fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, c, len(p.Scale))
 		}
 		for ch := range scale {
 			scale[ch] = p.Scale[ch%len(p.Scale)]
 			if !(scale[ch] > 0) || math.IsInf(float64(scale[ch]), 0) {
-				return &quant.ScaleError{Index: ch, Scale: scale[ch]}
+				return nil, &quant.ScaleError{Index: ch, Scale: scale[ch]}
 			}
 		}
-		return nil
+		return w, nil
 	}
 	for ch, v := range scale {
 		if p.Spec.Per == quant.PerTensor {
@@ -303,7 +316,7 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, chann
 		}
 		scale[ch], _ = p.Spec.Choose(0, v)
 	}
-	return nil
+	return w, nil
 }
 
 // meanScales writes mean|w| of each channel, or of the tensor: the scale that minimises the squared error of binary weights

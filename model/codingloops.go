@@ -4,7 +4,11 @@ import "math"
 
 // plainLoops are the passes of CodeWeights in plain Go: their definition.
 func plainLoops() Loops {
-	return Loops{AbsMax: absMax, Quantize: quantizeWeights}
+	return Loops{AbsMax: absMax, Quantize: quantizeWeights, Squash: func(w []float32, top float32) []float32 {
+		out := make([]float32, len(w))
+		Squash(out, w, top)
+		return out
+	}}
 }
 
 // absMax compares magnitudes as integers, which orders them, infinities and NaN last, without a branch.

@@ -235,6 +235,12 @@ func (n *Node) checkSpecs(m *Model) error {
 	if integer && m.Wide(n) && w.Spec.Rounding != quant.HalfEven {
 		return n.errorf("weight %s: layers with 16-bit codes round halves to even; use rounding half-even here", w.Spec)
 	}
+	if w.Spec.Range == quant.DoReFa && w.Spec.Per != quant.PerTensor {
+		return n.errorf("weight %s: %w", w.Spec, errDoReFaPer)
+	}
+	if w.Spec.Range == quant.DoReFa && integer && m.Wide(n) {
+		return n.errorf("weight %s: layers with 16-bit codes do not train through tanh; use range minmax or lsq here", w.Spec)
+	}
 	if w.Spec.Scheme == quant.PowerOfTwo && n.Attr.Norm && integer {
 		return n.errorf("weight %s: folding batch norm multiplies each scale by gamma/sqrt(var+eps), which leaves no power of two; use scheme symmetric here, or no batch norm", w.Spec)
 	}

@@ -28,7 +28,8 @@ func CodeWide(codes []int16, scale []float32, w []float32, p, in *quant.Params, 
 	if err := checkCoding(p, in, affine, c, 16); err != nil {
 		return 0, err
 	}
-	if err := plainLoops().weightScales(scale, w, p, c); err != nil {
+	w, err = plainLoops().weightScales(scale, w, p, c)
+	if err != nil {
 		return 0, err
 	}
 	for ch := range scale {

@@ -124,6 +124,8 @@ func newQuantizer(x *G.Node, cfg Config) (*Quantizer, error) {
 	switch s := cfg.Spec; {
 	case s.Rounding == quant.Stochastic:
 		return nil, errors.New("stochastic rounding draws by the step of a training run, which only package layers knows: use half-even")
+	case s.Range == quant.DoReFa:
+		return nil, errors.New("range method dorefa codes tanh(w), not w, and knows its gradient in the networks of a config only: use minmax or lsq")
 	case s.Rounding != quant.HalfEven && s.Range.Learns():
 		return nil, fmt.Errorf("rounding %s with the learned range %s: here gradients are those of half-even", s.Rounding, s.Range)
 	}

@@ -144,7 +144,8 @@ func (w *Weight) follows() bool {
 }
 
 // Backward is the straight-through estimator. A scale made of the weights' magnitudes clamps nothing by choice of its own,
-// so the gradient is the upstream one, unless an estimator of the sign shapes it.
+// so the gradient is the upstream one, unless an estimator of the sign shapes it. What dorefa codes is never outside its grid:
+// its gradient is the upstream one through model.Squash.
 func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	if w.follows() && w.p.Spec.Estimator == quant.Clipped {
 		return G.Nodes{grad}, nil
@@ -153,7 +154,9 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	if w.dw, ok = gx.Output(grad).(*tensor.Dense); !ok { // a layer's gradient is made anew at each step: masked in place
 		w.dw = gx.NewTensor(w.out.shape...)
 	}
-	w.mask = make([]uint8, kernel.MaskLen(len(w.master)))
+	if w.p.Spec.Range != quant.DoReFa {
+		w.mask = make([]uint8, kernel.MaskLen(len(w.master)))
+	}
 	w.sums = make([]float64, len(w.out.Params.Scale))
 	w.ds = make([]float32, len(w.p.Scale))
 	dw, err := gx.Apply(weightGrad{w}, "gradient(weight "+w.node.Layer+")", w.dw, in[0], grad)

@@ -17,6 +17,9 @@ type weightPasses struct {
 	err   error     // of the workers
 	noise []float32 // of stochastic rounding
 
+	squashed []float32 // what dorefa codes, of the last step
+	top      float32   // the greatest magnitude of the master
+
 	// of the running pass
 	x, scale []float32
 	channels int // whose maxima are sought; 1: that of the tensor
@@ -30,7 +33,7 @@ type weightPasses struct {
 	inverse  []float32 // of the scales, where codes and mask give the gradients of learned ones; else nil
 	slope    func(t float32) float32
 
-	eachTop, eachCode, eachColumn, eachGrad func(shard, lo, hi int)
+	eachTop, eachSquash, eachCode, eachColumn, eachGrad func(shard, lo, hi int)
 }
 
 // A piece has at least pieceElements, so that small weights are not cut, and a multiple of pieceRows rows.
@@ -46,8 +49,8 @@ func (p *weightPasses) init(w *Weight, channels int) {
 	for s := range p.tops {
 		p.tops[s] = make([]float32, channels)
 	}
-	p.loops = model.Loops{AbsMax: p.absMax, Quantize: p.quantize}
-	p.eachTop, p.eachCode, p.eachColumn, p.eachGrad = p.topShard, p.codeShard, p.columnShard, p.gradShard
+	p.loops = model.Loops{AbsMax: p.absMax, Quantize: p.quantize, Squash: p.squash}
+	p.eachTop, p.eachSquash, p.eachCode, p.eachColumn, p.eachGrad = p.topShard, p.squashShard, p.codeShard, p.columnShard, p.gradShard
 }
 
 // span is the elements of the pieces [lo, hi) of n.
@@ -91,6 +94,22 @@ func (p *weightPasses) topShard(s, lo, hi int) {
 		return
 	}
 	p.nans[s] = kernel.AbsMaxChannels(p.tops[s], p.x[from:to], p.channels)
+}
+
+func (p *weightPasses) squash(w []float32, top float32) []float32 {
+	if p.squashed == nil {
+		p.squashed = make([]float32, len(w))
+	}
+	p.x, p.top = w, top
+	if p.err == nil {
+		p.err = p.w.st.Each(p.pieces(len(w)), p.eachSquash)
+	}
+	return p.squashed
+}
+
+func (p *weightPasses) squashShard(_, lo, hi int) {
+	from, to := p.span(len(p.x), lo, hi)
+	model.Squash(p.squashed[from:to], p.x[from:to], p.top)
 }
 
 func (p *weightPasses) quantize(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int) {
@@ -172,6 +191,10 @@ func (p *weightPasses) gradShard(s, lo, hi int) {
 	from, to := p.span(len(p.dy), lo, hi)
 	if spec.Per == quant.PerGroup {
 		from, to = 0, len(p.dy)
+	}
+	if spec.Range == quant.DoReFa {
+		model.SquashGrad(p.dw[from:to], p.dy[from:to], p.squashed[from:to], p.top)
+		return
 	}
 	w, dy, dw, parts := p.w.master[from:to], p.dy[from:to], p.dw[from:to], p.parts[s*len(p.scale):]
 	for b := range model.Blocks(len(dy), c, spec) {

@@ -63,6 +63,10 @@ func (s Spec) validateLevels() error {
 		return fmt.Errorf("even levels need scheme symmetric: they lie on both sides of a zero that is no level")
 	case s.Even && !s.Signed && s.Format != Binary:
 		return fmt.Errorf("even levels are for weights, and for binary activations: an activation needs the level 0")
+	case s.Range == DoReFa && s.Format == Binary:
+		return fmt.Errorf("binary weights by range method dorefa are -mean|w| and mean|w| of the tensor: use range mean, per tensor")
+	case s.Range == DoReFa && !(s.Signed && s.Narrow):
+		return fmt.Errorf("range method dorefa is for weights on levels that are symmetric around 0, and %s is not", s.Format)
 	case s.Range == Mean && (s.Format != Binary || !s.Signed):
 		return fmt.Errorf("range method mean is the scale of binary weights: use minmax or lsq for %s", s.Format)
 	case s.Format == Binary && s.Range == MinMax:

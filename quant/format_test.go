@@ -148,12 +148,12 @@ func TestEnumNames(t *testing.T) {
 		t.Errorf("target: %v, %v", got, err)
 	}
 	refused := map[string]func() error{
-		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                                                          func() error { _, err := quant.ParseScheme("asym"); return err },
-		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                                                              func() error { _, err := quant.ParseScheme(""); return err },
-		`unknown granularity "row" (allowed: tensor, channel, group)`:                                                       func() error { _, err := quant.ParseGranularity("row"); return err },
-		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse, mean, constant, lsq+, pact, tqt)`: func() error { _, err := quant.ParseRange("kl"); return err },
-		`unknown rounding "nearest" (allowed: half-even, stochastic, floor, ceil, to-zero, half-up)`:                        func() error { _, err := quant.ParseRounding("nearest"); return err },
-		`unknown target "tflite" (allowed: onnx)`:                                                                           func() error { _, err := quant.ParseTarget("tflite"); return err },
+		`unknown scheme "asym" (allowed: symmetric, affine, pow2)`:                                                                  func() error { _, err := quant.ParseScheme("asym"); return err },
+		`unknown scheme "" (allowed: symmetric, affine, pow2)`:                                                                      func() error { _, err := quant.ParseScheme(""); return err },
+		`unknown granularity "row" (allowed: tensor, channel, group)`:                                                               func() error { _, err := quant.ParseGranularity("row"); return err },
+		`unknown range method "kl" (allowed: minmax, ema, envelope, lsq, percentile, mse, mean, constant, lsq+, pact, tqt, dorefa)`: func() error { _, err := quant.ParseRange("kl"); return err },
+		`unknown rounding "nearest" (allowed: half-even, stochastic, floor, ceil, to-zero, half-up)`:                                func() error { _, err := quant.ParseRounding("nearest"); return err },
+		`unknown target "tflite" (allowed: onnx)`:                                                                                   func() error { _, err := quant.ParseTarget("tflite"); return err },
 	}
 	for want, parse := range refused {
 		if err := parse(); err == nil || err.Error() != want {

@@ -24,21 +24,23 @@ func (v Learned) String() string { return enumName("Learned", learnedNames, uint
 var rangeRules = [...]struct {
 	weights, acts bool      // what it can find the range of
 	observed      bool      // an activation's range follows the batches of training
+	derived       bool      // a weight's scale follows from the current master and the Spec: none is stored
 	calibrated    bool      // it looks at all calibration data at once and stays
 	scheme        Scheme    // the only scheme that goes with it; 0: any but pow2 if it learns, else any
 	learned       []Learned // what is trained
 }{
-	MinMax:     {weights: true, acts: true, observed: true},
+	MinMax:     {weights: true, acts: true, observed: true, derived: true},
 	EMA:        {acts: true, observed: true},
 	Envelope:   {acts: true, observed: true},
 	LSQ:        {weights: true, acts: true, learned: []Learned{LearnedScale}},
 	Percentile: {weights: true, acts: true, calibrated: true},
 	MSE:        {weights: true, acts: true, calibrated: true},
-	Mean:       {weights: true},
-	Constant:   {weights: true, acts: true},
+	Mean:       {weights: true, derived: true},
+	Constant:   {weights: true, acts: true, derived: true},
 	LSQPlus:    {acts: true, scheme: Affine, learned: []Learned{LearnedScale, LearnedOffset}},
 	PACT:       {acts: true, scheme: Affine, learned: []Learned{LearnedScale}},
 	TQT:        {weights: true, acts: true, scheme: PowerOfTwo, learned: []Learned{LearnedThreshold}},
+	DoReFa:     {weights: true, scheme: Symmetric, derived: true},
 }
 
 // Learned lists what the method trains; nothing for most.
@@ -57,6 +59,9 @@ func (v Range) Observed() bool { return int(v) < len(rangeRules) && rangeRules[v
 
 // Calibrated reports a method that finds a range once, from all calibration data.
 func (v Range) Calibrated() bool { return int(v) < len(rangeRules) && rangeRules[v].calibrated }
+
+// Derived reports a method by which a weight's scale follows from the current master and the Spec, so that none is stored.
+func (v Range) Derived() bool { return int(v) < len(rangeRules) && rangeRules[v].derived }
 
 // ForWeights reports a method that finds the range of a weight.
 func (v Range) ForWeights() bool { return int(v) < len(rangeRules) && rangeRules[v].weights }

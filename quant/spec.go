@@ -42,12 +42,13 @@ const (
 	LSQPlus                     // scale and zero point are learned (arXiv:2004.09576): activations
 	PACT                        // [0, alpha] with alpha learned (arXiv:1805.06085): activations behind a ReLU
 	TQT                         // the scale is a power of two whose threshold is learned (arXiv:1903.08066)
+	DoReFa                      // weights: tanh(w)/max|tanh w| on a grid of [-1, 1] (arXiv:1606.06160)
 )
 
 var (
 	schemeNames      = []string{Symmetric: "symmetric", Affine: "affine", PowerOfTwo: "pow2"}
 	granularityNames = []string{PerTensor: "tensor", PerChannel: "channel", PerGroup: "group"}
-	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse", Mean: "mean", Constant: "constant", LSQPlus: "lsq+", PACT: "pact", TQT: "tqt"}
+	rangeNames       = []string{MinMax: "minmax", EMA: "ema", Envelope: "envelope", LSQ: "lsq", Percentile: "percentile", MSE: "mse", Mean: "mean", Constant: "constant", LSQPlus: "lsq+", PACT: "pact", TQT: "tqt", DoReFa: "dorefa"}
 )
 
 func (v Scheme) String() string      { return enumName("Scheme", schemeNames, uint8(v)) }

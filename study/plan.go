@@ -137,6 +137,9 @@ func (p *plan) addPrecision(c *configs.Config, float *model.Model, precision qua
 				err = train.CheckQAT(own, placed)
 			}
 		}
+		if err == nil && runs(c, v, MethodPTQ) {
+			err = own.CheckPTQ()
+		}
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,8 @@ func TestRunFolderOfFormats(t *testing.T) {
 		{"w2a16", []string{"quant.weight.per=tensor"}},
 		{"w3a16", []string{"quant.weight.per=group", "quant.weight.group=32", "quant.weight.rounding=stochastic"}},
 		{"w3a16", []string{"quant.weight.per=group", "quant.weight.format=int3", "quant.weight.levels=even"}},
+		{"w3a16", []string{"quant.weight={range: dorefa}"}},
+		{"w4a4", []string{"quant.weight={range: dorefa}"}},
 		{"int16", nil},
 	} {
 		c, d := small(t, "digits-mlp", append([]string{"train.epochs=1", "qat.epochs=0.5"}, tt.set...)...)
@@ -64,6 +66,7 @@ func TestFormatsRefusedBeforeTraining(t *testing.T) {
 	}{
 		{"w4a8", "quant.weight.per=group", "a scale per group of inputs would need an accumulator for each group"},
 		{"int16", "quant.weight.rounding=stochastic", "layers with 16-bit codes round halves to even"},
+		{"int16", "quant.weight={range: dorefa}", "layers with 16-bit codes do not train through tanh"},
 		{"int16", "qat.oscillation={damping: 0.1}", "qat.oscillation follows codes of at most 8 bits"},
 	} {
 		c, d := small(t, "digits-mlp", tt.set)

@@ -1,7 +1,7 @@
 package train
 
 import (
-	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/internal/elementary"
 	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/quant"
 )
@@ -45,7 +45,7 @@ func (o *optimizer) learn(t layers.Trainable) {
 		du := max(-mostMove, min(mostMove, move[i]))
 		switch t.Learned {
 		case quant.LearnedScale:
-			t.Value[i] = float32(float64(v) * kernel.Exp(float64(du)))
+			t.Value[i] = float32(float64(v) * elementary.Exp(float64(du)))
 		case quant.LearnedOffset:
 			t.Value[i] = v + float32(du*t.Span)
 		default:

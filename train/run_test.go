@@ -67,6 +67,7 @@ func TestRunIsTheSameForAnyNumberOfWorkers(t *testing.T) {
 		{"digits-mlp", nil},
 		{"digits-cnn", []string{"quant.weight.range=lsq", "quant.act.range=lsq"}},
 		{"digits-cnn", []string{"qat.backward=int16"}},
+		{"digits-cnn", []string{"quant.weight={range: dorefa}"}},
 	} {
 		t.Run(strings.Join(append([]string{tc.preset}, tc.set...), " "), func(t *testing.T) {
 			c, d := small(t, tc.preset, tc.set...)

@@ -29,8 +29,11 @@ var everything = []string{
 // followed is the same with ranges that follow batches and masters.
 var followed = append(append([]string(nil), everything[2:]...), "quant.weight={format: int2, range: minmax}", "quant.act={format: int4, range: envelope}")
 
+// squashed is the same with weights that are coded through tanh, whose oscillations are counted only.
+var squashed = append(append([]string(nil), everything[2:]...), "quant.weight={format: int2, range: dorefa}", "quant.act={format: int4, range: envelope}", "qat.oscillation={}")
+
 func TestSchedulesAreTheSameForAnyNumberOfWorkersAndResumed(t *testing.T) {
-	for name, set := range map[string][]string{"learned": everything, "followed": followed} {
+	for name, set := range map[string][]string{"learned": everything, "followed": followed, "squashed": squashed} {
 		t.Run(name, func(t *testing.T) {
 			c, d := small(t, "digits-cnn", set...)
 			whole := t.TempDir()
@@ -63,13 +66,14 @@ func TestSchedulesAreTheSameForAnyNumberOfWorkersAndResumed(t *testing.T) {
 				t.Fatalf("the run was stopped %d times, want at least 3", stops)
 			}
 			same(t, "resumed run", want, contents(t, dir))
-			checkRun(t, whole, d)
+			checkRun(t, whole, d, name != "squashed")
 		})
 	}
 }
 
-// checkRun: what the run folder holds is of the last precision, and its masters give the frozen model.
-func checkRun(t *testing.T, dir string, d *datasets.Dataset) {
+// checkRun: what the run folder holds is of the last precision, and its masters give the frozen model. freezes says whether
+// oscillating weights were to be frozen.
+func checkRun(t *testing.T, dir string, d *datasets.Dataset, freezes bool) {
 	t.Helper()
 	f, err := train.OpenRun(dir)
 	if err != nil {
@@ -108,8 +112,8 @@ func checkRun(t *testing.T, dir string, d *datasets.Dataset) {
 	if got := strings.Join(precisions, " "); got != "w2a4 w2a4" {
 		t.Errorf("precisions of the epochs: %s", got)
 	}
-	if last := lines[len(lines)-1]; last.Oscillation.Frozen == 0 || last.Oscillation.Weights == 0 {
-		t.Errorf("no weight was frozen: %+v", last.Oscillation)
+	if last := lines[len(lines)-1]; (last.Oscillation.Frozen > 0) != freezes || last.Oscillation.Weights == 0 {
+		t.Errorf("frozen weights wanted: %t, have %+v", freezes, last.Oscillation)
 	}
 }
 

@@ -98,6 +98,9 @@ func (a *app) quantize(ctx context.Context, dir string, o *quantizeOptions, give
 	if err != nil {
 		return err
 	}
+	if err := f.Config.CheckPTQ(); err != nil {
+		return err
+	}
 	calibration, err := train.CalibrationOptions(f.Config, n)
 	if err != nil {
 		return err

@@ -161,7 +161,7 @@ var elementary = []string{
 }
 
 // elementaryAllowed names the files that may use them, each with the reason. It is empty: the project computes with its
-// own polynomials (internal/kernel/elementary.go and its like), which use basic operations only.
+// own polynomials (internal/elementary and its like), which use basic operations only.
 var elementaryAllowed = map[string]string{}
 
 // CheckMath reports elementary functions of package math in non-test code. The generators in other modules only write

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"github.com/narrow-ml/narrow/internal/elementary"
 )
 
 // Reduction says how the losses of rows become one number, and scales the
@@ -108,7 +110,7 @@ func SoftmaxCrossEntropy(grad, rowLoss, x []float32, labels []int32, classes int
 		total += loss
 		mass := hit + float64(share*allWeights)
 		for c := range out {
-			g := float64(mass * Exp(float64(row[c])-top-logSum))
+			g := float64(mass * elementary.Exp(float64(row[c])-top-logSum))
 			g -= float64(share * weight(int32(c)))
 			if c == int(y) {
 				g -= hit
@@ -130,9 +132,9 @@ func logSumExp(x []float32, f float64) (top, logSum float64) {
 	}
 	var lane [16]float64
 	for i, v := range x {
-		lane[i%16] += Exp(float64(float64(v)*f) - top)
+		lane[i%16] += elementary.Exp(float64(float64(v)*f) - top)
 	}
-	return top, Log(tree16(&lane))
+	return top, elementary.Log(tree16(&lane))
 }
 
 // Softmax writes the softmax of every row of x. y may be x.
@@ -142,7 +144,7 @@ func Softmax(y, x []float32, classes int) {
 		row, out := x[r*classes:][:classes], y[r*classes:][:classes]
 		top, logSum := logSumExp(row, 1)
 		for c, v := range row {
-			out[c] = float32(Exp(float64(v) - top - logSum))
+			out[c] = float32(elementary.Exp(float64(v) - top - logSum))
 		}
 	}
 }

@@ -3,6 +3,8 @@ package kernel
 import (
 	"fmt"
 	"math"
+
+	"github.com/narrow-ml/narrow/internal/elementary"
 )
 
 // The losses below reduce over all elements; grad may be nil and may be x.
@@ -59,7 +61,7 @@ func SmoothL1Loss(grad, x, target []float32, beta float64, red Reduction) (float
 // [0,1]: softplus(x) - t*x.
 func BCEWithLogits(grad, x, target []float32, red Reduction) (float64, error) {
 	return elementLoss("binary cross-entropy", grad, x, target, red, func(x, t float64) (float64, float64) {
-		return Softplus(x) - float64(t*x), Sigmoid(x) - t
+		return elementary.Softplus(x) - float64(t*x), elementary.Sigmoid(x) - t
 	})
 }
 
@@ -100,10 +102,10 @@ func DistillationKL(grad, student, teacher []float32, classes int, temperature f
 		for c := range classes {
 			logS := float64(float64(s[c])*f) - sTop - sLog
 			logT := float64(float64(t[c])*f) - tTop - tLog
-			pT := Exp(logT)
+			pT := elementary.Exp(logT)
 			lane[c%16] += float64(pT * (logT - logS))
 			if grad != nil {
-				grad[r*classes+c] = float32((Exp(logS) - pT) * temperature / float64(n))
+				grad[r*classes+c] = float32((elementary.Exp(logS) - pT) * temperature / float64(n))
 			}
 		}
 		total += tree16(&lane)

@@ -1,6 +1,10 @@
 package kernel
 
-import "math"
+import (
+	"math"
+
+	"github.com/narrow-ml/narrow/internal/elementary"
+)
 
 // Grids with even levels, of which a sign is the smallest: codes of binary
 // activations, which are 0 and 2 around the zero point 1, and gradients.
@@ -114,7 +118,7 @@ func SwishSignSlope(t float32) float32 {
 	if u < 0 {
 		u = -u // the slope is even
 	}
-	e := Exp(-u) // tanh(u/2) = (1-e)/(1+e), 1+cosh(u) = (1+e)^2/(2e)
+	e := elementary.Exp(-u) // tanh(u/2) = (1-e)/(1+e), 1+cosh(u) = (1+e)^2/(2e)
 	inner := 2 - float64(u*((1-e)/(1+e)))
 	return float32(float64(b*inner) * 2 * e / float64((1+e)*(1+e))) // doubling is a sum
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/narrow-ml/narrow/internal/elementary"
 	"github.com/narrow-ml/narrow/internal/kernel"
 )
 
@@ -61,7 +62,7 @@ func adaRound(ctx context.Context, g *grid, f *fit, o Options) ([]int8, error) {
 		t := float64(w / g.at(i))
 		down := math.Floor(t)
 		p := (t - down - stretchLow) / (stretchHigh - stretchLow)
-		floor[i], v[i] = float32(down), float32(kernel.Log(p/(1-p)))
+		floor[i], v[i] = float32(down), float32(elementary.Log(p/(1-p)))
 	}
 	dw, slope, mean, square := make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
 	out, dv := make([]float32, batch*f.units), make([]float32, batch*f.units)
@@ -125,7 +126,7 @@ func adaRound(ctx context.Context, g *grid, f *fit, o Options) ([]int8, error) {
 
 // rectified is h(V) and its derivative.
 func rectified(v float32) (h, slope float32) {
-	p := kernel.Sigmoid(float64(v))
+	p := elementary.Sigmoid(float64(v))
 	t := float64((stretchHigh-stretchLow)*p) + stretchLow
 	if t <= 0 {
 		return 0, 0

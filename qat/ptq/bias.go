@@ -7,6 +7,7 @@ import (
 
 	"github.com/narrow-ml/narrow/datasets"
 	"github.com/narrow-ml/narrow/model"
+	"github.com/narrow-ml/narrow/quant"
 )
 
 // LayerShift is what bias correction did to one layer: the largest |E[W_q x_q] - E[W x]| over its output channels, in
@@ -69,6 +70,9 @@ func correctLayer(ctx context.Context, float, out *model.Model, i int, set *data
 	role, err := correctable(n)
 	if err != nil {
 		return report, err
+	}
+	if s := out.Quant[n.Param(model.Weight)].Spec; s.Range == quant.DoReFa {
+		return report, wrap(fmt.Errorf("weight %s: its values are not to come close to the float model's: leave bias correction out", s))
 	}
 	in, ok := out.ShapeOf(n.In[0])
 	if !ok {

@@ -3,7 +3,7 @@ package ptq
 import (
 	"math"
 
-	"github.com/narrow-ml/narrow/internal/kernel"
+	"github.com/narrow-ml/narrow/internal/elementary"
 	"github.com/narrow-ml/narrow/quant"
 )
 
@@ -53,7 +53,7 @@ func divergenceEdge(bins []float64, levels int) int {
 		sum[i+1], filled[i+1], self[i+1] = sum[i]+v, filled[i], self[i]
 		if v > 0 {
 			filled[i+1]++
-			self[i+1] += float64(v * kernel.Log(v))
+			self[i+1] += float64(v * elementary.Log(v))
 		}
 	}
 	best, least := n, math.Inf(1)
@@ -67,15 +67,15 @@ func divergenceEdge(bins []float64, levels int) int {
 			to := (level*keep + levels - 1) / levels
 			mass, count := sum[to]-sum[from], filled[to]-filled[from]
 			if level == levels {
-				cross += float64(tail * kernel.Log(mass/float64(count)))
+				cross += float64(tail * elementary.Log(mass/float64(count)))
 			}
 			if count > 0 {
-				cross += float64(mass * kernel.Log(mass/float64(count)))
+				cross += float64(mass * elementary.Log(mass/float64(count)))
 			}
 			from = to
 		}
-		own := self[keep-1] + float64((last+tail)*kernel.Log(last+tail))
-		kl := (own-cross)/sum[n] - kernel.Log(sum[n]) + kernel.Log(sum[keep])
+		own := self[keep-1] + float64((last+tail)*elementary.Log(last+tail))
+		kl := (own-cross)/sum[n] - elementary.Log(sum[n]) + elementary.Log(sum[keep])
 		if kl <= least {
 			best, least = keep, kl
 		}

@@ -8,7 +8,6 @@ import (
 	"github.com/narrow-ml/narrow/datasets"
 	"github.com/narrow-ml/narrow/infer"
 	"github.com/narrow-ml/narrow/model"
-	"github.com/narrow-ml/narrow/quant"
 )
 
 // Trial is one method and how the model it gives scores on the validation split.
@@ -171,7 +170,7 @@ func ForTraining(m *model.Model, q model.QuantConfig) (*model.Model, error) {
 		}
 		w.Spec = spec
 		switch {
-		case spec.Range == quant.MinMax || spec.Range == quant.Mean || spec.Range == quant.Constant:
+		case spec.Range.Derived():
 			w.Scale, w.Zero = nil, nil
 		case !w.Ready():
 			return nil, fmt.Errorf("%s %q: range method %s of its weight needs a calibrated scale and there is none: calibrate with the config that is trained", n.Op, n.Layer, spec.Range)

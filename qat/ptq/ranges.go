@@ -71,7 +71,7 @@ func fillWeight(q *quant.Params, w *model.Param, m Method, p float64) error {
 		kind = quant.MSE
 		q.Spec.Range = quant.MSE
 	}
-	if kind == quant.MinMax || kind == quant.Mean || kind == quant.Constant {
+	if kind.Derived() {
 		return nil
 	}
 	groups := spec.Scales(len(w.Data), w.Shape.Channels())

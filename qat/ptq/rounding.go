@@ -146,6 +146,9 @@ func newGrid(m *model.Model, n *model.Node, o Options) (*grid, error) {
 	if p.Spec.Even {
 		return nil, fmt.Errorf("weight %s: learned rounding chooses between neighbouring integers, and even levels are two apart; use rounding nearest", p.Spec)
 	}
+	if p.Spec.Range == quant.DoReFa {
+		return nil, fmt.Errorf("weight %s: learned rounding stores the chosen codes as masters, and tanh would not give them back; use rounding nearest", p.Spec)
+	}
 	if p.Spec.Range == quant.Constant {
 		s, z := p.Spec.ConstantScale()
 		p.Scale, p.Zero = []float32{s}, []int32{z}

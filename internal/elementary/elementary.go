@@ -1,12 +1,6 @@
-package kernel
+package elementary
 
 import "math"
-
-// Elementary functions as own polynomials. math.Exp and its kin use fused
-// multiply-adds where the CPU has them, so their last bits differ between
-// machines; here every product and every sum rounds on its own, and the bits
-// are the same everywhere. Accuracy is a few units in the last place of
-// float64 (tests compare with math/big), far below what float32 keeps.
 
 // ln2Hi has its low 21 bits zero, so that k*ln2Hi is exact for any exponent k
 // (Cody and Waite's reduction); ln2Lo is the rest of ln 2.
