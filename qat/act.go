@@ -409,6 +409,7 @@ func (a *Act) LearnedGradExamples(s, from, to int) {
 	e := a.row
 	lo, hi := a.p.Spec.Grid()
 	scale, z := a.p.At(0)
+	var t []float32
 	for i := from; i < to; i++ { // example by example: where a sum is cut is part of its value
 		dy := a.dy[i*e : (i+1)*e]
 		switch {
@@ -421,20 +422,31 @@ func (a *Act) LearnedGradExamples(s, from, to int) {
 		case a.wait == nil:
 			a.parts[s].add(a.p.Spec.Range, dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
 		default:
-			t, _ := a.buffers(s)
-			a.wait.scaled(t, a.rq, i*e)
-			a.limit(t, scale)
-			a.parts[s].add(a.p.Spec.Range, dy, t, 1, lo-z, hi-z)
+			if (i-from)%a.together() == 0 {
+				t = a.several(s, min(a.together(), to-i))
+				a.wait.scaled(t, a.rq, i*e)
+				a.limit(t, scale)
+			}
+			a.parts[s].add(a.p.Spec.Range, dy, t[:e], 1, lo-z, hi-z)
+			t = t[e:]
 		}
 	}
 }
 
+// together is how many examples have their values made at once: short ones, so that a call is worth its price.
+func (a *Act) together() int { return max(1, 2048/a.row) }
+
+// several is a shard's memory for the values of n examples.
+func (a *Act) several(s, n int) []float32 {
+	if a.t[s] == nil {
+		a.t[s], a.tmask[s] = make([]float32, a.row*a.together()), make([]uint8, a.maskRow)
+	}
+	return a.t[s][:n*a.row]
+}
+
 // buffers is a shard's memory for the values of an example, and for a mask of them.
 func (a *Act) buffers(s int) (t []float32, mask []uint8) {
-	if a.t[s] == nil {
-		a.t[s], a.tmask[s] = make([]float32, a.row), make([]uint8, a.maskRow)
-	}
-	return a.t[s], a.tmask[s]
+	return a.several(s, 1), a.tmask[s]
 }
 
 // slopeGrad is the gradient of a sign by an estimator that is no mask.
