@@ -3,6 +3,7 @@ package gx_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -235,6 +236,47 @@ func TestPanicsBecomeErrors(t *testing.T) {
 	k.on = nil
 	if err := m.Run(); err != nil {
 		t.Fatalf("the machine is unusable after an error: %v", err)
+	}
+}
+
+// rude is an op of Gorgonia's own making that panics: nothing of Apply guards it.
+type rude struct{ G.Op }
+
+func (rude) Do(...G.Value) (G.Value, error) { panic("rude") }
+
+func TestPanicsOfForeignOpsBecomeErrors(t *testing.T) {
+	g := G.NewGraph()
+	y := G.Must(G.Neg(leaf(t, g, "x", 1)))
+	G.Must(G.ApplyOp(rude{y.Op()}, y))
+	m, err := gx.NewMachine(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p *gx.PanicError
+	if err := m.Run(); !errors.As(err, &p) || p.Value != "rude" {
+		t.Fatalf("panic of an op that is not ours gave %v", err)
+	}
+}
+
+// An op runs in the goroutine that called Run, so a program stays on its thread.
+func TestRunStaysInItsGoroutine(t *testing.T) {
+	g := G.NewGraph()
+	k := newSquare(1)
+	var where string
+	k.on = func() {
+		stack := make([]byte, 1<<16)
+		where = string(stack[:runtime.Stack(stack, false)])
+	}
+	apply(t, k, "square", k.y, leaf(t, g, "x", 1))
+	m, err := gx.NewMachine(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(where, "TestRunStaysInItsGoroutine(") {
+		t.Errorf("the op ran in another goroutine:\n%s", where)
 	}
 }
 

@@ -1,0 +1,1 @@
+// Allows machine.go to declare a function without a body.
