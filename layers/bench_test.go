@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/narrow-ml/narrow/internal/par"
 	"github.com/narrow-ml/narrow/layers"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/quant"
@@ -35,8 +36,8 @@ var stepVariants = []struct {
 	{"int8-separate", false, false, func(*model.QuantConfig) {}, ""},
 }
 
-// stepNet is a training graph of m, quantized unless change is nil, on one worker.
-func stepNet(b *testing.B, m *model.Model, fuse, freeze bool, change func(*model.QuantConfig), backward string) *layers.Net {
+// stepNet is a training graph of m, quantized unless change is nil. Without a pool it has one worker.
+func stepNet(b *testing.B, m *model.Model, fuse, freeze bool, change func(*model.QuantConfig), backward string, pool *par.Pool) *layers.Net {
 	b.Helper()
 	if change != nil {
 		config := model.DefaultQuant(quant.Precision{Weight: quant.Int8, Act: quant.Int8})
@@ -55,7 +56,7 @@ func stepNet(b *testing.B, m *model.Model, fuse, freeze bool, change func(*model
 		}
 		m = q
 	}
-	net := build(b, m, layers.Options{Batch: benchBatch, Train: true, Fuse: fuse, Backward: backward})
+	net := build(b, m, layers.Options{Batch: benchBatch, Train: true, Fuse: fuse, Backward: backward, Pool: pool})
 	net.SetPhase(layers.Phase{FreezeNorm: freeze})
 	return net
 }
@@ -66,7 +67,7 @@ func BenchmarkStep(b *testing.B) {
 		x, labels := net.data()
 		for _, v := range stepVariants {
 			b.Run(net.name+"/"+v.name, func(b *testing.B) {
-				n := stepNet(b, net.model(b), v.fuse, v.freeze, v.change, v.backward)
+				n := stepNet(b, net.model(b), v.fuse, v.freeze, v.change, v.backward, nil)
 				b.ReportAllocs()
 				for b.Loop() {
 					run(b, n, x, labels, benchBatch)
@@ -86,7 +87,7 @@ func BenchmarkStepRatio(b *testing.B) {
 			nets := make([]*layers.Net, len(stepVariants))
 			times := make([][]time.Duration, len(stepVariants))
 			for i, v := range stepVariants {
-				nets[i] = stepNet(b, net.model(b), v.fuse, v.freeze, v.change, v.backward)
+				nets[i] = stepNet(b, net.model(b), v.fuse, v.freeze, v.change, v.backward, nil)
 			}
 			for b.Loop() {
 				for i, n := range nets {

@@ -59,12 +59,13 @@ type Pool struct {
 // job is one Run's loop. Its errors are kept per shard so that the error
 // returned does not depend on timing.
 type job struct {
-	fn     func(shard, lo, hi int)
-	n      int
-	shards int
-	next   atomic.Int32
-	done   chan struct{} // one token of each worker goroutine that has drained
-	errs   [Shards]error
+	fn      func(shard, lo, hi int)
+	n       int
+	shards  int
+	workers int                 // that take shards: the caller is number 0
+	taken   [Shards]atomic.Bool // by a worker
+	done    chan struct{}       // one token of each worker goroutine that has drained
+	errs    [Shards]error
 }
 
 // New returns a pool of the given number of workers, held to [1, Shards]. A pool of
@@ -75,7 +76,7 @@ func New(workers int) *Pool {
 	p.job.done = make(chan struct{}, p.workers-1)
 	for i := range p.wake {
 		p.wake[i] = make(chan struct{}, 1)
-		go p.serve(p.wake[i])
+		go p.serve(i+1, p.wake[i])
 	}
 	return p
 }
@@ -113,13 +114,15 @@ func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 		return runInline(n, shards, fn)
 	}
 	j := &p.job
-	j.fn, j.n, j.shards = fn, n, shards
-	j.next.Store(0)
 	helpers := min(len(p.wake), shards-1)
+	j.fn, j.n, j.shards, j.workers = fn, n, shards, helpers+1
+	for i := range j.taken {
+		j.taken[i].Store(false)
+	}
 	for _, c := range p.wake[:helpers] {
 		c <- struct{}{}
 	}
-	j.drain()
+	j.drain(0)
 	for range helpers {
 		await(j.done)
 	}
@@ -135,9 +138,9 @@ func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 }
 
 // serve is a worker goroutine: one drain per wake-up.
-func (p *Pool) serve(wake <-chan struct{}) {
+func (p *Pool) serve(worker int, wake <-chan struct{}) {
 	for await(wake) {
-		p.job.drain()
+		p.job.drain(worker)
 		p.job.done <- struct{}{}
 	}
 }
@@ -161,14 +164,23 @@ func await(c <-chan struct{}) bool {
 	return ok
 }
 
-// drain runs shards until none is left.
-func (j *job) drain() {
-	for {
-		s := int(j.next.Add(1)) - 1
-		if s >= j.shards {
-			return
-		}
-		j.errs[s] = runShard(j.n, s, j.fn)
+// drain runs the shards that belong to a worker, and then those that others have not come to, their last ones first. A
+// shard belongs to the same worker in every loop, so that what one loop writes is in the cache of the processor that
+// reads it in the next.
+func (j *job) drain(worker int) {
+	first, end := worker*j.shards/j.workers, (worker+1)*j.shards/j.workers
+	for s := first; s < end; s++ {
+		j.take(s)
+	}
+	for i := 1; i <= j.shards-(end-first); i++ {
+		j.take((first - i + j.shards) % j.shards)
+	}
+}
+
+// take runs a shard unless another worker has taken it.
+func (j *job) take(shard int) {
+	if j.taken[shard].CompareAndSwap(false, true) {
+		j.errs[shard] = runShard(j.n, shard, j.fn)
 	}
 }
 
