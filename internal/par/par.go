@@ -3,7 +3,6 @@ package par
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -49,11 +48,18 @@ func (e *PanicError) Unwrap() error {
 // Pool is a set of workers. Its methods may be called by any number of
 // goroutines. The zero value is not usable: call New.
 type Pool struct {
-	workers int
-	turn    sync.Mutex      // held by the one Run that uses the workers
-	wake    []chan struct{} // one per worker goroutine
-	closed  bool            // under turn
+	turn    sync.Mutex // held by the one Run that uses the workers
+	helpers []*helper
+	closed  bool // under turn
 	job     job
+}
+
+// helper is a worker besides the callers of Run.
+type helper struct {
+	number  int           // from 1: a caller is worker 0
+	calls   atomic.Uint32 // loops it was to help in
+	leave   atomic.Bool
+	waiting sleeper // for a call
 }
 
 // job is one Run's loop. Its errors are kept per shard so that the error
@@ -62,27 +68,35 @@ type job struct {
 	fn      func(shard, lo, hi int)
 	n       int
 	shards  int
-	workers int                 // that take shards: the caller is number 0
-	taken   [Shards]atomic.Bool // by a worker
-	done    chan struct{}       // one token of each worker goroutine that has drained
+	workers int    // that take shards
+	number  uint32 // of the loop
+	taken   [Shards]ticket
 	errs    [Shards]error
+	left    atomic.Int32 // helpers that have not drained
+	waiting sleeper      // the caller, for these
+}
+
+// ticket says which loop's shard a worker took last. Each has a cache line of its own, so that workers do not wait for
+// each other's.
+type ticket struct {
+	loop atomic.Uint32
+	_    [60]byte
 }
 
 // New returns a pool of the given number of workers, held to [1, Shards]. A pool of
 // one worker has no goroutines: Run works in its caller.
 func New(workers int) *Pool {
-	p := &Pool{workers: max(1, min(workers, Shards))}
-	p.wake = make([]chan struct{}, p.workers-1)
-	p.job.done = make(chan struct{}, p.workers-1)
-	for i := range p.wake {
-		p.wake[i] = make(chan struct{}, 1)
-		go p.serve(i+1, p.wake[i])
+	p := &Pool{helpers: make([]*helper, max(1, min(workers, Shards))-1)}
+	p.job.waiting = newSleeper()
+	for i := range p.helpers {
+		p.helpers[i] = &helper{number: i + 1, waiting: newSleeper()}
+		go p.serve(p.helpers[i])
 	}
 	return p
 }
 
 // Workers returns the number of shards that run at a time.
-func (p *Pool) Workers() int { return p.workers }
+func (p *Pool) Workers() int { return len(p.helpers) + 1 }
 
 // Close ends the worker goroutines after the current Run. A closed pool still
 // runs loops, in their callers.
@@ -93,8 +107,9 @@ func (p *Pool) Close() {
 		return
 	}
 	p.closed = true
-	for _, c := range p.wake {
-		close(c)
+	for _, h := range p.helpers {
+		h.leave.Store(true)
+		h.waiting.call()
 	}
 }
 
@@ -106,7 +121,7 @@ func (p *Pool) Close() {
 // this very call is nested in, the caller runs all its shards itself.
 func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 	shards := Count(n)
-	if p.workers == 1 || shards <= 1 || !p.turn.TryLock() {
+	if len(p.helpers) == 0 || shards <= 1 || !p.turn.TryLock() {
 		return runInline(n, shards, fn)
 	}
 	defer p.turn.Unlock()
@@ -114,18 +129,16 @@ func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 		return runInline(n, shards, fn)
 	}
 	j := &p.job
-	helpers := min(len(p.wake), shards-1)
-	j.fn, j.n, j.shards, j.workers = fn, n, shards, helpers+1
-	for i := range j.taken {
-		j.taken[i].Store(false)
-	}
-	for _, c := range p.wake[:helpers] {
-		c <- struct{}{}
+	helpers := p.helpers[:min(len(p.helpers), shards-1)]
+	j.fn, j.n, j.shards, j.workers = fn, n, shards, len(helpers)+1
+	j.number++
+	j.left.Store(int32(len(helpers)))
+	for _, h := range helpers {
+		h.calls.Add(1)
+		h.waiting.call()
 	}
 	j.drain(0)
-	for range helpers {
-		await(j.done)
-	}
+	j.waiting.until(func() bool { return j.left.Load() == 0 })
 	j.fn = nil
 	var err error
 	for i := range j.errs[:shards] {
@@ -137,31 +150,18 @@ func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 	return err
 }
 
-// serve is a worker goroutine: one drain per wake-up.
-func (p *Pool) serve(worker int, wake <-chan struct{}) {
-	for await(wake) {
-		p.job.drain(worker)
-		p.job.done <- struct{}{}
-	}
-}
-
-// awaitTurns is how often await looks before it sleeps: about 50 us, many times the pauses between the loops of a
-// training step.
-const awaitTurns = 250
-
-// await receives a token and reports false when the channel is closed. Waking a sleeping thread takes longer than many
-// loops, so at first it lets other goroutines run and looks again.
-func await(c <-chan struct{}) bool {
-	for range awaitTurns {
-		select {
-		case _, ok := <-c:
-			return ok
-		default:
-			runtime.Gosched()
+// serve is a helper's goroutine: one drain per call.
+func (p *Pool) serve(h *helper) {
+	for call := uint32(1); ; call++ {
+		h.waiting.until(func() bool { return h.calls.Load() == call || h.leave.Load() })
+		if h.calls.Load() != call {
+			return
+		}
+		p.job.drain(h.number)
+		if p.job.left.Add(-1) == 0 {
+			p.job.waiting.call()
 		}
 	}
-	_, ok := <-c
-	return ok
 }
 
 // drain runs the shards that belong to a worker, and then those that others have not come to, their last ones first. A
@@ -179,8 +179,12 @@ func (j *job) drain(worker int) {
 
 // take runs a shard unless another worker has taken it.
 func (j *job) take(shard int) {
-	if j.taken[shard].CompareAndSwap(false, true) {
-		j.errs[shard] = runShard(j.n, shard, j.fn)
+	t := &j.taken[shard].loop
+	if last := t.Load(); last == j.number || !t.CompareAndSwap(last, j.number) {
+		return
+	}
+	if err := runShard(j.n, shard, j.fn); err != nil {
+		j.errs[shard] = err
 	}
 }
 
