@@ -133,8 +133,9 @@ type Loops struct {
 	// or -1.
 	AbsMax func(dst, w []float32, channels int) (nan int)
 	// Quantize writes clamp(rint(w/scale), lo, hi), one scale per channel, and, unless mask is nil, one bit per element
-	// that the clamp did not change (bit i&7 of byte i>>3).
-	Quantize func(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int)
+	// that the clamp did not change (bit i&7 of byte i>>3). It returns the index of the first weight that is infinite or
+	// NaN, or -1.
+	Quantize func(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (odd int)
 	// Squash returns what [Squash] makes of a weight, in memory of its own.
 	Squash func(w []float32, top float32) []float32
 	// Noise has a number of [0, 1) for each weight that is rounded stochastically: floor(w/scale + noise). Without it such
@@ -178,14 +179,13 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 		l = plainLoops()
 		l.Noise = noise
 	}
-	w, err = l.weightScales(scale, w, p, c)
+	w, err = l.weightScales(scale, w, p, c, l.quantizes(p.Spec))
 	if err != nil {
 		return 0, err
 	}
 	lo, hi := p.Spec.Grid()
 	if !in.Spec.Format.IsInteger() {
-		l.code(codes, mask, w, scale, c, p.Spec)
-		return 0, nil
+		return 0, l.code(codes, mask, w, scale, c, p.Spec)
 	}
 	most := int64(len(w)/c) * int64(max(hi, -lo)) // no channel's sum of |q_w| is larger
 	xLo, xHi := in.Spec.Grid()
@@ -195,6 +195,9 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 			continue
 		}
 		before := scale[ch]
+		if err := weightError(w); err != nil {
+			return raised, err
+		}
 		for !fits(ch, scale[ch], channelSum(w, ch, c, scale[ch], p.Spec)*reach, in, affine) {
 			if scale[ch] > math.MaxFloat32/2 {
 				return raised, fmt.Errorf("channel %d: no scale keeps the accumulator within 32 bits; its bias or batch norm is out of all proportion to its weights", ch)
@@ -205,8 +208,7 @@ func (l Loops) CodeWeights(codes []int8, mask []uint8, scale []float32, w []floa
 			raised++
 		}
 	}
-	l.code(codes, mask, w, scale, c, p.Spec)
-	return raised, nil
+	return raised, l.code(codes, mask, w, scale, c, p.Spec)
 }
 
 // channelSum is the sum of |q_w| over a channel; of weights that are rounded stochastically the largest it can be, so that
@@ -255,13 +257,16 @@ func fits(ch int, scale float32, bound int64, in *quant.Params, affine *Affine) 
 }
 
 // weightScales fills scale, one per channel of each block, before any raise, and returns what is coded: w, or what the method
-// makes of it. Weights must be finite whatever the method.
-func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, channels int) ([]float32, error) {
+// makes of it. Weights must be finite whatever the method; with checked the quantizer will see to that, so that weights
+// whose maximum does not matter are not read here.
+func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, channels int, checked bool) ([]float32, error) {
+	if checked && (p.Spec.Range.Learns() || p.Spec.Range == quant.Constant) {
+		return w, givenScales(scale, p)
+	}
 	each := channels
 	if p.Spec.Range != quant.MinMax || p.Spec.Per == quant.PerTensor {
 		each = 1 // the tensor's maximum will do
 	}
-	c := len(scale)
 	top := float32(0)
 	for b := range Blocks(len(w), channels, p.Spec) {
 		tops := scale[b.Scale : b.Scale+each]
@@ -283,12 +288,6 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, chann
 			meanScales(scale[b.Scale:b.Scale+channels], w[b.From:b.To], p.Spec.Per)
 		}
 		return w, nil
-	case quant.Constant:
-		s, _ := p.Spec.ConstantScale()
-		for ch := range scale {
-			scale[ch] = s
-		}
-		return w, nil
 	case quant.DoReFa:
 		if p.Spec.Per != quant.PerTensor {
 			return nil, errDoReFaPer
@@ -299,16 +298,7 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, chann
 		return l.Squash(w, top), nil
 	case quant.MinMax:
 	default:
-		if len(p.Scale) != 1 && len(p.Scale) != c {
-			return nil, fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, c, len(p.Scale))
-		}
-		for ch := range scale {
-			scale[ch] = p.Scale[ch%len(p.Scale)]
-			if !(scale[ch] > 0) || math.IsInf(float64(scale[ch]), 0) {
-				return nil, &quant.ScaleError{Index: ch, Scale: scale[ch]}
-			}
-		}
-		return w, nil
+		return w, givenScales(scale, p)
 	}
 	for ch, v := range scale {
 		if p.Spec.Per == quant.PerTensor {
@@ -317,6 +307,25 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, chann
 		scale[ch], _ = p.Spec.Choose(0, v)
 	}
 	return w, nil
+}
+
+// givenScales writes scales that do not follow from the weights.
+func givenScales(scale []float32, p *quant.Params) error {
+	given := p.Scale
+	if p.Spec.Range == quant.Constant {
+		s, _ := p.Spec.ConstantScale()
+		given = []float32{s}
+	}
+	if len(given) != 1 && len(given) != len(scale) {
+		return fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, len(scale), len(given))
+	}
+	for ch := range scale {
+		scale[ch] = given[ch%len(given)]
+		if !(scale[ch] > 0) || math.IsInf(float64(scale[ch]), 0) {
+			return &quant.ScaleError{Index: ch, Scale: scale[ch]}
+		}
+	}
+	return nil
 }
 
 // meanScales writes mean|w| of each channel, or of the tensor: the scale that minimises the squared error of binary weights

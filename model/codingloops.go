@@ -40,8 +40,9 @@ func absMax(dst, w []float32, channels int) (nan int) {
 
 // quantizeWeights rounds as quant.One does: where |t| < 2^22, adding and subtracting 1.5*2^23 is rounding half to even,
 // and what lies further away is clamped before.
-func quantizeWeights(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (nan int) {
+func quantizeWeights(codes []int8, mask []uint8, w, scale []float32, lo, hi int32) (odd int) {
 	const magic float32 = 3 << 22
+	odd = -1
 	flo, fhi := float32(lo), float32(hi)
 	clear(mask)
 	c := len(scale)
@@ -61,9 +62,12 @@ func quantizeWeights(codes []int8, mask []uint8, w, scale []float32, lo, hi int3
 				i := from + ch
 				mask[i>>3] |= 1 << (i & 7)
 			}
+			if v-v != 0 && odd < 0 {
+				odd = from + ch
+			}
 		}
 	}
-	return -1
+	return odd
 }
 
 // quantizeEven codes as quant.Spec.Code does for even levels, with a mask of quant.Spec.EvenPass. A weight beyond the grid is clamped

@@ -32,7 +32,7 @@ func Blocks(n, channels int, s quant.Spec) iter.Seq[Block] {
 }
 
 // code writes the codes of a weight, block by block. It has no NaN.
-func (l Loops) code(codes []int8, mask []uint8, w, scale []float32, channels int, s quant.Spec) {
+func (l Loops) code(codes []int8, mask []uint8, w, scale []float32, channels int, s quant.Spec) error {
 	lo, hi := s.Grid()
 	for b := range Blocks(len(w), channels, s) {
 		var bits []uint8
@@ -45,14 +45,22 @@ func (l Loops) code(codes []int8, mask []uint8, w, scale []float32, channels int
 			noise = l.Noise[b.From:b.To]
 		}
 		switch {
+		case l.quantizes(s):
+			if odd := l.Quantize(part, bits, w[b.From:b.To], own, lo, hi); odd >= 0 {
+				return weightError(w)
+			}
 		case s.Even:
 			quantizeEven(part, bits, w[b.From:b.To], own, hi)
-		case noise != nil || s.Rounding != quant.HalfEven && s.Rounding != quant.Stochastic:
-			quantizeRounded(part, bits, w[b.From:b.To], own, s, noise)
 		default:
-			l.Quantize(part, bits, w[b.From:b.To], own, lo, hi)
+			quantizeRounded(part, bits, w[b.From:b.To], own, s, noise)
 		}
 	}
+	return nil
+}
+
+// quantizes reports whether weights of s are coded by l.Quantize, which refuses those that are not finite.
+func (l Loops) quantizes(s quant.Spec) bool {
+	return !s.Even && (s.Rounding == quant.HalfEven || s.Rounding == quant.Stochastic && l.Noise == nil)
 }
 
 // WeightOnly reports whether the node multiplies floats by the values of integer weight codes.

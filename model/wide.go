@@ -28,7 +28,7 @@ func CodeWide(codes []int16, scale []float32, w []float32, p, in *quant.Params, 
 	if err := checkCoding(p, in, affine, c, 16); err != nil {
 		return 0, err
 	}
-	w, err = plainLoops().weightScales(scale, w, p, c)
+	w, err = plainLoops().weightScales(scale, w, p, c, false)
 	if err != nil {
 		return 0, err
 	}

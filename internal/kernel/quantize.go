@@ -22,8 +22,9 @@ func QuantizeU8(dst []uint8, mask []uint8, x []float32, scale float32, zero, lo,
 }
 
 // QuantizeS8 writes symmetric codes (zero point 0) with one scale, or one per
-// channel. mask may be nil.
-func QuantizeS8(dst []int8, mask []uint8, x, scale []float32, lo, hi int32) (nan int) {
+// channel. mask may be nil. It is the quantizer of weights, which must be
+// finite, and returns the index of the first that is infinite or NaN.
+func QuantizeS8(dst []int8, mask []uint8, x, scale []float32, lo, hi int32) (odd int) {
 	return active.quantizeS8(dst, mask, x, scale, lo, hi)
 }
 
@@ -173,14 +174,14 @@ func round(x, scale, lo, hi float32) (q float32, in bool) {
 
 // eachRounded runs put over the rounded elements of x from element from on, a
 // multiple of sixteen, with one scale per channel. It completes mask and
-// returns the index of the first NaN, nan when that is not -1.
-func eachRounded(mask []uint8, x, scale []float32, lo, hi float32, from, nan int, put func(i int, q, s float32)) int {
+// returns the index of the first odd element, first when that is not -1.
+func eachRounded(mask []uint8, x, scale []float32, lo, hi float32, from, first int, odd func(float32) bool, put func(i int, q, s float32)) int {
 	m := maskBits{mask: mask}
 	for i, c := from, from%len(scale); i < len(x); i++ {
 		s := scale[c]
 		q, in := round(x[i], s, lo, hi)
-		if x[i] != x[i] && nan < 0 {
-			nan = i
+		if first < 0 && odd(x[i]) {
+			first = i
 		}
 		put(i, q, s)
 		m.put(i, in)
@@ -191,8 +192,12 @@ func eachRounded(mask []uint8, x, scale []float32, lo, hi float32, from, nan int
 	if len(x)&7 != 0 {
 		m.flush(len(x))
 	}
-	return nan
+	return first
 }
+
+func isNaN(v float32) bool { return v != v }
+
+func notFinite(v float32) bool { return v-v != 0 }
 
 func firstNaN(x []float32) int {
 	for i, v := range x {
@@ -216,7 +221,7 @@ func (t *isa) quantizeU8(dst []uint8, mask []uint8, x []float32, scale float32, 
 	flo, fhi := float32(lo-zero), float32(hi-zero)
 	done, nan := t.quantizeU8Vec(dst, mask, x, scale, zero, flo, fhi)
 	one := [1]float32{scale}
-	return eachRounded(mask, x, one[:], flo, fhi, done, nan, func(i int, q, _ float32) {
+	return eachRounded(mask, x, one[:], flo, fhi, done, nan, isNaN, func(i int, q, _ float32) {
 		dst[i] = uint8(int32(q) + zero)
 	})
 }
@@ -224,8 +229,8 @@ func (t *isa) quantizeU8(dst []uint8, mask []uint8, x []float32, scale float32, 
 func (t *isa) quantizeS8(dst []int8, mask []uint8, x, scale []float32, lo, hi int32) int {
 	rows(len(x), len(scale))
 	dst, mask = dst[:len(x)], maskFor(mask, len(x))
-	done, nan := t.quantizeS8Vec(dst, mask, x, scale, float32(lo), float32(hi))
-	return eachRounded(mask, x, scale, float32(lo), float32(hi), done, nan, func(i int, q, _ float32) { dst[i] = int8(q) })
+	done, odd := t.quantizeS8Vec(dst, mask, x, scale, float32(lo), float32(hi))
+	return eachRounded(mask, x, scale, float32(lo), float32(hi), done, odd, notFinite, func(i int, q, _ float32) { dst[i] = int8(q) })
 }
 
 func (t *isa) fakeQuant(dst []float32, mask []uint8, x []float32, scale float32, zero, lo, hi int32) int {
@@ -237,5 +242,5 @@ func (t *isa) fakeQuantChannels(dst []float32, mask []uint8, x, scale []float32,
 	rows(len(x), len(scale))
 	dst, mask = dst[:len(x)], maskFor(mask, len(x))
 	done, nan := t.quantizeF32Vec(dst, mask, x, scale, float32(lo), float32(hi))
-	return eachRounded(mask, x, scale, float32(lo), float32(hi), done, nan, func(i int, q, s float32) { dst[i] = q * s })
+	return eachRounded(mask, x, scale, float32(lo), float32(hi), done, nan, isNaN, func(i int, q, s float32) { dst[i] = q * s })
 }

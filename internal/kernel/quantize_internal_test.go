@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/narrow-ml/narrow/internal/qtest"
@@ -114,8 +115,8 @@ func TestQuantizeChannelsMatchesTheDefinition(t *testing.T) {
 					fq, fqMask := qtest.Guarded[float32](n, channels%5), qtest.Guarded[uint8](MaskLen(n), 2)
 					a := kern.quantizeS8(codes.Data, mask.Data, x, scale, -lim, lim)
 					b := kern.fakeQuantChannels(fq.Data, fqMask.Data, x, scale, -lim, lim)
-					if a != -1 || b != -1 {
-						t.Fatalf("channels=%d rows=%d: NaN reported at %d, %d", channels, r, a, b)
+					if want := slices.IndexFunc(x, notFinite); a != want || b != -1 {
+						t.Fatalf("channels=%d rows=%d: reported at %d and %d, want %d (an infinity) and -1", channels, r, a, b, want)
 					}
 					for i, v := range x {
 						s := scale[i%channels]
@@ -130,6 +131,59 @@ func TestQuantizeChannelsMatchesTheDefinition(t *testing.T) {
 						if err != nil {
 							t.Fatalf("channels=%d rows=%d: %v", channels, r, err)
 						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// Codes are those of the division for any scale that float32 holds, for any limits, and for numbers as near to halves as
+// there are.
+func TestQuantizeRoundsTheQuotient(t *testing.T) {
+	scales := []float32{math.SmallestNonzeroFloat32, 5e-45, 1e-44, 0x1p-140, 0x1.8p-130, 0x1p-126, 1e-37, 1e-30, 0x1p-23, 0.9999999, 1e20, 0x1p100, 3e38, math.MaxFloat32}
+	r := newRand(5)
+	for range 400 {
+		scales = append(scales, float32(math.Exp2(12*r.Float64()-8)), math.Float32frombits(1+r.Uint32N(0x7f7fffff)))
+	}
+	eachTier(t, func(t *testing.T, kern *isa) {
+		const n = 1024
+		x, s8, u8, fq, mask := make([]float32, n), make([]int8, n), make([]uint8, n), make([]float32, n), make([]uint8, n/8)
+		for si, s := range scales {
+			for _, lim := range []int32{1, 7, 127, 255, 32767} {
+				for i := range x {
+					k := float64(r.Int32N(2*lim+5)-lim-2) + 0.5*float64(r.IntN(2))
+					bits := int32(math.Float32bits(float32(k*float64(s)))) + r.Int32N(9) - 4
+					if x[i] = math.Float32frombits(uint32(bits)); notFinite(x[i]) {
+						x[i] = 0
+					}
+				}
+				check := func(i int, what string, got, lo, hi int32) {
+					q, in := roundReference(x[i], s, lo, hi)
+					if got != q || (mask[i/8]>>(i%8)&1 == 1) != in {
+						t.Fatalf("scale %d: %s of %v / %v: %d, inside %t, want %d, %t", si, what, x[i], s, got, mask[i/8]>>(i%8)&1 == 1, q, in)
+					}
+				}
+				if lim <= 127 {
+					if odd := kern.quantizeS8(s8, mask, x, []float32{s}, -lim, lim); odd != -1 {
+						t.Fatalf("scale %v: %v at %d was called odd", s, x[odd], odd)
+					}
+					for i, q := range s8 {
+						check(i, "int8", int32(q), -lim, lim)
+					}
+				}
+				if lim <= 255 {
+					kern.quantizeU8(u8, mask, x, s, 0, 0, lim)
+					for i, q := range u8 {
+						check(i, "uint8", int32(q), 0, lim)
+					}
+				}
+				kern.fakeQuantChannels(fq, mask, x, []float32{s}, -lim, lim)
+				for i := range fq {
+					q, _ := roundReference(x[i], s, -lim, lim)
+					check(i, "value", q, -lim, lim)
+					if math.Float32bits(fq[i]) != math.Float32bits(float32(q)*s) {
+						t.Fatalf("scale %v: value of %v is %v, want %v", s, x[i], fq[i], float32(q)*s)
 					}
 				}
 			}
