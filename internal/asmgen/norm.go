@@ -158,8 +158,8 @@ func (g *gen) normAct(a activation) {
 
 func (g *gen) normQuantize(a activation) {
 	name := "normQuantize" + string(a) + g.suffix()
-	g.begin(name, "func(dst, mask *uint8, v, params, stats *float32, n, period int, scale, lo, hi, near float32, zero int32"+a.args()+") (nan int)",
-		name+" computes the codes rint(clamp(y/scale, lo, hi)) + zero of "+a.doc()+"; near is doubtless(lo, hi); params holds mean, a and beta.",
+	g.begin(name, "func(dst, mask *uint8, v, params, stats *float32, n, period int, scale, lo, hi float32, zero int32"+a.args()+") (nan int)",
+		name+" computes the codes rint(clamp(y/scale, lo, hi)) + zero of "+a.doc()+"; params holds mean, a and beta.",
 		"mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,",
 		"then sixteen maxima of y, NaN left out. nan is not 0 when there is one.")
 	s := g.newStream()
@@ -171,12 +171,6 @@ func (g *gen) normQuantize(a activation) {
 		g.VMOVUPS(off(stats, 64+h*g.bytes()), most[h])
 	}
 	g.XORQ(seen, seen)
-	var q *quotient
-	var inverse, limit reg.VecVirtual
-	if g.wide {
-		q = g.newQuotient()
-		inverse, limit = q.reciprocal(scale)
-	}
 	s.loop(true, func() {
 		var ks []reg.OpmaskVirtual
 		var vs, out []reg.VecVirtual
@@ -194,12 +188,8 @@ func (g *gen) normQuantize(a activation) {
 				g.VMOVMSKPS(r, nan)
 			}
 			g.ORQ(nan.As64(), seen)
-			if g.wide {
-				q.roundBy(y, scale, inverse, limit, r, nil)
-			} else {
-				g.VDIVPS(scale, y, r)
-				g.round(r, r)
-			}
+			g.VDIVPS(scale, y, r)
+			g.round(r, r)
 			var k reg.OpmaskVirtual
 			var in reg.VecVirtual
 			if g.wide {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -415,8 +413,8 @@ func (g *gen) quantize(to string) {
 	name := "quantize" + to + g.suffix()
 	element := map[string]string{"F32": "float32", "U8": "uint8", "S8": "int8"}[to]
 	size := map[string]int{"F32": 64, "U8": 16, "S8": 16}[to]
-	g.begin(name, "func(dst *"+element+", mask *uint8, x, scale *float32, n, period, maskStep int, lo, hi, near float32, zero int32) (odd int)",
-		name+" rounds x/scale to integers between lo and hi, 0 for NaN; see round. near is doubtless(lo, hi).",
+	g.begin(name, "func(dst *"+element+", mask *uint8, x, scale *float32, n, period, maskStep int, lo, hi float32, zero int32) (odd int)",
+		name+" rounds x/scale to integers between lo and hi, 0 for NaN; see round.",
 		"mask moves by maskStep bytes for sixteen elements. odd is 0, or says where the first NaN"+infinities[to == "S8"],
 		"is: the elements left at its sixteen, shifted by 16, and one bit for each there.")
 	s := g.newStream()
@@ -426,40 +424,28 @@ func (g *gen) quantize(to string) {
 	g.zero(none)
 	first := g.GP64()
 	g.XORQ(first, first)
-	var q *quotient
-	if g.wide {
-		q = g.newQuotient()
-	}
-	// report notes where the first odd values are.
-	report := func(k []reg.OpmaskVirtual, v []reg.VecVirtual) {
-		odd := g.bitsOf(k, v)
-		g.TESTL(odd.As32(), odd.As32())
-		g.JZ(operand.LabelRef("next"))
-		g.TESTQ(first, first)
-		g.JNZ(operand.LabelRef("next"))
-		g.MOVQ(s.n, first)
-		g.SHLQ(operand.U8(16), first)
-		g.ORQ(odd, first)
-		g.Label("next")
-	}
 	s.loop(true, func() {
 		var out, inside, oddV []reg.VecVirtual
-		var k []reg.OpmaskVirtual
+		var k, evenK []reg.OpmaskVirtual
 		for h := range g.halves() {
 			v, r := g.vec(), g.vec()
 			g.VMOVUPS(off(x, h*g.bytes()), v)
+			rest := v
+			if to == "S8" {
+				rest = g.vec()
+				g.VSUBPS(v, v, rest) // 0, and NaN of an infinity, too
+			}
+			g.VDIVPS(s.periodic(scale, h), v, v)
+			g.round(v, r)
 			if g.wide {
-				by, in, ordered, c := g.vec(), g.K(), g.K(), g.vec()
-				g.VMOVUPS(s.periodic(scale, h), by)
-				q.round(v, by, r, func() {
-					odd := g.K()
-					if to == "S8" {
-						g.VSUBPS(v, v, v) // of an infinity NaN, too
-					}
-					g.VCMPPS(cmpUnordered, v, v, odd)
-					report([]reg.OpmaskVirtual{odd}, nil)
-				})
-				g.VCMPPS(cmpOrdered, r, r, ordered)
+				in, ordered, c := g.K(), g.K(), g.vec()
+				g.VCMPPS(cmpOrdered, v, v, ordered)
+				even := ordered
+				if to == "S8" {
+					even = g.K()
+					g.VCMPPS(cmpOrdered, rest, rest, even)
+				}
+				evenK = append(evenK, even)
 				g.VMAXPS(lo, r, c)
 				g.VMINPS(hi, c, c)
 				g.VCMPPS(cmpEqual, r, c, in) // what the limits leave alone
@@ -467,17 +453,13 @@ func (g *gen) quantize(to string) {
 				g.VMOVAPS_Z(c, ordered, r)
 			} else {
 				in, c, nan := g.vec(), g.vec(), g.vec()
-				g.VDIVPS(s.periodic(scale, h), v, v)
-				g.round(v, r)
 				g.VCMPPS(cmpUnordered, v, v, nan)
+				odd := nan
 				if to == "S8" {
-					g.VMOVUPS(off(x, h*g.bytes()), v)
-					g.VSUBPS(v, v, v) // of an infinity NaN, too
-					g.VCMPPS(cmpUnordered, v, v, v)
-					oddV = append(oddV, v)
-				} else {
-					oddV = append(oddV, nan)
+					odd = g.vec()
+					g.VCMPPS(cmpUnordered, rest, rest, odd)
 				}
+				oddV = append(oddV, odd)
 				g.VCMPPS(cmpGreaterEqual, lo, r, in)
 				g.VCMPPS(cmpLessEqual, hi, r, c)
 				g.VANDPS(c, in, in)
@@ -502,9 +484,23 @@ func (g *gen) quantize(to string) {
 		if to != "F32" {
 			g.storeBytes(out, to == "S8", off(dst, 0))
 		}
-		if !g.wide {
-			report(nil, oddV)
+		var odd reg.GPVirtual
+		if g.wide {
+			g.KORTESTW(evenK[0], evenK[0])
+			g.JCS(operand.LabelRef("next")) // none is odd
+			g.KNOTW(evenK[0], evenK[0])
+			odd = g.bitsOf(evenK, nil)
+		} else {
+			odd = g.bitsOf(nil, oddV)
+			g.TESTL(odd.As32(), odd.As32())
+			g.JZ(operand.LabelRef("next"))
 		}
+		g.TESTQ(first, first)
+		g.JNZ(operand.LabelRef("next"))
+		g.MOVQ(s.n, first)
+		g.SHLQ(operand.U8(16), first)
+		g.ORQ(odd, first)
+		g.Label("next")
 	})
 	g.Store(first, g.ReturnIndex(0))
 	g.end()
@@ -512,62 +508,6 @@ func (g *gen) quantize(to string) {
 
 // infinities is how the quantizer of weights goes on about what it reports.
 var infinities = map[bool]string{true: " or infinity"}
-
-// quotient emits rint(x/s), mostly without a division: with r the rounded product of x and an approximate reciprocal of
-// s, the test |x - r*s| < near*s, near a little less than a half, says that the division would be rounded to r as well.
-// It holds however good the reciprocal is, and fails for values that are not finite.
-type quotient struct {
-	g               *gen
-	near, one, sign reg.VecVirtual
-	n               int // of labels
-}
-
-func (g *gen) newQuotient() *quotient {
-	q := &quotient{g: g, near: g.broadcast("near"), one: g.vec(), sign: g.clearSign()}
-	r := g.GP32()
-	g.MOVL(operand.U32(0x3f800000), r)
-	g.VPBROADCASTD(r, q.one)
-	return q
-}
-
-// reciprocal emits i = 1/s to about 23 bits, and w = near*s.
-func (q *quotient) reciprocal(s reg.VecVirtual) (i, w reg.VecVirtual) {
-	g, t := q.g, q.g.vec()
-	i, w = g.vec(), g.vec()
-	g.VRCP14PS(s, i)
-	g.VMOVAPS(q.one, t)
-	g.VFNMADD231PS(i, s, t)
-	g.VFMADD231PS(i, t, i)
-	g.VMULPS(q.near, s, w)
-	return i, w
-}
-
-// round emits r = rint(x/s); doubtful emits what else is to be done where the division had to be made.
-func (q *quotient) round(x, s, r reg.VecVirtual, doubtful func()) {
-	i, w := q.reciprocal(s)
-	q.roundBy(x, s, i, w, r, doubtful)
-}
-
-// roundBy is round with a reciprocal made before.
-func (q *quotient) roundBy(x, s, i, w, r reg.VecVirtual, doubtful func()) {
-	g, far, sure := q.g, q.g.vec(), q.g.K()
-	q.n++
-	exact := fmt.Sprintf("exact%d", q.n)
-	g.VMULPS(i, x, r)
-	g.round(r, r)
-	g.VMOVAPS(x, far)
-	g.VFNMADD231PS(s, r, far)
-	g.VPANDD(q.sign, far, far)
-	g.VCMPPS(cmpLess, w, far, sure)
-	g.KORTESTW(sure, sure)
-	g.JCS(operand.LabelRef(exact))
-	g.VDIVPS(s, x, r)
-	g.round(r, r)
-	if doubtful != nil {
-		doubtful()
-	}
-	g.Label(exact)
-}
 
 // maskBits loads values where their mask bits are set.
 type maskBits struct {

@@ -61,9 +61,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+// func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 // Requires: AVX, AVX2, CMOV
-TEXT ·normQuantizeY(SB), NOSPLIT, $0-88
+TEXT ·normQuantizeY(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
@@ -71,7 +71,7 @@ TEXT ·normQuantizeY(SB), NOSPLIT, $0-88
 	VBROADCASTSS scale+56(FP), Y0
 	VBROADCASTSS lo+60(FP), Y1
 	VBROADCASTSS hi+64(FP), Y2
-	VBROADCASTSS zero+72(FP), Y3
+	VBROADCASTSS zero+68(FP), Y3
 	MOVQ         stats+32(FP), SI
 	VMOVUPS      (SI), Y4
 	VMOVUPS      64(SI), Y6
@@ -143,7 +143,7 @@ loop:
 	VMOVUPS      Y6, 64(SI)
 	VMOVUPS      Y5, 32(SI)
 	VMOVUPS      Y7, 96(SI)
-	MOVQ         DI, nan+80(FP)
+	MOVQ         DI, nan+72(FP)
 	VZEROUPPER
 	RET
 
@@ -242,9 +242,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+// func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 // Requires: AVX, AVX2, CMOV
-TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-88
+TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
@@ -253,7 +253,7 @@ TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-88
 	VBROADCASTSS scale+56(FP), Y1
 	VBROADCASTSS lo+60(FP), Y2
 	VBROADCASTSS hi+64(FP), Y3
-	VBROADCASTSS zero+72(FP), Y4
+	VBROADCASTSS zero+68(FP), Y4
 	MOVQ         stats+32(FP), SI
 	VMOVUPS      (SI), Y5
 	VMOVUPS      64(SI), Y7
@@ -333,7 +333,7 @@ loop:
 	VMOVUPS      Y7, 64(SI)
 	VMOVUPS      Y6, 32(SI)
 	VMOVUPS      Y8, 96(SI)
-	MOVQ         DI, nan+80(FP)
+	MOVQ         DI, nan+72(FP)
 	VZEROUPPER
 	RET
 
@@ -448,7 +448,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32, limit float32) (nan int)
+// func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
 // Requires: AVX, AVX2, CMOV
 TEXT ·normQuantizeCapY(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
@@ -456,11 +456,11 @@ TEXT ·normQuantizeCapY(SB), NOSPLIT, $0-88
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VPXOR        Y0, Y0, Y0
-	VBROADCASTSS limit+76(FP), Y1
+	VBROADCASTSS limit+72(FP), Y1
 	VBROADCASTSS scale+56(FP), Y2
 	VBROADCASTSS lo+60(FP), Y3
 	VBROADCASTSS hi+64(FP), Y4
-	VBROADCASTSS zero+72(FP), Y5
+	VBROADCASTSS zero+68(FP), Y5
 	MOVQ         stats+32(FP), SI
 	VMOVUPS      (SI), Y6
 	VMOVUPS      64(SI), Y8
@@ -708,9 +708,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+// func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·normQuantizeZ(SB), NOSPLIT, $0-88
+TEXT ·normQuantizeZ(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
@@ -718,22 +718,11 @@ TEXT ·normQuantizeZ(SB), NOSPLIT, $0-88
 	VBROADCASTSS scale+56(FP), Z0
 	VBROADCASTSS lo+60(FP), Z1
 	VBROADCASTSS hi+64(FP), Z2
-	VBROADCASTSS zero+72(FP), Z3
+	VBROADCASTSS zero+68(FP), Z3
 	MOVQ         stats+32(FP), SI
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	XORQ         DI, DI
-	VBROADCASTSS near+68(FP), Z6
-	MOVL         $0x7fffffff, R8
-	VMOVD        R8, X8
-	VPBROADCASTD X8, Z8
-	MOVL         $0x3f800000, R8
-	VPBROADCASTD R8, Z7
-	VRCP14PS     Z0, Z9
-	VMOVAPS      Z7, Z7
-	VFNMADD231PS Z9, Z0, Z7
-	VFMADD231PS  Z9, Z7, Z9
-	VMULPS       Z6, Z0, Z6
 	MOVQ         n+40(FP), R8
 	MOVQ         period+48(FP), R11
 	XORQ         R9, R9
@@ -741,47 +730,37 @@ TEXT ·normQuantizeZ(SB), NOSPLIT, $0-88
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS      (DX), Z7
-	VSUBPS       (BX)(R9*4), Z7, Z7
-	VMULPS       64(BX)(R9*4), Z7, Z7
-	VADDPS       128(BX)(R9*4), Z7, Z7
-	VMINPS       Z4, Z7, Z4
-	VMAXPS       Z5, Z7, Z5
-	VCMPPS       $0x03, Z7, Z7, K1
-	KMOVW        K1, R12
-	ORQ          R12, DI
-	VMULPS       Z9, Z7, Z10
-	VRNDSCALEPS  $0x00, Z10, Z10
-	VMOVAPS      Z7, Z11
-	VFNMADD231PS Z0, Z10, Z11
-	VPANDD       Z8, Z11, Z11
-	VCMPPS       $0x01, Z6, Z11, K1
-	KORTESTW     K1, K1
-	JCS          exact1
-	VDIVPS       Z0, Z7, Z10
-	VRNDSCALEPS  $0x00, Z10, Z10
-
-exact1:
-	VCMPPS    $0x0d, Z1, Z10, K1
-	VCMPPS    $0x02, Z2, Z10, K1, K1
-	VMAXPS    Z1, Z10, Z10
-	VMINPS    Z2, Z10, Z10
-	VCVTPS2DQ Z10, Z10
-	VPADDD    Z3, Z10, Z10
-	KMOVW     K1, R12
-	MOVW      R12, (CX)
-	VPMOVDB   Z10, (AX)
-	ADDQ      $+16, AX
-	ADDQ      $+2, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, R9
-	CMPQ      R9, R11
-	CMOVQEQ   R10, R9
-	SUBQ      $+16, R8
-	JNZ       loop
-	VMOVUPS   Z4, (SI)
-	VMOVUPS   Z5, 64(SI)
-	MOVQ      DI, nan+80(FP)
+	VMOVUPS     (DX), Z6
+	VSUBPS      (BX)(R9*4), Z6, Z6
+	VMULPS      64(BX)(R9*4), Z6, Z6
+	VADDPS      128(BX)(R9*4), Z6, Z6
+	VMINPS      Z4, Z6, Z4
+	VMAXPS      Z5, Z6, Z5
+	VCMPPS      $0x03, Z6, Z6, K1
+	KMOVW       K1, R12
+	ORQ         R12, DI
+	VDIVPS      Z0, Z6, Z6
+	VRNDSCALEPS $0x00, Z6, Z6
+	VCMPPS      $0x0d, Z1, Z6, K1
+	VCMPPS      $0x02, Z2, Z6, K1, K1
+	VMAXPS      Z1, Z6, Z6
+	VMINPS      Z2, Z6, Z6
+	VCVTPS2DQ   Z6, Z6
+	VPADDD      Z3, Z6, Z6
+	KMOVW       K1, R12
+	MOVW        R12, (CX)
+	VPMOVDB     Z6, (AX)
+	ADDQ        $+16, AX
+	ADDQ        $+2, CX
+	ADDQ        $+64, DX
+	ADDQ        $+64, R9
+	CMPQ        R9, R11
+	CMOVQEQ     R10, R9
+	SUBQ        $+16, R8
+	JNZ         loop
+	VMOVUPS     Z4, (SI)
+	VMOVUPS     Z5, 64(SI)
+	MOVQ        DI, nan+72(FP)
 	VZEROUPPER
 	RET
 
@@ -860,9 +839,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+// func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-88
+TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
@@ -871,22 +850,11 @@ TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-88
 	VBROADCASTSS scale+56(FP), Z1
 	VBROADCASTSS lo+60(FP), Z2
 	VBROADCASTSS hi+64(FP), Z3
-	VBROADCASTSS zero+72(FP), Z4
+	VBROADCASTSS zero+68(FP), Z4
 	MOVQ         stats+32(FP), SI
 	VMOVUPS      (SI), Z5
 	VMOVUPS      64(SI), Z6
 	XORQ         DI, DI
-	VBROADCASTSS near+68(FP), Z7
-	MOVL         $0x7fffffff, R8
-	VMOVD        R8, X9
-	VPBROADCASTD X9, Z9
-	MOVL         $0x3f800000, R8
-	VPBROADCASTD R8, Z8
-	VRCP14PS     Z1, Z10
-	VMOVAPS      Z8, Z8
-	VFNMADD231PS Z10, Z1, Z8
-	VFMADD231PS  Z10, Z8, Z10
-	VMULPS       Z7, Z1, Z7
 	MOVQ         n+40(FP), R8
 	MOVQ         period+48(FP), R11
 	XORQ         R9, R9
@@ -894,50 +862,40 @@ TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-88
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS      (DX), Z8
-	VSUBPS       (BX)(R9*4), Z8, Z8
-	VMULPS       64(BX)(R9*4), Z8, Z8
-	VADDPS       128(BX)(R9*4), Z8, Z8
-	VCMPPS       $0x06, Z0, Z8, K1
-	VMOVAPS.Z    Z8, K1, Z8
-	VMINPS       Z5, Z8, Z5
-	VMAXPS       Z6, Z8, Z6
-	VCMPPS       $0x03, Z8, Z8, K1
-	KMOVW        K1, R12
-	ORQ          R12, DI
-	VMULPS       Z10, Z8, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-	VMOVAPS      Z8, Z12
-	VFNMADD231PS Z1, Z11, Z12
-	VPANDD       Z9, Z12, Z12
-	VCMPPS       $0x01, Z7, Z12, K1
-	KORTESTW     K1, K1
-	JCS          exact1
-	VDIVPS       Z1, Z8, Z11
-	VRNDSCALEPS  $0x00, Z11, Z11
-
-exact1:
-	VCMPPS    $0x0d, Z2, Z11, K1
-	VCMPPS    $0x02, Z3, Z11, K1, K1
-	VCMPPS    $0x0e, Z0, Z8, K1, K1
-	VMAXPS    Z2, Z11, Z11
-	VMINPS    Z3, Z11, Z11
-	VCVTPS2DQ Z11, Z11
-	VPADDD    Z4, Z11, Z11
-	KMOVW     K1, R12
-	MOVW      R12, (CX)
-	VPMOVDB   Z11, (AX)
-	ADDQ      $+16, AX
-	ADDQ      $+2, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, R9
-	CMPQ      R9, R11
-	CMOVQEQ   R10, R9
-	SUBQ      $+16, R8
-	JNZ       loop
-	VMOVUPS   Z5, (SI)
-	VMOVUPS   Z6, 64(SI)
-	MOVQ      DI, nan+80(FP)
+	VMOVUPS     (DX), Z7
+	VSUBPS      (BX)(R9*4), Z7, Z7
+	VMULPS      64(BX)(R9*4), Z7, Z7
+	VADDPS      128(BX)(R9*4), Z7, Z7
+	VCMPPS      $0x06, Z0, Z7, K1
+	VMOVAPS.Z   Z7, K1, Z7
+	VMINPS      Z5, Z7, Z5
+	VMAXPS      Z6, Z7, Z6
+	VCMPPS      $0x03, Z7, Z7, K1
+	KMOVW       K1, R12
+	ORQ         R12, DI
+	VDIVPS      Z1, Z7, Z8
+	VRNDSCALEPS $0x00, Z8, Z8
+	VCMPPS      $0x0d, Z2, Z8, K1
+	VCMPPS      $0x02, Z3, Z8, K1, K1
+	VCMPPS      $0x0e, Z0, Z7, K1, K1
+	VMAXPS      Z2, Z8, Z8
+	VMINPS      Z3, Z8, Z8
+	VCVTPS2DQ   Z8, Z8
+	VPADDD      Z4, Z8, Z8
+	KMOVW       K1, R12
+	MOVW        R12, (CX)
+	VPMOVDB     Z8, (AX)
+	ADDQ        $+16, AX
+	ADDQ        $+2, CX
+	ADDQ        $+64, DX
+	ADDQ        $+64, R9
+	CMPQ        R9, R11
+	CMOVQEQ     R10, R9
+	SUBQ        $+16, R8
+	JNZ         loop
+	VMOVUPS     Z5, (SI)
+	VMOVUPS     Z6, 64(SI)
+	MOVQ        DI, nan+72(FP)
 	VZEROUPPER
 	RET
 
@@ -1024,7 +982,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32, limit float32) (nan int)
+// func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·normQuantizeCapZ(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
@@ -1032,26 +990,15 @@ TEXT ·normQuantizeCapZ(SB), NOSPLIT, $0-88
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VPXORD       Z0, Z0, Z0
-	VBROADCASTSS limit+76(FP), Z1
+	VBROADCASTSS limit+72(FP), Z1
 	VBROADCASTSS scale+56(FP), Z2
 	VBROADCASTSS lo+60(FP), Z3
 	VBROADCASTSS hi+64(FP), Z4
-	VBROADCASTSS zero+72(FP), Z5
+	VBROADCASTSS zero+68(FP), Z5
 	MOVQ         stats+32(FP), SI
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	XORQ         DI, DI
-	VBROADCASTSS near+68(FP), Z8
-	MOVL         $0x7fffffff, R8
-	VMOVD        R8, X10
-	VPBROADCASTD X10, Z10
-	MOVL         $0x3f800000, R8
-	VPBROADCASTD R8, Z9
-	VRCP14PS     Z2, Z11
-	VMOVAPS      Z9, Z9
-	VFNMADD231PS Z11, Z2, Z9
-	VFMADD231PS  Z11, Z9, Z11
-	VMULPS       Z8, Z2, Z8
 	MOVQ         n+40(FP), R8
 	MOVQ         period+48(FP), R11
 	XORQ         R9, R9
@@ -1059,52 +1006,42 @@ TEXT ·normQuantizeCapZ(SB), NOSPLIT, $0-88
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS      (DX), Z9
-	VSUBPS       (BX)(R9*4), Z9, Z9
-	VMULPS       64(BX)(R9*4), Z9, Z9
-	VADDPS       128(BX)(R9*4), Z9, Z9
-	VCMPPS       $0x06, Z0, Z9, K1
-	VMOVAPS.Z    Z9, K1, Z9
-	VMINPS       Z9, Z1, Z9
-	VMINPS       Z6, Z9, Z6
-	VMAXPS       Z7, Z9, Z7
-	VCMPPS       $0x03, Z9, Z9, K1
-	KMOVW        K1, R12
-	ORQ          R12, DI
-	VMULPS       Z11, Z9, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-	VMOVAPS      Z9, Z13
-	VFNMADD231PS Z2, Z12, Z13
-	VPANDD       Z10, Z13, Z13
-	VCMPPS       $0x01, Z8, Z13, K1
-	KORTESTW     K1, K1
-	JCS          exact1
-	VDIVPS       Z2, Z9, Z12
-	VRNDSCALEPS  $0x00, Z12, Z12
-
-exact1:
-	VCMPPS    $0x0d, Z3, Z12, K1
-	VCMPPS    $0x02, Z4, Z12, K1, K1
-	VCMPPS    $0x0e, Z0, Z9, K1, K1
-	VCMPPS    $0x01, Z1, Z9, K1, K1
-	VMAXPS    Z3, Z12, Z12
-	VMINPS    Z4, Z12, Z12
-	VCVTPS2DQ Z12, Z12
-	VPADDD    Z5, Z12, Z12
-	KMOVW     K1, R12
-	MOVW      R12, (CX)
-	VPMOVDB   Z12, (AX)
-	ADDQ      $+16, AX
-	ADDQ      $+2, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, R9
-	CMPQ      R9, R11
-	CMOVQEQ   R10, R9
-	SUBQ      $+16, R8
-	JNZ       loop
-	VMOVUPS   Z6, (SI)
-	VMOVUPS   Z7, 64(SI)
-	MOVQ      DI, nan+80(FP)
+	VMOVUPS     (DX), Z8
+	VSUBPS      (BX)(R9*4), Z8, Z8
+	VMULPS      64(BX)(R9*4), Z8, Z8
+	VADDPS      128(BX)(R9*4), Z8, Z8
+	VCMPPS      $0x06, Z0, Z8, K1
+	VMOVAPS.Z   Z8, K1, Z8
+	VMINPS      Z8, Z1, Z8
+	VMINPS      Z6, Z8, Z6
+	VMAXPS      Z7, Z8, Z7
+	VCMPPS      $0x03, Z8, Z8, K1
+	KMOVW       K1, R12
+	ORQ         R12, DI
+	VDIVPS      Z2, Z8, Z9
+	VRNDSCALEPS $0x00, Z9, Z9
+	VCMPPS      $0x0d, Z3, Z9, K1
+	VCMPPS      $0x02, Z4, Z9, K1, K1
+	VCMPPS      $0x0e, Z0, Z8, K1, K1
+	VCMPPS      $0x01, Z1, Z8, K1, K1
+	VMAXPS      Z3, Z9, Z9
+	VMINPS      Z4, Z9, Z9
+	VCVTPS2DQ   Z9, Z9
+	VPADDD      Z5, Z9, Z9
+	KMOVW       K1, R12
+	MOVW        R12, (CX)
+	VPMOVDB     Z9, (AX)
+	ADDQ        $+16, AX
+	ADDQ        $+2, CX
+	ADDQ        $+64, DX
+	ADDQ        $+64, R9
+	CMPQ        R9, R11
+	CMOVQEQ     R10, R9
+	SUBQ        $+16, R8
+	JNZ         loop
+	VMOVUPS     Z6, (SI)
+	VMOVUPS     Z7, 64(SI)
+	MOVQ        DI, nan+80(FP)
 	VZEROUPPER
 	RET
 

@@ -10,12 +10,12 @@ package kernel
 //go:noescape
 func normGradY(dx *float32, dy *float32, mask *uint8, x *float32, params *float32, n int, period int, maskStep int)
 
-// normQuantizeY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = (v-mean)*a + beta; near is doubtless(lo, hi); params holds mean, a and beta.
+// normQuantizeY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = (v-mean)*a + beta; params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
 // then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
 //
 //go:noescape
-func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
 // normScaleGradY is scaleGrad of y = (v-mean)*a + beta; params holds mean, a and beta;
 // first is the place of the first element in the period.
@@ -29,12 +29,12 @@ func normScaleGradY(lane *float32, dy *float32, v *float32, params *float32, n i
 //go:noescape
 func normY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeReLUY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); near is doubtless(lo, hi); params holds mean, a and beta.
+// normQuantizeReLUY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
 // then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
 //
 //go:noescape
-func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
 // normScaleGradReLUY is scaleGrad of y = max((v-mean)*a + beta, 0); params holds mean, a and beta;
 // first is the place of the first element in the period.
@@ -48,12 +48,12 @@ func normScaleGradReLUY(lane *float32, dy *float32, v *float32, params *float32,
 //go:noescape
 func normReLUY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeCapY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = min(max((v-mean)*a + beta, 0), limit); near is doubtless(lo, hi); params holds mean, a and beta.
+// normQuantizeCapY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
 // then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
 //
 //go:noescape
-func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32, limit float32) (nan int)
+func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
 
 // normScaleGradCapY is scaleGrad of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta;
 // first is the place of the first element in the period.
@@ -73,12 +73,12 @@ func normCapY(y *float32, mask *uint8, v *float32, params *float32, n int, perio
 //go:noescape
 func normGradZ(dx *float32, dy *float32, mask *uint8, x *float32, params *float32, n int, period int, maskStep int)
 
-// normQuantizeZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = (v-mean)*a + beta; near is doubtless(lo, hi); params holds mean, a and beta.
+// normQuantizeZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = (v-mean)*a + beta; params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
 // then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
 //
 //go:noescape
-func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
 // normScaleGradZ is scaleGrad of y = (v-mean)*a + beta; params holds mean, a and beta;
 // first is the place of the first element in the period.
@@ -92,12 +92,12 @@ func normScaleGradZ(lane *float32, dy *float32, v *float32, params *float32, n i
 //go:noescape
 func normZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeReLUZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); near is doubtless(lo, hi); params holds mean, a and beta.
+// normQuantizeReLUZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
 // then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
 //
 //go:noescape
-func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32) (nan int)
+func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
 // normScaleGradReLUZ is scaleGrad of y = max((v-mean)*a + beta, 0); params holds mean, a and beta;
 // first is the place of the first element in the period.
@@ -111,12 +111,12 @@ func normScaleGradReLUZ(lane *float32, dy *float32, v *float32, params *float32,
 //go:noescape
 func normReLUZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeCapZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = min(max((v-mean)*a + beta, 0), limit); near is doubtless(lo, hi); params holds mean, a and beta.
+// normQuantizeCapZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta.
 // mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
 // then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
 //
 //go:noescape
-func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, near float32, zero int32, limit float32) (nan int)
+func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
 
 // normScaleGradCapZ is scaleGrad of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta;
 // first is the place of the first element in the period.

@@ -87,20 +87,20 @@ func (t *isa) normQuantizeVec(a *NormAct, dst, mask []uint8, v []float32, scale,
 	}
 	var stats statLanes
 	stats.spread(st)
-	p, nan, near := a.Norm, 0, doubtless(lo, hi)
+	p, nan := a.Norm, 0
 	switch wide := t.tier == cpu.AVX512VNNI; {
 	case a.ReLU && a.Cap > 0 && wide:
-		nan = normQuantizeCapZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, near, zero, a.Cap)
+		nan = normQuantizeCapZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero, a.Cap)
 	case a.ReLU && a.Cap > 0:
-		nan = normQuantizeCapY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, near, zero, a.Cap)
+		nan = normQuantizeCapY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero, a.Cap)
 	case a.ReLU && wide:
-		nan = normQuantizeReLUZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, near, zero)
+		nan = normQuantizeReLUZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
 	case a.ReLU:
-		nan = normQuantizeReLUY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, near, zero)
+		nan = normQuantizeReLUY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
 	case wide:
-		nan = normQuantizeZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, near, zero)
+		nan = normQuantizeZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
 	default:
-		nan = normQuantizeY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, near, zero)
+		nan = normQuantizeY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
 	}
 	stats.join(st)
 	return n, nan != 0

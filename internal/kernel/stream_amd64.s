@@ -286,7 +286,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func quantizeF32Y(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+// func quantizeF32Y(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 // Requires: AVX, AVX2, CMOV
 TEXT ·quantizeF32Y(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
@@ -296,7 +296,7 @@ TEXT ·quantizeF32Y(SB), NOSPLIT, $0-80
 	MOVQ         scale+24(FP), SI
 	VBROADCASTSS lo+56(FP), Y0
 	VBROADCASTSS hi+60(FP), Y1
-	VBROADCASTSS zero+68(FP), Y2
+	VBROADCASTSS zero+64(FP), Y2
 	VPXOR        Y2, Y2, Y2
 	XORQ         DI, DI
 	MOVQ         n+32(FP), R8
@@ -362,7 +362,7 @@ next:
 	VZEROUPPER
 	RET
 
-// func quantizeU8Y(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+// func quantizeU8Y(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 // Requires: AVX, AVX2, CMOV
 TEXT ·quantizeU8Y(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
@@ -372,7 +372,7 @@ TEXT ·quantizeU8Y(SB), NOSPLIT, $0-80
 	MOVQ         scale+24(FP), SI
 	VBROADCASTSS lo+56(FP), Y0
 	VBROADCASTSS hi+60(FP), Y1
-	VBROADCASTSS zero+68(FP), Y2
+	VBROADCASTSS zero+64(FP), Y2
 	VPXOR        Y3, Y3, Y3
 	XORQ         DI, DI
 	MOVQ         n+32(FP), R8
@@ -441,7 +441,7 @@ next:
 	VZEROUPPER
 	RET
 
-// func quantizeS8Y(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+// func quantizeS8Y(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 // Requires: AVX, AVX2, CMOV
 TEXT ·quantizeS8Y(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
@@ -451,7 +451,7 @@ TEXT ·quantizeS8Y(SB), NOSPLIT, $0-80
 	MOVQ         scale+24(FP), SI
 	VBROADCASTSS lo+56(FP), Y0
 	VBROADCASTSS hi+60(FP), Y1
-	VBROADCASTSS zero+68(FP), Y2
+	VBROADCASTSS zero+64(FP), Y2
 	VPXOR        Y2, Y2, Y2
 	XORQ         DI, DI
 	MOVQ         n+32(FP), R8
@@ -462,45 +462,43 @@ TEXT ·quantizeS8Y(SB), NOSPLIT, $0-80
 
 loop:
 	VMOVUPS      (BX), Y2
+	VSUBPS       Y2, Y2, Y4
 	VDIVPS       (SI)(R9*1), Y2, Y2
 	VROUNDPS     $0x00, Y2, Y3
-	VCMPPS       $0x03, Y2, Y2, Y6
-	VMOVUPS      (BX), Y2
-	VSUBPS       Y2, Y2, Y2
 	VCMPPS       $0x03, Y2, Y2, Y2
+	VCMPPS       $0x03, Y4, Y4, Y6
 	VCMPPS       $0x0d, Y0, Y3, Y4
 	VCMPPS       $0x02, Y1, Y3, Y5
 	VANDPS       Y5, Y4, Y4
 	VMAXPS       Y0, Y3, Y3
 	VMINPS       Y1, Y3, Y3
-	VANDNPS      Y3, Y6, Y3
+	VANDNPS      Y3, Y2, Y3
 	VCVTPS2DQ    Y3, Y3
-	VMOVUPS      32(BX), Y5
-	VDIVPS       32(SI)(R9*1), Y5, Y5
-	VROUNDPS     $0x00, Y5, Y6
-	VCMPPS       $0x03, Y5, Y5, Y9
-	VMOVUPS      32(BX), Y5
-	VSUBPS       Y5, Y5, Y5
-	VCMPPS       $0x03, Y5, Y5, Y5
-	VCMPPS       $0x0d, Y0, Y6, Y7
-	VCMPPS       $0x02, Y1, Y6, Y8
+	VMOVUPS      32(BX), Y2
+	VSUBPS       Y2, Y2, Y7
+	VDIVPS       32(SI)(R9*1), Y2, Y2
+	VROUNDPS     $0x00, Y2, Y5
+	VCMPPS       $0x03, Y2, Y2, Y2
+	VCMPPS       $0x03, Y7, Y7, Y9
+	VCMPPS       $0x0d, Y0, Y5, Y7
+	VCMPPS       $0x02, Y1, Y5, Y8
 	VANDPS       Y8, Y7, Y7
-	VMAXPS       Y0, Y6, Y6
-	VMINPS       Y1, Y6, Y6
-	VANDNPS      Y6, Y9, Y6
-	VCVTPS2DQ    Y6, Y6
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VANDNPS      Y5, Y2, Y5
+	VCVTPS2DQ    Y5, Y5
 	VMOVMSKPS    Y4, R12
 	VMOVMSKPS    Y7, R13
 	SHLL         $0x08, R13
 	ORL          R13, R12
 	MOVW         R12, (CX)
-	VPACKSSDW    Y6, Y3, Y3
+	VPACKSSDW    Y5, Y3, Y3
 	VPERMQ       $0xd8, Y3, Y3
-	VEXTRACTI128 $0x01, Y3, X4
-	VPACKSSWB    X4, X3, X4
-	VMOVDQU      X4, (AX)
-	VMOVMSKPS    Y2, R12
-	VMOVMSKPS    Y5, R13
+	VEXTRACTI128 $0x01, Y3, X2
+	VPACKSSWB    X2, X3, X2
+	VMOVDQU      X2, (AX)
+	VMOVMSKPS    Y6, R12
+	VMOVMSKPS    Y9, R13
 	SHLL         $0x08, R13
 	ORL          R13, R12
 	TESTL        R12, R12
@@ -1426,7 +1424,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func quantizeF32Z(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+// func quantizeF32Z(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·quantizeF32Z(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
@@ -1436,15 +1434,9 @@ TEXT ·quantizeF32Z(SB), NOSPLIT, $0-80
 	MOVQ         scale+24(FP), SI
 	VBROADCASTSS lo+56(FP), Z0
 	VBROADCASTSS hi+60(FP), Z1
-	VBROADCASTSS zero+68(FP), Z2
+	VBROADCASTSS zero+64(FP), Z2
 	VPXORD       Z3, Z3, Z3
 	XORQ         DI, DI
-	VBROADCASTSS near+64(FP), Z2
-	MOVL         $0x7fffffff, R8
-	VMOVD        R8, X5
-	VPBROADCASTD X5, Z5
-	MOVL         $0x3f800000, R8
-	VPBROADCASTD R8, Z4
 	MOVQ         n+32(FP), R8
 	MOVQ         period+40(FP), R11
 	XORQ         R9, R9
@@ -1452,58 +1444,43 @@ TEXT ·quantizeF32Z(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS      (BX), Z6
-	VMOVUPS      (SI)(R9*1), Z8
-	VRCP14PS     Z8, Z7
-	VMOVAPS      Z4, Z9
-	VFNMADD231PS Z7, Z8, Z9
-	VFMADD231PS  Z7, Z9, Z7
-	VMULPS       Z2, Z8, Z9
-	VMULPS       Z7, Z6, Z7
-	VRNDSCALEPS  $0x00, Z7, Z7
-	VMOVAPS      Z6, Z10
-	VFNMADD231PS Z8, Z7, Z10
-	VPANDD       Z5, Z10, Z10
-	VCMPPS       $0x01, Z9, Z10, K1
-	KORTESTW     K1, K1
-	JCS          exact1
-	VDIVPS       Z8, Z6, Z7
-	VRNDSCALEPS  $0x00, Z7, Z7
-	VCMPPS       $0x03, Z6, Z6, K1
-	KMOVW        K1, R12
-	TESTL        R12, R12
-	JZ           next
-	TESTQ        DI, DI
-	JNZ          next
-	MOVQ         R8, DI
-	SHLQ         $0x10, DI
-	ORQ          R12, DI
+	VMOVUPS     (BX), Z2
+	VDIVPS      (SI)(R9*1), Z2, Z2
+	VRNDSCALEPS $0x00, Z2, Z4
+	VCMPPS      $0x07, Z2, Z2, K2
+	VMAXPS      Z0, Z4, Z2
+	VMINPS      Z1, Z2, Z2
+	VCMPPS      $0x00, Z4, Z2, K1
+	VMOVAPS.Z   Z2, K2, Z4
+	VADDPS      Z3, Z4, Z4
+	VMULPS      (SI)(R9*1), Z4, Z4
+	VMOVUPS     Z4, (AX)
+	KMOVW       K1, R12
+	MOVW        R12, (CX)
+	KORTESTW    K2, K2
+	JCS         next
+	KNOTW       K2, K2
+	KMOVW       K2, R12
+	TESTQ       DI, DI
+	JNZ         next
+	MOVQ        R8, DI
+	SHLQ        $0x10, DI
+	ORQ         R12, DI
 
 next:
-exact1:
-	VCMPPS    $0x07, Z7, Z7, K2
-	VMAXPS    Z0, Z7, Z6
-	VMINPS    Z1, Z6, Z6
-	VCMPPS    $0x00, Z7, Z6, K1
-	VMOVAPS.Z Z6, K2, Z7
-	VADDPS    Z3, Z7, Z7
-	VMULPS    (SI)(R9*1), Z7, Z7
-	VMOVUPS   Z7, (AX)
-	KMOVW     K1, R12
-	MOVW      R12, (CX)
-	ADDQ      $+64, AX
-	ADDQ      DX, CX
-	ADDQ      $+64, BX
-	ADDQ      $+64, R9
-	CMPQ      R9, R11
-	CMOVQEQ   R10, R9
-	SUBQ      $+16, R8
-	JNZ       loop
-	MOVQ      DI, odd+72(FP)
+	ADDQ    $+64, AX
+	ADDQ    DX, CX
+	ADDQ    $+64, BX
+	ADDQ    $+64, R9
+	CMPQ    R9, R11
+	CMOVQEQ R10, R9
+	SUBQ    $+16, R8
+	JNZ     loop
+	MOVQ    DI, odd+72(FP)
 	VZEROUPPER
 	RET
 
-// func quantizeU8Z(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+// func quantizeU8Z(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·quantizeU8Z(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
@@ -1513,15 +1490,9 @@ TEXT ·quantizeU8Z(SB), NOSPLIT, $0-80
 	MOVQ         scale+24(FP), SI
 	VBROADCASTSS lo+56(FP), Z0
 	VBROADCASTSS hi+60(FP), Z1
-	VBROADCASTSS zero+68(FP), Z2
+	VBROADCASTSS zero+64(FP), Z2
 	VPXORD       Z3, Z3, Z3
 	XORQ         DI, DI
-	VBROADCASTSS near+64(FP), Z3
-	MOVL         $0x7fffffff, R8
-	VMOVD        R8, X5
-	VPBROADCASTD X5, Z5
-	MOVL         $0x3f800000, R8
-	VPBROADCASTD R8, Z4
 	MOVQ         n+32(FP), R8
 	MOVQ         period+40(FP), R11
 	XORQ         R9, R9
@@ -1529,58 +1500,43 @@ TEXT ·quantizeU8Z(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS      (BX), Z6
-	VMOVUPS      (SI)(R9*1), Z8
-	VRCP14PS     Z8, Z7
-	VMOVAPS      Z4, Z9
-	VFNMADD231PS Z7, Z8, Z9
-	VFMADD231PS  Z7, Z9, Z7
-	VMULPS       Z3, Z8, Z9
-	VMULPS       Z7, Z6, Z7
-	VRNDSCALEPS  $0x00, Z7, Z7
-	VMOVAPS      Z6, Z10
-	VFNMADD231PS Z8, Z7, Z10
-	VPANDD       Z5, Z10, Z10
-	VCMPPS       $0x01, Z9, Z10, K1
-	KORTESTW     K1, K1
-	JCS          exact1
-	VDIVPS       Z8, Z6, Z7
-	VRNDSCALEPS  $0x00, Z7, Z7
-	VCMPPS       $0x03, Z6, Z6, K1
-	KMOVW        K1, R12
-	TESTL        R12, R12
-	JZ           next
-	TESTQ        DI, DI
-	JNZ          next
-	MOVQ         R8, DI
-	SHLQ         $0x10, DI
-	ORQ          R12, DI
+	VMOVUPS     (BX), Z3
+	VDIVPS      (SI)(R9*1), Z3, Z3
+	VRNDSCALEPS $0x00, Z3, Z4
+	VCMPPS      $0x07, Z3, Z3, K2
+	VMAXPS      Z0, Z4, Z3
+	VMINPS      Z1, Z3, Z3
+	VCMPPS      $0x00, Z4, Z3, K1
+	VMOVAPS.Z   Z3, K2, Z4
+	VCVTPS2DQ   Z4, Z4
+	VPADDD      Z2, Z4, Z4
+	KMOVW       K1, R12
+	MOVW        R12, (CX)
+	VPMOVDB     Z4, (AX)
+	KORTESTW    K2, K2
+	JCS         next
+	KNOTW       K2, K2
+	KMOVW       K2, R12
+	TESTQ       DI, DI
+	JNZ         next
+	MOVQ        R8, DI
+	SHLQ        $0x10, DI
+	ORQ         R12, DI
 
 next:
-exact1:
-	VCMPPS    $0x07, Z7, Z7, K2
-	VMAXPS    Z0, Z7, Z6
-	VMINPS    Z1, Z6, Z6
-	VCMPPS    $0x00, Z7, Z6, K1
-	VMOVAPS.Z Z6, K2, Z7
-	VCVTPS2DQ Z7, Z7
-	VPADDD    Z2, Z7, Z7
-	KMOVW     K1, R12
-	MOVW      R12, (CX)
-	VPMOVDB   Z7, (AX)
-	ADDQ      $+16, AX
-	ADDQ      DX, CX
-	ADDQ      $+64, BX
-	ADDQ      $+64, R9
-	CMPQ      R9, R11
-	CMOVQEQ   R10, R9
-	SUBQ      $+16, R8
-	JNZ       loop
-	MOVQ      DI, odd+72(FP)
+	ADDQ    $+16, AX
+	ADDQ    DX, CX
+	ADDQ    $+64, BX
+	ADDQ    $+64, R9
+	CMPQ    R9, R11
+	CMOVQEQ R10, R9
+	SUBQ    $+16, R8
+	JNZ     loop
+	MOVQ    DI, odd+72(FP)
 	VZEROUPPER
 	RET
 
-// func quantizeS8Z(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+// func quantizeS8Z(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·quantizeS8Z(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
@@ -1590,15 +1546,9 @@ TEXT ·quantizeS8Z(SB), NOSPLIT, $0-80
 	MOVQ         scale+24(FP), SI
 	VBROADCASTSS lo+56(FP), Z0
 	VBROADCASTSS hi+60(FP), Z1
-	VBROADCASTSS zero+68(FP), Z2
+	VBROADCASTSS zero+64(FP), Z2
 	VPXORD       Z3, Z3, Z3
 	XORQ         DI, DI
-	VBROADCASTSS near+64(FP), Z2
-	MOVL         $0x7fffffff, R8
-	VMOVD        R8, X4
-	VPBROADCASTD X4, Z4
-	MOVL         $0x3f800000, R8
-	VPBROADCASTD R8, Z3
 	MOVQ         n+32(FP), R8
 	MOVQ         period+40(FP), R11
 	XORQ         R9, R9
@@ -1606,54 +1556,40 @@ TEXT ·quantizeS8Z(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS      (BX), Z5
-	VMOVUPS      (SI)(R9*1), Z7
-	VRCP14PS     Z7, Z6
-	VMOVAPS      Z3, Z8
-	VFNMADD231PS Z6, Z7, Z8
-	VFMADD231PS  Z6, Z8, Z6
-	VMULPS       Z2, Z7, Z8
-	VMULPS       Z6, Z5, Z6
-	VRNDSCALEPS  $0x00, Z6, Z6
-	VMOVAPS      Z5, Z9
-	VFNMADD231PS Z7, Z6, Z9
-	VPANDD       Z4, Z9, Z9
-	VCMPPS       $0x01, Z8, Z9, K1
-	KORTESTW     K1, K1
-	JCS          exact1
-	VDIVPS       Z7, Z5, Z6
-	VRNDSCALEPS  $0x00, Z6, Z6
-	VSUBPS       Z5, Z5, Z5
-	VCMPPS       $0x03, Z5, Z5, K1
-	KMOVW        K1, R12
-	TESTL        R12, R12
-	JZ           next
-	TESTQ        DI, DI
-	JNZ          next
-	MOVQ         R8, DI
-	SHLQ         $0x10, DI
-	ORQ          R12, DI
+	VMOVUPS     (BX), Z2
+	VSUBPS      Z2, Z2, Z4
+	VDIVPS      (SI)(R9*1), Z2, Z2
+	VRNDSCALEPS $0x00, Z2, Z3
+	VCMPPS      $0x07, Z2, Z2, K2
+	VCMPPS      $0x07, Z4, Z4, K3
+	VMAXPS      Z0, Z3, Z2
+	VMINPS      Z1, Z2, Z2
+	VCMPPS      $0x00, Z3, Z2, K1
+	VMOVAPS.Z   Z2, K2, Z3
+	VCVTPS2DQ   Z3, Z3
+	KMOVW       K1, R12
+	MOVW        R12, (CX)
+	VPMOVDB     Z3, (AX)
+	KORTESTW    K3, K3
+	JCS         next
+	KNOTW       K3, K3
+	KMOVW       K3, R12
+	TESTQ       DI, DI
+	JNZ         next
+	MOVQ        R8, DI
+	SHLQ        $0x10, DI
+	ORQ         R12, DI
 
 next:
-exact1:
-	VCMPPS    $0x07, Z6, Z6, K2
-	VMAXPS    Z0, Z6, Z5
-	VMINPS    Z1, Z5, Z5
-	VCMPPS    $0x00, Z6, Z5, K1
-	VMOVAPS.Z Z5, K2, Z6
-	VCVTPS2DQ Z6, Z6
-	KMOVW     K1, R12
-	MOVW      R12, (CX)
-	VPMOVDB   Z6, (AX)
-	ADDQ      $+16, AX
-	ADDQ      DX, CX
-	ADDQ      $+64, BX
-	ADDQ      $+64, R9
-	CMPQ      R9, R11
-	CMOVQEQ   R10, R9
-	SUBQ      $+16, R8
-	JNZ       loop
-	MOVQ      DI, odd+72(FP)
+	ADDQ    $+16, AX
+	ADDQ    DX, CX
+	ADDQ    $+64, BX
+	ADDQ    $+64, R9
+	CMPQ    R9, R11
+	CMOVQEQ R10, R9
+	SUBQ    $+16, R8
+	JNZ     loop
+	MOVQ    DI, odd+72(FP)
 	VZEROUPPER
 	RET
 

@@ -40,26 +40,26 @@ func reluGradY(dx *float32, dy *float32, y *float32, n int)
 //go:noescape
 func reluCapGradY(dx *float32, dy *float32, y *float32, n int, limit float32)
 
-// quantizeF32Y rounds x/scale to integers between lo and hi, 0 for NaN; see round. near is doubtless(lo, hi).
+// quantizeF32Y rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. odd is 0, or says where the first NaN
 // is: the elements left at its sixteen, shifted by 16, and one bit for each there.
 //
 //go:noescape
-func quantizeF32Y(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+func quantizeF32Y(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
-// quantizeU8Y rounds x/scale to integers between lo and hi, 0 for NaN; see round. near is doubtless(lo, hi).
+// quantizeU8Y rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. odd is 0, or says where the first NaN
 // is: the elements left at its sixteen, shifted by 16, and one bit for each there.
 //
 //go:noescape
-func quantizeU8Y(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+func quantizeU8Y(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
-// quantizeS8Y rounds x/scale to integers between lo and hi, 0 for NaN; see round. near is doubtless(lo, hi).
+// quantizeS8Y rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. odd is 0, or says where the first NaN or infinity
 // is: the elements left at its sixteen, shifted by 16, and one bit for each there.
 //
 //go:noescape
-func quantizeS8Y(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+func quantizeS8Y(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
 // dequantizeU8Y computes dst = float32(q-zero)*scale.
 //
@@ -183,26 +183,26 @@ func reluGradZ(dx *float32, dy *float32, y *float32, n int)
 //go:noescape
 func reluCapGradZ(dx *float32, dy *float32, y *float32, n int, limit float32)
 
-// quantizeF32Z rounds x/scale to integers between lo and hi, 0 for NaN; see round. near is doubtless(lo, hi).
+// quantizeF32Z rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. odd is 0, or says where the first NaN
 // is: the elements left at its sixteen, shifted by 16, and one bit for each there.
 //
 //go:noescape
-func quantizeF32Z(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+func quantizeF32Z(dst *float32, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
-// quantizeU8Z rounds x/scale to integers between lo and hi, 0 for NaN; see round. near is doubtless(lo, hi).
+// quantizeU8Z rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. odd is 0, or says where the first NaN
 // is: the elements left at its sixteen, shifted by 16, and one bit for each there.
 //
 //go:noescape
-func quantizeU8Z(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+func quantizeU8Z(dst *uint8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
-// quantizeS8Z rounds x/scale to integers between lo and hi, 0 for NaN; see round. near is doubtless(lo, hi).
+// quantizeS8Z rounds x/scale to integers between lo and hi, 0 for NaN; see round.
 // mask moves by maskStep bytes for sixteen elements. odd is 0, or says where the first NaN or infinity
 // is: the elements left at its sixteen, shifted by 16, and one bit for each there.
 //
 //go:noescape
-func quantizeS8Z(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, near float32, zero int32) (odd int)
+func quantizeS8Z(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
 // dequantizeU8Z computes dst = float32(q-zero)*scale.
 //

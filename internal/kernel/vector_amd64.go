@@ -273,13 +273,6 @@ func maskStream(sink *[2]uint8, mask []uint8) (m *uint8, step int) {
 	return &mask[0], 2
 }
 
-// doubtless is how far, in units of the scale, a number may be from an integer
-// between lo and hi for its quotient to be rounded there. The quotient is
-// rounded itself, by 2^-24 of its size.
-func doubtless(lo, hi float32) float32 {
-	return 0.5 - max(0x1p-13, (max(-lo, hi)+2)*0x1p-23)
-}
-
 // nanIndex turns a quantizer's answer for n elements into the index of the
 // first odd one, or -1.
 func nanIndex(n, code int) int {
@@ -302,9 +295,9 @@ func (t *isa) quantizeF32Vec(dst []float32, mask []uint8, x, scale []float32, lo
 	}
 	m, step := maskStream(&sink, mask)
 	if t.tier == cpu.AVX512VNNI {
-		return n, nanIndex(n, quantizeF32Z(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, doubtless(lo, hi), 0))
+		return n, nanIndex(n, quantizeF32Z(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
 	}
-	return n, nanIndex(n, quantizeF32Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, doubtless(lo, hi), 0))
+	return n, nanIndex(n, quantizeF32Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
 }
 
 func (t *isa) quantizeU8Vec(dst, mask []uint8, x []float32, scale float32, zero int32, lo, hi float32) (n, nan int) {
@@ -317,9 +310,9 @@ func (t *isa) quantizeU8Vec(dst, mask []uint8, x []float32, scale float32, zero 
 	fill(s[:], scale)
 	m, step := maskStream(&sink, mask)
 	if t.tier == cpu.AVX512VNNI {
-		return n, nanIndex(n, quantizeU8Z(&dst[0], m, &x[0], &s[0], n, vecLanes, step, lo, hi, doubtless(lo, hi), zero))
+		return n, nanIndex(n, quantizeU8Z(&dst[0], m, &x[0], &s[0], n, vecLanes, step, lo, hi, zero))
 	}
-	return n, nanIndex(n, quantizeU8Y(&dst[0], m, &x[0], &s[0], n, vecLanes, step, lo, hi, doubtless(lo, hi), zero))
+	return n, nanIndex(n, quantizeU8Y(&dst[0], m, &x[0], &s[0], n, vecLanes, step, lo, hi, zero))
 }
 
 func (t *isa) quantizeS8Vec(dst []int8, mask []uint8, x, scale []float32, lo, hi float32) (n, odd int) {
@@ -335,9 +328,9 @@ func (t *isa) quantizeS8Vec(dst []int8, mask []uint8, x, scale []float32, lo, hi
 	}
 	m, step := maskStream(&sink, mask)
 	if t.tier == cpu.AVX512VNNI {
-		return n, nanIndex(n, quantizeS8Z(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, doubtless(lo, hi), 0))
+		return n, nanIndex(n, quantizeS8Z(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
 	}
-	return n, nanIndex(n, quantizeS8Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, doubtless(lo, hi), 0))
+	return n, nanIndex(n, quantizeS8Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
 }
 
 func (t *isa) dequantizeU8Vec(dst []float32, q []uint8, scale []float32, zero int32) int {
