@@ -300,12 +300,12 @@ func (l Loops) weightScales(scale []float32, w []float32, p *quant.Params, chann
 	default:
 		return w, givenScales(scale, p)
 	}
-	for ch, v := range scale {
-		if p.Spec.Per == quant.PerTensor {
-			v = top
+	if p.Spec.Per == quant.PerTensor {
+		for ch := range scale {
+			scale[ch] = top
 		}
-		scale[ch], _ = p.Spec.Choose(0, v)
 	}
+	p.Spec.ChooseSymmetric(scale, scale)
 	return w, nil
 }
 

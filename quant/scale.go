@@ -39,10 +39,7 @@ func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
 	if -min > amax {
 		amax = -min
 	}
-	scale = atLeast(amax / (float32(hi-lo) / 2))
-	if s.Scheme == PowerOfTwo {
-		scale = ceilPow2(scale)
-	}
+	scale = s.symmetric(amax, float32(hi-lo)/2)
 	if !s.Signed {
 		zero = (lo + hi) / 2
 		if s.Format == Int8 && !s.Even {
@@ -50,6 +47,24 @@ func (s Spec) Choose(min, max float32) (scale float32, zero int32) {
 		}
 	}
 	return scale, zero
+}
+
+func (s *Spec) symmetric(amax, half float32) float32 {
+	scale := atLeast(amax / half)
+	if s.Scheme == PowerOfTwo {
+		scale = ceilPow2(scale)
+	}
+	return scale
+}
+
+// ChooseSymmetric writes the scales that [Spec.Choose] gives ranges of the magnitudes amax, one by one. s must be signed and not
+// affine. scale may be amax.
+func (s Spec) ChooseSymmetric(scale, amax []float32) {
+	lo, hi := s.Grid()
+	half := float32(hi-lo) / 2
+	for i, v := range amax {
+		scale[i] = s.symmetric(v, half)
+	}
 }
 
 // ConstantScale is the scale and zero point of a Spec whose range is constant.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -216,5 +217,23 @@ func TestD3TorchPerChannel(t *testing.T) {
 	})
 	if compared == 0 {
 		t.Error("no case has its channels last")
+	}
+}
+
+// ChooseSymmetric is Choose, scale by scale.
+func TestChooseSymmetric(t *testing.T) {
+	amax := []float32{0, 1e-30, quant.MinScale, 0.3, 1, 1.0000001, 127, 3e38, math.MaxFloat32}
+	for _, f := range []quant.Format{quant.Int2, quant.Int3, quant.Int4, quant.Int8, quant.Int16} {
+		for _, scheme := range []quant.Scheme{quant.Symmetric, quant.PowerOfTwo} {
+			s := quant.WeightSpec(f)
+			s.Scheme = scheme
+			scale := slices.Clone(amax)
+			s.ChooseSymmetric(scale, scale)
+			for i, v := range amax {
+				if want, _ := s.Choose(0, v); scale[i] != want {
+					t.Errorf("%s: scale of %v is %v, want %v", s, v, scale[i], want)
+				}
+			}
+		}
 	}
 }

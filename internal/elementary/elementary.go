@@ -28,7 +28,15 @@ func Exp(x float64) float64 {
 	k := math.Floor(float64(x*math.Log2E) + 0.5)
 	r := x - float64(k*ln2Hi)
 	r -= float64(k * ln2Lo)
-	return math.Ldexp(1+expm1Taylor(r), int(k))
+	return ldexp(1+expm1Taylor(r), int(k))
+}
+
+// ldexp is math.Ldexp of a normal v, in one multiplication where the result is normal, too.
+func ldexp(v float64, k int) float64 {
+	if k < -1000 || k > 1000 {
+		return math.Ldexp(v, k)
+	}
+	return v * math.Float64frombits(uint64(k+1023)<<52) // a power of two: exact
 }
 
 // expm1Taylor returns e**r - 1 for |r| <= 0.35.

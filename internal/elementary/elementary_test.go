@@ -58,3 +58,13 @@ func TestElementaryFunctions(t *testing.T) {
 		}
 	}
 }
+
+// Exp scales by powers of two exactly, into the subnormal numbers.
+func TestExpScalesExactly(t *testing.T) {
+	for k := -1075; k <= 1023; k++ {
+		x := float64(k) * math.Ln2
+		if got, want := elementary.Exp(x), math.Exp(x); math.Abs(got-want) > 4e-16*want+math.SmallestNonzeroFloat64 {
+			t.Errorf("Exp(%v) = %v, want %v", x, got, want)
+		}
+	}
+}

@@ -81,9 +81,9 @@ func (t *isa) minMaxChannels(lo, hi, x []float32, channels int) (nan int) {
 			case !seen:
 				lo[c], hi[c], seen = v+0, v+0, true
 			case v < lo[c]:
-				lo[c] = v
+				lo[c] = v + 0 // -0 + 0 is 0
 			case v > hi[c]:
-				hi[c] = v
+				hi[c] = v + 0
 			}
 		}
 	}
@@ -91,27 +91,26 @@ func (t *isa) minMaxChannels(lo, hi, x []float32, channels int) (nan int) {
 }
 
 func (t *isa) absMaxChannels(dst, x []float32, channels int) (nan int) {
-	r := rows(len(x), channels)
+	rows(len(x), channels)
 	dst = dst[:channels]
 	clear(dst)
-	done, seen := t.absMaxVec(dst, x, r, channels)
+	done, seen := t.absMaxVec(dst, x, channels)
 	nan = -1
 	if seen {
 		nan = firstNaN(x)
 	}
-	if done == channels {
-		return nan
-	}
-	for i := range r {
-		for c, v := range x[i*channels+done : (i+1)*channels] {
-			if v < 0 {
-				v = -v
-			}
-			if v > dst[done+c] {
-				dst[done+c] = v
-			} else if at := i*channels + done + c; v != v && (nan < 0 || at < nan) {
-				nan = at
-			}
+	c := done % channels
+	for i, v := range x[done:] {
+		if v < 0 {
+			v = -v
+		}
+		if v > dst[c] {
+			dst[c] = v
+		} else if v != v && nan < 0 {
+			nan = done + i
+		}
+		if c++; c == channels {
+			c = 0
 		}
 	}
 	return nan

@@ -228,7 +228,7 @@ func TestQuantizeReportsTheFirstNaN(t *testing.T) {
 
 func TestObservers(t *testing.T) {
 	eachTier(t, func(t *testing.T, kern *isa) {
-		for _, channels := range []int{1, 3, 16, 17, 40} {
+		for _, channels := range []int{1, 3, 10, 16, 17, 40, 100, 1000} {
 			for _, r := range []int{0, 1, 2, 7, 50} {
 				n := channels * r
 				x := make([]float32, n)

@@ -422,24 +422,65 @@ func (t *isa) transposeVec(dst []float32, ldd int, src []float32, lds, rows, col
 	return r, c
 }
 
-// absMaxVec raises the leading columns of dst and reports whether they hold a
-// NaN.
-func (t *isa) absMaxVec(dst, x []float32, r, channels int) (done int, nan bool) {
-	if t.tier == cpu.Generic || r == 0 {
+// absMaxVec raises dst by leading elements of x, whole rows, and reports
+// whether they hold a NaN. Where rows are no whole number of registers it reads
+// several as one; where that would be too long, their ends apart.
+func (t *isa) absMaxVec(dst, x []float32, channels int) (done int, nan bool) {
+	if t.tier == cpu.Generic || len(x) == 0 {
 		return 0, false
 	}
+	if channels%vecLanes == 0 {
+		return len(x), t.absMaxRows(dst, x, channels)
+	}
+	var tops [stretchLen]float32
+	period := len(stretch(&tops, dst)) // dst has zeros
+	switch {
+	case period == 0:
+		nan = t.absMaxRows(dst, x, channels)
+		return len(x), absMaxEnds(dst, x, channels, channels&^(vecLanes-1)) || nan
+	case len(x) < period:
+		return 0, false
+	}
+	done = len(x) / period * period
+	nan = t.absMaxRows(tops[:period], x[:done], period)
+	for i, v := range tops[:period] {
+		dst[i%channels] = max(dst[i%channels], v)
+	}
+	return done, nan
+}
+
+// absMaxRows raises the columns of dst that fill registers, all of them where
+// channels is a multiple of vecLanes.
+func (t *isa) absMaxRows(dst, x []float32, channels int) (nan bool) {
+	r := len(x) / channels
 	block := max(16, 4096/channels) // rows that stay in the first-level cache while their columns are done
 	for r0 := 0; r0 < r; r0 += block {
 		n := min(block, r-r0)
-		for done = 0; done+vecLanes <= channels; done += vecLanes {
+		for c := 0; c+vecLanes <= channels; c += vecLanes {
 			if t.tier == cpu.AVX512VNNI {
-				nan = absMaxColumnsZ(&dst[done], &x[r0*channels+done], n, 4*channels) != 0 || nan
+				nan = absMaxColumnsZ(&dst[c], &x[r0*channels+c], n, 4*channels) != 0 || nan
 			} else {
-				nan = absMaxColumnsY(&dst[done], &x[r0*channels+done], n, 4*channels) != 0 || nan
+				nan = absMaxColumnsY(&dst[c], &x[r0*channels+c], n, 4*channels) != 0 || nan
 			}
 		}
 	}
-	return done, nan
+	return nan
+}
+
+// absMaxEnds raises the columns of dst from column first on.
+func absMaxEnds(dst, x []float32, channels, first int) (nan bool) {
+	for ; len(x) > 0; x = x[channels:] {
+		for c, v := range x[first:channels] {
+			if v < 0 {
+				v = -v
+			}
+			if v > dst[first+c] {
+				dst[first+c] = v
+			}
+			nan = nan || v != v
+		}
+	}
+	return nan
 }
 
 // minMaxVec widens lo and hi by leading elements, NaN left out.

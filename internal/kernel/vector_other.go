@@ -52,7 +52,7 @@ func (t *isa) packQuadsVec([]int8, []int8, int, int) int { return 0 }
 
 func (t *isa) transposeVec([]float32, int, []float32, int, int, int) (int, int) { return 0, 0 }
 
-func (t *isa) absMaxVec([]float32, []float32, int, int) (int, bool) { return 0, false }
+func (t *isa) absMaxVec([]float32, []float32, int) (int, bool) { return 0, false }
 
 func (t *isa) minMaxVec([]float32, *float32, *float32) (int, bool) { return 0, false }
 
