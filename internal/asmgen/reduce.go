@@ -282,19 +282,29 @@ func (g *gen) lanesInOut() (acc []reg.VecVirtual, store func()) {
 	}
 }
 
-func (g *gen) scaleGrad() {
-	name := "scaleGrad" + g.suffix()
-	g.begin(name, "func(lane, dy, x *float32, n int, scale, lo, hi float32)",
-		name+" adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.")
+// scaleGrad emits the gradient of one scale, or of a scale of one: x/1 is x, and a division takes longer than the rest.
+func (g *gen) scaleGrad(one bool) {
+	name, scaled, doc := "scaleGrad"+g.suffix(), "scale, ", "slope(x/scale)"
+	if one {
+		name, scaled, doc = "scaleGradOne"+g.suffix(), "", "slope(x)"
+	}
+	g.begin(name, "func(lane, dy, x *float32, n int, "+scaled+"lo, hi float32)",
+		name+" adds dy*"+doc+" to sixteen lanes; see scaleSlope.")
 	s := g.newStream()
 	dy, x := s.pointer("dy", 64), s.pointer("x", 64)
-	scale, lo, hi := g.broadcast("scale"), g.broadcast("lo"), g.broadcast("hi")
+	var scale reg.VecVirtual
+	if !one {
+		scale = g.broadcast("scale")
+	}
+	lo, hi := g.broadcast("lo"), g.broadcast("hi")
 	acc, store := g.lanesInOut()
 	s.loop(false, func() {
 		for h := range acc {
 			t, d := g.vec(), g.vec()
 			g.VMOVUPS(off(x, h*g.bytes()), t)
-			g.VDIVPS(scale, t, t)
+			if !one {
+				g.VDIVPS(scale, t, t)
+			}
 			g.slope(t, lo, hi, d)
 			g.VMULPS(off(dy, h*g.bytes()), d, d)
 			g.VADDPS(d, acc[h], acc[h])

@@ -1136,6 +1136,46 @@ loop:
 	VZEROUPPER
 	RET
 
+// func scaleGradOneY(lane *float32, dy *float32, x *float32, n int, lo float32, hi float32)
+// Requires: AVX
+TEXT ·scaleGradOneY(SB), NOSPLIT, $0-40
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	VBROADCASTSS lo+32(FP), Y0
+	VBROADCASTSS hi+36(FP), Y1
+	MOVQ         lane+0(FP), DX
+	VMOVUPS      (DX), Y2
+	VMOVUPS      32(DX), Y3
+	MOVQ         n+24(FP), BX
+
+loop:
+	VMOVUPS   (CX), Y4
+	VROUNDPS  $0x00, Y4, Y5
+	VSUBPS    Y4, Y5, Y4
+	VCMPPS    $0x01, Y0, Y5, Y6
+	VBLENDVPS Y6, Y0, Y4, Y4
+	VCMPPS    $0x0e, Y1, Y5, Y5
+	VBLENDVPS Y5, Y1, Y4, Y4
+	VMULPS    (AX), Y4, Y4
+	VADDPS    Y4, Y2, Y2
+	VMOVUPS   32(CX), Y4
+	VROUNDPS  $0x00, Y4, Y5
+	VSUBPS    Y4, Y5, Y4
+	VCMPPS    $0x01, Y0, Y5, Y6
+	VBLENDVPS Y6, Y0, Y4, Y4
+	VCMPPS    $0x0e, Y1, Y5, Y5
+	VBLENDVPS Y5, Y1, Y4, Y4
+	VMULPS    32(AX), Y4, Y4
+	VADDPS    Y4, Y3, Y3
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	SUBQ      $+16, BX
+	JNZ       loop
+	VMOVUPS   Y2, (DX)
+	VMOVUPS   Y3, 32(DX)
+	VZEROUPPER
+	RET
+
 // func sumSquaresY(lane *float32, x *float32, n int)
 // Requires: AVX
 TEXT ·sumSquaresY(SB), NOSPLIT, $0-24
@@ -2037,6 +2077,35 @@ loop:
 	SUBQ        $+16, BX
 	JNZ         loop
 	VMOVUPS     Z3, (DX)
+	VZEROUPPER
+	RET
+
+// func scaleGradOneZ(lane *float32, dy *float32, x *float32, n int, lo float32, hi float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleGradOneZ(SB), NOSPLIT, $0-40
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	VBROADCASTSS lo+32(FP), Z0
+	VBROADCASTSS hi+36(FP), Z1
+	MOVQ         lane+0(FP), DX
+	VMOVUPS      (DX), Z2
+	MOVQ         n+24(FP), BX
+
+loop:
+	VMOVUPS     (CX), Z3
+	VRNDSCALEPS $0x00, Z3, Z4
+	VSUBPS      Z3, Z4, Z3
+	VCMPPS      $0x01, Z0, Z4, K1
+	VMOVAPS     Z0, K1, Z3
+	VCMPPS      $0x0e, Z1, Z4, K1
+	VMOVAPS     Z1, K1, Z3
+	VMULPS      (AX), Z3, Z3
+	VADDPS      Z3, Z2, Z2
+	ADDQ        $+64, AX
+	ADDQ        $+64, CX
+	SUBQ        $+16, BX
+	JNZ         loop
+	VMOVUPS     Z2, (DX)
 	VZEROUPPER
 	RET
 

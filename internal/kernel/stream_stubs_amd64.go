@@ -132,6 +132,11 @@ func scaleGradCodesY(lane *float32, dy *float32, x *float32, inverse *float32, c
 //go:noescape
 func scaleGradY(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
 
+// scaleGradOneY adds dy*slope(x) to sixteen lanes; see scaleSlope.
+//
+//go:noescape
+func scaleGradOneY(lane *float32, dy *float32, x *float32, n int, lo float32, hi float32)
+
 // sumSquaresY adds x*x to sixteen lanes.
 //
 //go:noescape
@@ -274,6 +279,11 @@ func scaleGradCodesZ(lane *float32, dy *float32, x *float32, inverse *float32, c
 //
 //go:noescape
 func scaleGradZ(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
+
+// scaleGradOneZ adds dy*slope(x) to sixteen lanes; see scaleSlope.
+//
+//go:noescape
+func scaleGradOneZ(lane *float32, dy *float32, x *float32, n int, lo float32, hi float32)
 
 // sumSquaresZ adds x*x to sixteen lanes.
 //

@@ -295,8 +295,10 @@ func TestSumsSameBitsInAllTiers(t *testing.T) {
 			x, dy := make([]float32, n), make([]float32, n)
 			awkward(uint64(n), x, 0.25, -8, 7)
 			randomF32(r, dy, false)
-			if got, want := kern.scaleGrad(dy, x, 0.25, -8, 7), gen.scaleGrad(dy, x, 0.25, -8, 7); got != want {
-				t.Errorf("scaleGrad n=%d: %v, want %v", n, got, want)
+			for _, scale := range []float32{0.25, 1} {
+				if got, want := kern.scaleGrad(dy, x, scale, -8, 7), gen.scaleGrad(dy, x, scale, -8, 7); got != want {
+					t.Errorf("scaleGrad n=%d scale %v: %v, want %v", n, scale, got, want)
+				}
 			}
 			if got, want := kern.sumSquares(dy), gen.sumSquares(dy); got != want {
 				t.Errorf("sumSquares n=%d: %v, want %v", n, got, want)

@@ -561,9 +561,14 @@ func (t *isa) scaleGradVec(lane *[16]float32, dy, x []float32, scale, lo, hi flo
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
 	}
-	if t.tier == cpu.AVX512VNNI {
+	switch wide := t.tier == cpu.AVX512VNNI; {
+	case scale == 1 && wide:
+		scaleGradOneZ(&lane[0], &dy[0], &x[0], n, lo, hi)
+	case scale == 1:
+		scaleGradOneY(&lane[0], &dy[0], &x[0], n, lo, hi)
+	case wide:
 		scaleGradZ(&lane[0], &dy[0], &x[0], n, scale, lo, hi)
-	} else {
+	default:
 		scaleGradY(&lane[0], &dy[0], &x[0], n, scale, lo, hi)
 	}
 	return n
