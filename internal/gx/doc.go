@@ -8,13 +8,13 @@
 //     [CheckHashes] reports what still collides, built-in ops included.
 //   - memory: an op owns the value it returns and returns the same one at every run. It never asks for a preallocated
 //     value, and never overwrites an input (ReturnsPtr false, CallsExtern false, OverwritesInput -1).
-//   - panics: the tape machine runs ops in a goroutine of its own, where a panic ends the process. Apply's ops turn it
-//     into an error. Built-in ops cannot be guarded from outside.
+//   - panics: Apply's ops turn theirs into errors that name the op.
 //   - gradients: a kernel that is [Differentiable] builds its own gradient nodes. [Side] hands out further results of
 //     one backward kernel as nodes of their own.
 //
-// [Machine] is the tape machine with Reset after every run (without it the second run does nothing) and with panics of
-// its construction as errors. Only the tape machine is supported: Gorgonia's LispMachine needs ops that differentiate
+// [Machine] is the tape machine with Reset after every run (without it the second run does nothing), and with panics of
+// its construction and of built-in ops as errors: it runs the machine's loop in the calling goroutine, where RunAll starts
+// another one, in which a panic ends the process and which costs two changes of thread. Only the tape machine is supported: Gorgonia's LispMachine needs ops that differentiate
 // themselves while running, and refuses ours.
 //
 // Gradients are read from the nodes that [Grad] returns, without BindDualValues: that option adds every run's gradient

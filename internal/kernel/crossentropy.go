@@ -80,6 +80,7 @@ func SoftmaxCrossEntropy(grad, rowLoss, x []float32, labels []int32, classes int
 		allWeights += weight(int32(c))
 	}
 	share := opt.Smoothing / float64(classes)
+	var exps [64]float64 // of a row's first classes
 	total := 0.0
 	for r, y := range labels {
 		row := x[r*classes:][:classes]
@@ -94,7 +95,8 @@ func SoftmaxCrossEntropy(grad, rowLoss, x []float32, labels []int32, classes int
 			}
 			continue
 		}
-		top, logSum := logSumExp(row, 1)
+		top, sum := sumExp(exps[:min(classes, len(exps))], row, 1)
+		logSum := elementary.Log(sum)
 		hit := float64((1 - opt.Smoothing) * weight(y))
 		loss := float64(hit * (logSum - (float64(row[y]) - top)))
 		if share > 0 {
@@ -110,7 +112,7 @@ func SoftmaxCrossEntropy(grad, rowLoss, x []float32, labels []int32, classes int
 		total += loss
 		mass := hit + float64(share*allWeights)
 		for c := range out {
-			g := float64(mass * elementary.Exp(float64(row[c])-top-logSum))
+			g := float64(mass * (expOf(exps[:], c, row[c], top) / sum))
 			g -= float64(share * weight(int32(c)))
 			if c == int(y) {
 				g -= hit
@@ -121,9 +123,15 @@ func SoftmaxCrossEntropy(grad, rowLoss, x []float32, labels []int32, classes int
 	return total * scale, nil
 }
 
-// logSumExp returns the maximum of f*x and log sum exp(f*x - maximum), summed
-// over 16 lanes.
+// logSumExp returns the maximum of f*x and log sum exp(f*x - maximum).
 func logSumExp(x []float32, f float64) (top, logSum float64) {
+	top, sum := sumExp(nil, x, f)
+	return top, elementary.Log(sum)
+}
+
+// sumExp returns the maximum of f*x and sum exp(f*x - maximum), over 16 lanes,
+// and keeps as many of the terms as exps holds.
+func sumExp(exps []float64, x []float32, f float64) (top, sum float64) {
 	top = math.Inf(-1)
 	for _, v := range x {
 		if t := float64(v) * f; t > top || t != t {
@@ -132,9 +140,21 @@ func logSumExp(x []float32, f float64) (top, logSum float64) {
 	}
 	var lane [16]float64
 	for i, v := range x {
-		lane[i%16] += elementary.Exp(float64(float64(v)*f) - top)
+		e := elementary.Exp(float64(float64(v)*f) - top)
+		if i < len(exps) {
+			exps[i] = e
+		}
+		lane[i%16] += e
 	}
-	return top, elementary.Log(tree16(&lane))
+	return top, tree16(&lane)
+}
+
+// expOf is exp(v - top), kept or made again.
+func expOf(exps []float64, c int, v float32, top float64) float64 {
+	if c < len(exps) {
+		return exps[c]
+	}
+	return elementary.Exp(float64(v) - top)
 }
 
 // Softmax writes the softmax of every row of x. y may be x.
