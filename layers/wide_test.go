@@ -51,7 +51,7 @@ func TestWideGraphs(t *testing.T) {
 func TestWideGradients(t *testing.T) {
 	x, labels := blobs(20, 96, 5)
 	for _, float := range []*model.Model{convNet(t), denseNet(t), resNet(t)} {
-		adam(t, build(t, float, layers.Options{Batch: 20, Train: true}), 20, 5, 96, 0.01)
+		adam(t, build(t, float, layers.Options{Batch: 20, Train: true}), 20, 5, 96, 0.0099)
 		q := quantized(t, float.Clone(), precision(t, "int16"), nil)
 		for name, p := range q.Quant { // room for values that the calibration has not seen
 			if n := q.Node(name); n != nil && n.Op.HasQuantizer() && p.Spec.Format == quant.Int16 {

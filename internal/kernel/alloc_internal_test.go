@@ -10,6 +10,12 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 	first, depthwise := g, g
 	first.Cin = 1
 	depthwise.Groups = channels
+	grouped := g
+	grouped.Groups = 4
+	points := grouped
+	points.KH, points.KW, points.PadTop, points.PadLeft, points.PadBottom, points.PadRight = 1, 1, 0, 0, 0, 0
+	fewer := points
+	fewer.Groups = 10
 	pg := PoolGeom{H: 9, W: 9, C: channels, KH: 3, KW: 3, StrideH: 2, StrideW: 2}
 	n := g.inSize()
 	x, y, z, v := make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
@@ -23,17 +29,32 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 	act := NormAct{Norm: &norm, ReLU: true, Cap: 0.5}
 	eachTier(t, func(t *testing.T, kern *isa) {
 		var s Scratch
-		var p, p1, pd PackedS8
+		var p, p1, pd, p4, pp, pf, pw PackedS8
+		kern.packConv(&p4, s8[:grouped.weightSize()], grouped, &s)
+		kern.packConv(&pp, s8[:points.weightSize()], points, &s)
+		kern.packConv(&pf, s8[:fewer.weightSize()], fewer, &s)
+		kern.packS8(&pw, s8[:grouped.weightSize()], grouped.Depth(), channels)
 		kern.packS8(&p1, s8[:first.weightSize()], first.Depth(), channels)
 		kern.packS8(&pd, s8[:depthwise.weightSize()], depthwise.Depth(), channels)
 		for name, f := range map[string]func(){
-			"pack":           func() { kern.packS8(&p, s8, g.Depth(), channels) },
-			"forward":        func() { kern.convForward(y, x, w, m, 1, g, &s) },
-			"dx":             func() { kern.convBackwardInput(x, y, w, 1, g, &s) },
-			"dw":             func() { kern.convBackwardWeight(w, x, y, 1, g, false, &s) },
-			"depthwise":      func() { kern.convForward(y, x, w, nil, 1, depthwise, &s) },
-			"u8 first":       func() { kern.convU8S8(acc, q, 3, &p1, 1, first, &s) },
-			"u8 depthwise":   func() { kern.convU8S8Requant(q, q, 3, &pd, bias, m, 0, 0, 255, 1, depthwise, &s) },
+			"pack":               func() { kern.packS8(&p, s8, g.Depth(), channels) },
+			"forward":            func() { kern.convForward(y, x, w, m, 1, g, &s) },
+			"dx":                 func() { kern.convBackwardInput(x, y, w, 1, g, &s) },
+			"dw":                 func() { kern.convBackwardWeight(w, x, y, 1, g, false, &s) },
+			"depthwise":          func() { kern.convForward(y, x, w, nil, 1, depthwise, &s) },
+			"u8 first":           func() { kern.convU8S8(acc, q, 3, &p1, 1, first, &s) },
+			"u8 depthwise":       func() { kern.convU8S8Requant(q, q, 3, &pd, bias, m, 0, 0, 255, 1, depthwise, &s) },
+			"groups":             func() { kern.convForward(y, x, w, m, 1, grouped, &s) },
+			"groups dx":          func() { kern.convBackwardInput(x, y, w, 1, grouped, &s) },
+			"groups dw":          func() { kern.convBackwardWeight(w, x, y, 1, grouped, false, &s) },
+			"u8 groups":          func() { kern.convU8S8(acc, q, 3, &p4, 1, grouped, &s) },
+			"u8 codes of groups": func() { kern.convU8S8Requant(q, q, 3, &p4, bias, m, 0, 0, 255, 1, grouped, &s) },
+			"u8 groups 1x1":      func() { kern.convU8S8Requant(q, q, 3, &pp, bias, m, 0, 0, 255, 1, points, &s) },
+			"u8 groups of 2":     func() { kern.convU8S8Requant(q, q, 3, &pf, bias, m, 0, 0, 255, 1, fewer, &s) },
+			"pack groups":        func() { kern.packConv(&p4, s8[:grouped.weightSize()], grouped, &s) },
+			"u8 groups, packed as a matrix": func() {
+				kern.convU8S8(acc, q, 3, &pw, 1, grouped, &s)
+			},
 			"requant train":  func() { kern.requantTrain(q, mask, acc, bias, m, 0, 0, 255, true, channels) },
 			"fake-quant":     func() { kern.fakeQuant(y, mask, x, 0.1, 0, 0, 255) },
 			"quantize u8":    func() { kern.quantizeU8(q, nil, x, 0.1, 0, 0, 255) },

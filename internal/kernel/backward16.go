@@ -228,7 +228,7 @@ func (t *isa) image16(p *Backward16, shard int, dw, dx []float32, x []uint8, zer
 		a: codes, rs: p.half, cs: 1, k: p.half, k2: 1, b: p.weights, bs: g.Depth(), c: cols, ldc: g.Depth(), m: m, lines: 1,
 	}, outH*outW, g.Depth())
 	clear(dx)
-	col2im(dx, cols, g.Depth(), g)
+	col2im(dx, g.Cin, cols, g.Depth(), g)
 	return true
 }
 

@@ -65,18 +65,24 @@ func BenchmarkGemmU8S8(b *testing.B) {
 	})
 }
 
+// benchConvs have padding 1 and stride 1; groups 0 is a dense convolution.
 var benchConvs = []ConvGeom{
 	{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 32},
 	{H: 28, W: 28, Cin: 16, KH: 3, KW: 3, Cout: 32},
 	{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 64},
 	{H: 8, W: 8, Cin: 128, KH: 3, KW: 3, Cout: 256},
 	{H: 56, W: 56, Cin: 64, KH: 3, KW: 3, Cout: 64},
+	{H: 14, W: 14, Cin: 64, KH: 3, KW: 3, Cout: 64, Groups: 2},
+	{H: 14, W: 14, Cin: 64, KH: 3, KW: 3, Cout: 64, Groups: 4},
+	{H: 14, W: 14, Cin: 64, KH: 3, KW: 3, Cout: 64, Groups: 16},
+	{H: 14, W: 14, Cin: 64, KH: 3, KW: 3, Cout: 64, Groups: 32},
+	{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 64, Groups: 32},
 }
 
 func BenchmarkConv(b *testing.B) {
 	benchEachTier(b, func(b *testing.B, kern *isa) {
 		for _, g := range benchConvs {
-			g.StrideH, g.StrideW, g.Groups = 1, 1, 1
+			g.StrideH, g.StrideW, g.Groups = 1, 1, max(1, g.Groups)
 			g.PadTop, g.PadLeft, g.PadBottom, g.PadRight = 1, 1, 1, 1
 			n := 8
 			x, w, y := make([]float32, n*g.inSize()), make([]float32, g.weightSize()), make([]float32, n*g.outSize())
@@ -88,7 +94,7 @@ func BenchmarkConv(b *testing.B) {
 			randomCodes(newRand(1), xq)
 			randomCodes(newRand(2), wq)
 			var p PackedS8
-			kern.packS8(&p, wq, g.Depth(), g.Cout)
+			kern.packConv(&p, wq, g, new(Scratch))
 			out, bias, m := make([]uint8, len(y)), make([]int32, g.Cout), make([]float32, g.Cout)
 			fill(m, 0.001)
 			var s Scratch
@@ -102,7 +108,7 @@ func BenchmarkConv(b *testing.B) {
 				{"u8s8", func() { kern.convU8S8(acc, xq, 3, &p, n, g, &s) }},
 				{"u8s8+requant", func() { kern.convU8S8Requant(out, xq, 3, &p, bias, m, 0, 0, 255, n, g, &s) }},
 			} {
-				b.Run(fmt.Sprintf("%s/%dx%dx%d-%d", f.name, g.H, g.W, g.Cin, g.Cout), func(b *testing.B) {
+				b.Run(fmt.Sprintf("%s/%dx%dx%d-%d/%d", f.name, g.H, g.W, g.Cin, g.Cout, g.Groups), func(b *testing.B) {
 					for range b.N {
 						f.run()
 					}
@@ -164,7 +170,7 @@ func BenchmarkElementwise(b *testing.B) {
 			{"pack", func() { kern.packS8(&packed, s8, n/256, 256) }},
 			{"transpose", func() { kern.transpose(z, 256, x, 256, 256, 256) }},
 			{"im2col u8 3x3x1", func() {
-				im2col(codes, 12, codes, 3, ConvGeom{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 1, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1})
+				im2col(codes, 12, codes, 1, 3, ConvGeom{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 1, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1})
 			}},
 		} {
 			b.Run(f.name, func(b *testing.B) {
@@ -201,7 +207,7 @@ func BenchmarkDepthwise(b *testing.B) {
 				{"f32", func() { kern.convForward(y, x, w, nil, 1, g, &s) }},
 				{"u8s8", func() { kern.convU8S8(acc, xq, 3, &p, 1, g, &s) }},
 				{"u8s8+requant", func() { kern.convU8S8Requant(out, xq, 3, &p, bias, m, 0, 0, 255, 1, g, &s) }},
-				{"padding", func() { padImage(&s.bytes, xq, 3, g) }},
+				{"padding", func() { padImage(&s.bytes, xq, g.Cin, 3, g) }},
 			} {
 				b.Run(fmt.Sprintf("%s/%dx%dx%d", f.name, g.H, g.W, g.Cin), func(b *testing.B) {
 					for range b.N {

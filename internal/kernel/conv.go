@@ -35,24 +35,33 @@ func ConvBackwardWeight(dw, x, dy []float32, n int, g ConvGeom, accumulate bool,
 	active.convBackwardWeight(dw, x, dy, n, g, accumulate, s)
 }
 
+// Dense convolutions are those of one group. A group reads and writes its
+// channels in place, between those of the others, and its weights are columns
+// of w; only images that the tiles walk are copied, with their padding.
+
 func (t *isa) convForward(y, x, w, bias []float32, n int, g ConvGeom, s *Scratch) {
 	in, out, k := g.inSize(), g.outSize(), g.Depth()
-	pixels := g.OutH() * g.OutW()
+	each, pixels := g.group(), g.OutH()*g.OutW()
 	y, x, w = y[:n*out], x[:n*in], w[:g.weightSize()]
 	switch {
-	case g.Groups > 1:
-		t.groupForward(y, x, w, n, g)
+	case g.depthwise():
+		t.depthwiseForward(y, x, w, n, g)
 	case g.pointwise():
-		t.gemm(y, g.Cout, x, k, false, w, g.Cout, false, n*pixels, g.Cout, k, false, s)
-	case t.f32 != nil && g.direct():
-		for i := range n {
-			t.f32.forward(y[i*out:][:out], padImage(&s.cols, x[i*in:][:in], 0, g), w, g)
+		for i := range g.Groups {
+			t.gemm(y[i*each.Cout:], g.Cout, x[i*k:], g.Cin, false, w[i*each.Cout:], g.Cout, false, n*pixels, each.Cout, k, false, s)
 		}
 	default:
-		cols := grow(&s.cols, pixels*k)
-		for i := range n {
-			im2col(cols, k, x[i*in:][:in], 0, g)
-			t.gemm(y[i*out:], g.Cout, cols, k, false, w, g.Cout, false, pixels, g.Cout, k, false, s)
+		for image := range n {
+			for i := range g.Groups {
+				xi, yi, wi := x[image*in:][:in][i*each.Cin:], y[image*out:][:out][i*each.Cout:], w[i*each.Cout:]
+				if t.f32 != nil && each.direct() {
+					t.f32.forward(yi, padImage(&s.cols, xi, g.Cin, 0, each), wi, g.Cout, each)
+					continue
+				}
+				cols := grow(&s.cols, pixels*k)
+				im2col(cols, k, xi, g.Cin, 0, each)
+				t.gemm(yi, g.Cout, cols, k, false, wi, g.Cout, false, pixels, each.Cout, k, false, s)
+			}
 		}
 	}
 	if bias != nil {
@@ -62,10 +71,12 @@ func (t *isa) convForward(y, x, w, bias []float32, n int, g ConvGeom, s *Scratch
 
 func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scratch) {
 	w = w[:g.weightSize()]
-	if g.pointwise() && g.Groups == 1 {
-		k := g.Depth()
-		pixels := g.OutH() * g.OutW()
-		t.gemm(dx[:n*g.inSize()], k, dy[:n*g.outSize()], g.Cout, false, w, g.Cout, true, n*pixels, k, g.Cout, false, s)
+	if g.pointwise() && !g.depthwise() {
+		dx, dy = dx[:n*g.inSize()], dy[:n*g.outSize()]
+		each, pixels := g.group(), g.OutH()*g.OutW()
+		for i := range g.Groups {
+			t.gemm(dx[i*each.Cin:], g.Cin, dy[i*each.Cout:], g.Cout, false, w[i*each.Cout:], g.Cout, true, n*pixels, each.Cin, each.Cout, false, s)
+		}
 		return
 	}
 	flipped := grow(&s.flip, len(w))
@@ -73,17 +84,26 @@ func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scrat
 	t.convBackwardInputFlipped(dx, dy, flipped, n, g, s)
 }
 
-// flipWeights swaps the channel axes of every tap: phase by phase with the taps
-// reversed for geometries whose gradient is convolutions, in order where it is
-// a product and col2im. Grouped convolutions read w as it is.
+// flipWeights swaps the channel axes of every tap, group by group: phase by
+// phase with the taps reversed for geometries whose gradient is convolutions,
+// in order where it is a product and col2im. Depthwise convolutions read w as
+// it is.
 func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
 	w, dst = w[:g.weightSize()], dst[:g.weightSize()]
-	if g.Groups > 1 {
+	if g.depthwise() {
 		copy(dst, w)
 		return
 	}
+	each := g.group()
+	for i := range g.Groups {
+		t.flipGroup(dst[i*each.weightSize():][:each.weightSize()], w[i*each.Cout:], g.Cout, each)
+	}
+}
+
+// flipGroup is flipWeights of one group, the rows of w being ld apart.
+func (t *isa) flipGroup(dst, w []float32, ld int, g ConvGeom) {
 	if _, ok := t.inputGeom(g); !ok {
-		t.transpose(dst, g.Depth(), w, g.Cout, g.Depth(), g.Cout)
+		t.transpose(dst, g.Depth(), w, ld, g.Depth(), g.Cout)
 		return
 	}
 	size := g.Cin * g.Cout
@@ -94,7 +114,7 @@ func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
 		}
 		for kh := y.last; kh >= 0; kh -= g.StrideH {
 			for kw := x.last; kw >= 0; kw -= g.StrideW {
-				t.transpose(dst[:size], g.Cin, w[(kh*g.KW+kw)*size:][:size], g.Cout, g.Cin, g.Cout)
+				t.transpose(dst[:size], g.Cin, w[(kh*g.KW+kw)*g.Cin*ld:], ld, g.Cin, g.Cout)
 				dst = dst[size:]
 			}
 		}
@@ -103,57 +123,60 @@ func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
 
 func (t *isa) convBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvGeom, s *Scratch) {
 	in, out, k := g.inSize(), g.outSize(), g.Depth()
-	pixels := g.OutH() * g.OutW()
+	each, pixels := g.group(), g.OutH()*g.OutW()
 	dx, dy, flipped = dx[:n*in], dy[:n*out], flipped[:g.weightSize()]
-	if g.pointwise() && g.Groups == 1 {
-		t.gemm(dx, k, dy, g.Cout, false, flipped, k, false, n*pixels, k, g.Cout, false, s)
+	if g.depthwise() {
+		t.depthwiseBackwardInput(dx, dy, flipped, n, g)
 		return
 	}
-	if f, ok := t.inputGeom(g); ok {
-		for i := range n {
-			t.f32.backwardInput(dx[i*in:][:in], padImage(&s.cols, dy[i*out:][:out], 0, f), flipped, g, f)
+	if g.pointwise() {
+		for i := range g.Groups {
+			t.gemm(dx[i*k:], g.Cin, dy[i*each.Cout:], g.Cout, false, flipped[i*each.weightSize():], k, false, n*pixels, k, each.Cout, false, s)
 		}
 		return
 	}
-	if g.Groups > 1 {
-		t.groupBackwardInput(dx, dy, flipped, n, g)
-		return
+	f, ok := t.inputGeom(each)
+	if !ok || g.StrideH > g.KH || g.StrideW > g.KW { // sums, or phases without taps
+		clear(dx)
 	}
-	clear(dx)
-	cols := grow(&s.cols, pixels*k)
-	for i := range n {
-		t.gemm(cols, k, dy[i*out:], g.Cout, false, flipped, k, false, pixels, k, g.Cout, false, s)
-		col2im(dx[i*in:][:in], cols, k, g)
+	for image := range n {
+		for i := range g.Groups {
+			xi, yi, wi := dx[image*in:][:in][i*each.Cin:], dy[image*out:][:out][i*each.Cout:], flipped[i*each.weightSize():]
+			if ok {
+				t.f32.backwardInput(xi, g.Cin, padImage(&s.cols, yi, g.Cout, 0, f), wi, each, f)
+				continue
+			}
+			cols := grow(&s.cols, pixels*k)
+			t.gemm(cols, k, yi, g.Cout, false, wi, k, false, pixels, k, each.Cout, false, s)
+			col2im(xi, g.Cin, cols, k, each)
+		}
 	}
 }
 
 func (t *isa) convBackwardWeight(dw, x, dy []float32, n int, g ConvGeom, accumulate bool, s *Scratch) {
 	in, out, k := g.inSize(), g.outSize(), g.Depth()
-	pixels := g.OutH() * g.OutW()
+	each, pixels := g.group(), g.OutH()*g.OutW()
 	dw, x, dy = dw[:g.weightSize()], x[:n*in], dy[:n*out]
 	if !accumulate {
 		clear(dw)
 	}
-	if g.Groups > 1 {
-		t.groupBackwardWeight(dw, x, dy, n, g)
+	if g.depthwise() {
+		t.depthwiseBackwardWeight(dw, x, dy, n, g)
 		return
 	}
-	if t.f32 != nil && g.direct() && !g.pointwise() {
-		for i := range n {
-			t.f32.backwardWeight(dw, padImage(&s.cols, x[i*in:][:in], 0, g), dy[i*out:][:out], g)
+	for image := range n {
+		for i := range g.Groups {
+			xi, yi, wi := x[image*in:][:in][i*each.Cin:], dy[image*out:][:out][i*each.Cout:], dw[i*each.Cout:]
+			if t.f32 != nil && each.direct() && !g.pointwise() {
+				t.f32.backwardWeight(wi, padImage(&s.cols, xi, g.Cin, 0, each), yi, g.Cout, each)
+				continue
+			}
+			cols, ld := xi, g.Cin
+			if !g.pointwise() {
+				cols, ld = grow(&s.cols, pixels*k), k
+				im2col(cols, k, xi, g.Cin, 0, each)
+			}
+			t.gemm(wi, g.Cout, cols, ld, true, yi, g.Cout, false, k, each.Cout, pixels, true, s)
 		}
-		return
-	}
-	cols := x
-	if !g.pointwise() {
-		cols = grow(&s.cols, pixels*k)
-	}
-	for i := range n {
-		if g.pointwise() {
-			cols = x[i*in:]
-		} else {
-			im2col(cols, k, x[i*in:][:in], 0, g)
-		}
-		t.gemm(dw, g.Cout, cols, k, true, dy[i*out:], g.Cout, false, k, g.Cout, pixels, true, s)
 	}
 }

@@ -29,6 +29,37 @@ var convCases = []ConvGeom{
 	{H: 3, W: 3, Cin: 130, KH: 3, KW: 3, Cout: 40, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 }
 
+// groupedCases are kernels, strides, paddings and dilations, each with 2, 3, 4 and 8 groups of uneven numbers of channels.
+func groupedCases() []ConvGeom {
+	var cases []ConvGeom
+	for _, kernel := range [][2]int{{1, 1}, {3, 3}, {5, 3}} {
+		for stride := 1; stride <= 2; stride++ {
+			for dil := 1; dil <= 2; dil++ {
+				for _, same := range []bool{false, true} {
+					for _, groups := range []int{2, 3, 4, 8} {
+						i := len(cases)
+						g := ConvGeom{
+							H: 9 + i%2, W: 7 + i%5, Cin: groups * []int{3, 5, 16}[i%3], KH: kernel[0], KW: kernel[1], Cout: groups * []int{1, 7, 32}[i/3%3],
+							StrideH: stride, StrideW: stride, Groups: groups, DilationH: dil, DilationW: dil,
+						}
+						if same {
+							g.PadTop, g.PadLeft = dil*(g.KH-1)/2, dil*(g.KW-1)/2
+							g.PadBottom, g.PadRight = g.PadTop, g.PadLeft
+						}
+						cases = append(cases, g)
+					}
+				}
+			}
+		}
+	}
+	return append(cases,
+		ConvGeom{H: 14, W: 14, Cin: 64, KH: 3, KW: 3, Cout: 64, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 4},
+		ConvGeom{H: 9, W: 9, Cin: 12, KH: 1, KW: 1, Cout: 12, StrideH: 3, StrideW: 2, PadTop: 1, PadLeft: 2, Groups: 4},
+		ConvGeom{H: 3, W: 3, Cin: 66, KH: 3, KW: 3, Cout: 66, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 2},
+		ConvGeom{H: 1, W: 20, Cin: 16, KH: 1, KW: 5, Cout: 32, StrideH: 1, StrideW: 2, PadLeft: 2, PadRight: 2, Groups: 16},
+	)
+}
+
 // eachProduct calls f with the offsets of every x, y and w that meet in the
 // definition of the convolution; x is -1 outside the image.
 func eachProduct(n int, g ConvGeom, f func(x, y, w int)) {
@@ -60,7 +91,7 @@ func eachProduct(n int, g ConvGeom, f func(x, y, w int)) {
 
 func TestConvAgainstDefinition(t *testing.T) {
 	const n = 3
-	for i, g := range convCases {
+	for i, g := range append(groupedCases(), convCases...) {
 		if err := g.Check(); err != nil {
 			t.Fatalf("case %d: %v", i, err)
 		}
@@ -163,7 +194,7 @@ func TestStridedInputGradient(t *testing.T) {
 
 func TestConvU8S8AgainstDefinition(t *testing.T) {
 	const n = 2
-	for i, g := range convCases {
+	for i, g := range append(groupedCases(), convCases...) {
 		r := newRand(uint64(i))
 		x := make([]uint8, n*g.inSize())
 		w := make([]int8, g.weightSize())
@@ -203,23 +234,62 @@ func TestConvU8S8AgainstDefinition(t *testing.T) {
 					t.Fatalf("%+v: sum (q-z)*w [%d] = %d, want %d", g, j, got, signed[j])
 				}
 			}
-			if kern.tier == active.tier {
-				again := make([]int32, len(want))
-				kern.convU8S8(again, x, zero, PackConvS8(w, g), n, g, &s)
-				if err := qtest.Same("acc of weights packed for the convolution", again, want); err != nil {
+			var conv PackedS8
+			kern.packConv(&conv, w, g, &s)
+			again := make([]int32, len(want))
+			kern.convU8S8(again, x, zero, &conv, n, g, &s)
+			if err := qtest.Same("acc of weights packed for the convolution", again, want); err != nil {
+				t.Fatalf("%+v: %v", g, err)
+			}
+			for _, weights := range []*PackedS8{&p, &conv} {
+				dst := qtest.Guarded[uint8](len(want), i)
+				randomCodes(newRand(9), dst.Data) // must be overwritten
+				kern.convU8S8Requant(dst.Data, x, zero, weights, bias, m, 12, 3, 250, n, g, &s)
+				if err := qtest.Same("codes", dst.Data, wantU8); err != nil {
+					t.Fatalf("%+v: %v", g, err)
+				}
+				if err := dst.Check(); err != nil {
 					t.Fatalf("%+v: %v", g, err)
 				}
 			}
-			dst := qtest.Guarded[uint8](len(want), i)
-			kern.convU8S8Requant(dst.Data, x, zero, &p, bias, m, 12, 3, 250, n, g, &s)
-			if err := qtest.Same("codes", dst.Data, wantU8); err != nil {
-				t.Fatalf("%+v: %v", g, err)
-			}
-			if err := dst.Check(); err != nil {
-				t.Fatalf("%+v: %v", g, err)
-			}
 		})
 	}
+}
+
+// One Scratch and one PackedS8 serve convolutions of any groups, one after the other.
+func TestGroupsShareScratch(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		var s Scratch
+		var p PackedS8
+		for i, g := range append(groupedCases(), convCases...) {
+			r := newRand(uint64(i))
+			x, w, dy := make([]float32, g.inSize()), make([]float32, g.weightSize()), make([]float32, g.outSize())
+			codes, s8 := make([]uint8, len(x)), make([]int8, len(w))
+			randomF32(r, x, false)
+			randomF32(r, w, false)
+			randomF32(r, dy, false)
+			randomCodes(r, codes)
+			randomCodes(r, s8)
+			run := func(s *Scratch, p *PackedS8) (y, dx, dw []float32, acc []int32) {
+				y, dx, dw, acc = make([]float32, len(dy)), make([]float32, len(x)), make([]float32, len(w)), make([]int32, len(dy))
+				kern.packConv(p, s8, g, s)
+				kern.convU8S8(acc, codes, 200, p, 1, g, s)
+				kern.convForward(y, x, w, nil, 1, g, s)
+				kern.convBackwardInput(dx, dy, w, 1, g, s)
+				kern.convBackwardWeight(dw, x, dy, 1, g, false, s)
+				return y, dx, dw, acc
+			}
+			y, dx, dw, acc := run(&s, &p)
+			wantY, wantX, wantW, sums := run(new(Scratch), new(PackedS8))
+			for _, err := range []error{
+				qtest.SameBits("y", y, wantY), qtest.SameBits("dx", dx, wantX), qtest.SameBits("dw", dw, wantW), qtest.Same("sums", acc, sums),
+			} {
+				if err != nil {
+					t.Fatalf("%+v: %v", g, err)
+				}
+			}
+		}
+	})
 }
 
 func TestConvGeomCheck(t *testing.T) {

@@ -30,6 +30,12 @@ func (g ConvGeom) OutW() int {
 // Depth returns the length of one output element's sum, KH*KW*Cin/Groups.
 func (g ConvGeom) Depth() int { return g.KH * g.KW * (g.Cin / g.Groups) }
 
+// group returns the geometry of one group alone.
+func (g ConvGeom) group() ConvGeom {
+	g.Cin, g.Cout, g.Groups = g.Cin/g.Groups, g.Cout/g.Groups, 1
+	return g
+}
+
 func (g ConvGeom) dilH() int { return max(g.DilationH, 1) }
 func (g ConvGeom) dilW() int { return max(g.DilationW, 1) }
 

@@ -5,6 +5,9 @@ package kernel
 //
 //	acc[i,oy,ox,co] = sum q * w
 //
+// Groups that are neither one nor depthwise are packed on each call unless
+// PackConvS8 packed w.
+//
 // Cells outside the image hold the code zero, the input's zero point, so that
 // the sum over (q-zero)*w is acc - zero*w.ColSums[co], exactly.
 func ConvU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g ConvGeom, s *Scratch) {
@@ -18,43 +21,56 @@ func ConvU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, bias []in
 
 func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g ConvGeom, s *Scratch) {
 	in, out, k := g.inSize(), g.outSize(), g.Depth()
-	pixels := g.OutH() * g.OutW()
+	each, pixels := g.group(), g.OutH()*g.OutW()
 	acc, x = acc[:n*out], x[:n*in]
 	checkPacked(w, g)
+	w = t.groupsOf(w, g, s)
 	switch {
 	case g.depthwise():
 		t.depthwiseU8(acc, nil, x, zero, w.raw, n, g, s)
-	case g.Groups > 1:
-		t.groupForwardU8(acc, x, zero, w.raw, n, g)
-	case g.pointwise():
-		t.gemmU8S8(acc, g.Cout, x, k, w, n*pixels, 0, w.N)
-	case t.s8 != nil && g.direct():
+	case g.wholeRows():
+		for i := range g.Groups {
+			t.gemmU8S8(acc[i*each.Cout:], g.Cout, x[i*k:], g.Cin, w.group(i, g), n*pixels, 0, each.Cout)
+		}
+	case t.s8 != nil && each.direct() && !g.pointwise():
 		t.convDirect(acc, nil, x, zero, w, n, g, s)
 	default:
 		ld := (k + 3) &^ 3
 		cols := grow(&s.bytes, pixels*ld)
-		for i := range n {
-			im2col(cols, ld, x[i*in:][:in], zero, g)
-			t.gemmU8S8(acc[i*out:][:out], g.Cout, cols, ld, w, pixels, 0, w.N)
+		for image := range n {
+			for i := range g.Groups {
+				im2col(cols, ld, x[image*in:][:in][i*each.Cin:], g.Cin, zero, each)
+				t.gemmU8S8(acc[image*out:][:out][i*each.Cout:], g.Cout, cols, ld, w.group(i, g), pixels, 0, each.Cout)
+			}
 		}
 	}
 }
 
 func (t *isa) convU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, bias []int32, mult []float32, zero, lo, hi int32, n int, g ConvGeom, s *Scratch) {
 	in, out := g.inSize(), g.outSize()
+	each, pixels := g.group(), out/g.Cout
 	dst, x = dst[:n*out], x[:n*in]
 	checkPacked(w, g)
-	switch {
-	case bias == nil:
-	case g.depthwise():
-		t.depthwiseU8(nil, s.requant(rowRequant{dst: dst, bias: bias[:g.Cout], m: mult[:g.Cout], zero: zero, lo: lo, hi: hi}), x, xZero, w.raw, n, g, s)
-		return
-	case g.pointwise() && g.Groups == 1:
-		t.gemmU8S8Requant(dst, x, g.Cin, w, bias, mult, zero, lo, hi, out/g.Cout*n, s)
-		return
-	case t.s8 != nil && t.s8.codes != nil && g.direct():
-		t.convDirect(nil, s.requant(rowRequant{dst: dst, bias: bias[:g.Cout], m: mult[:g.Cout], zero: zero, lo: lo, hi: hi}), x, xZero, w, n, g, s)
-		return
+	w = t.groupsOf(w, g, s)
+	if bias != nil {
+		rq := s.requant(rowRequant{dst: dst, bias: bias[:g.Cout], m: mult[:g.Cout], zero: zero, lo: lo, hi: hi})
+		switch tiles := t.s8 != nil && t.s8.codes != nil; {
+		case g.depthwise():
+			t.depthwiseU8(nil, rq, x, xZero, w.raw, n, g, s)
+			return
+		case g.pointwise() && g.Groups == 1:
+			t.gemmU8S8Requant(dst, x, g.Cin, w, bias, mult, zero, lo, hi, n*pixels, s)
+			return
+		case g.wholeRows() && tiles:
+			for i := range g.Groups {
+				rq.first = i * each.Cout
+				t.s8.gemm(nil, rq, g.Cout, x[i*each.Cin:], g.Cin, w.group(i, g), n*pixels, 0, each.Cout)
+			}
+			return
+		case tiles && each.direct() && !g.pointwise():
+			t.convDirect(nil, rq, x, xZero, w, n, g, s)
+			return
+		}
 	}
 	acc := grow(&s.acc, out)
 	for i := range n {
@@ -72,7 +88,8 @@ func (t *isa) convU8S8Values(dst []float32, x []uint8, zero uint8, w *PackedS8, 
 	in, out := g.inSize(), g.outSize()
 	dst, x, offset, m = dst[:n*out], x[:n*in], offset[:g.Cout], m[:g.Cout]
 	checkPacked(w, g)
-	if t.s8 != nil && t.s8.values != nil && g.direct() && !g.pointwise() {
+	w = t.groupsOf(w, g, s)
+	if t.s8 != nil && t.s8.values != nil && g.group().direct() && !g.pointwise() && !g.depthwise() {
 		t.convDirect(nil, s.requant(rowRequant{values: dst, bias: offset, m: m}), x, zero, w, n, g, s)
 		return
 	}
@@ -83,56 +100,16 @@ func (t *isa) convU8S8Values(dst []float32, x []uint8, zero uint8, w *PackedS8, 
 	}
 }
 
+// wholeRows reports a product whose rows of codes are read where they are: those
+// of groups have at least the four codes that tiles read at a time.
+func (g ConvGeom) wholeRows() bool {
+	return g.pointwise() && (g.Groups == 1 || g.Cin/g.Groups >= 4)
+}
+
 // checkPacked stops a caller that packed weights for another geometry before
 // a kernel reads them.
 func checkPacked(w *PackedS8, g ConvGeom) {
 	if w.K != g.Depth() || w.N != g.Cout {
 		panic("kernel: packed weights do not have the convolution's shape")
-	}
-}
-
-// groupForwardU8 sums over all taps; those outside the image read the zero
-// point.
-func (t *isa) groupForwardU8(acc []int32, x []uint8, zero uint8, w []int8, n int, g ConvGeom) {
-	outH, outW := g.OutH(), g.OutW()
-	gi, per := g.Cin/g.Groups, g.Cout/g.Groups
-	for i := range n {
-		for oy := range outH {
-			for ox := range outW {
-				row := acc[((i*outH+oy)*outW+ox)*g.Cout:][:g.Cout]
-				clear(row)
-				for kh := range g.KH {
-					for kw := range g.KW {
-						iy := oy*g.StrideH - g.PadTop + kh*g.dilH()
-						ix := ox*g.StrideW - g.PadLeft + kw*g.dilW()
-						var cell []uint8
-						if iy >= 0 && iy < g.H && ix >= 0 && ix < g.W {
-							cell = x[((i*g.H+iy)*g.W+ix)*g.Cin:][:g.Cin]
-						}
-						t.tapU8(row, cell, zero, w[(kh*g.KW+kw)*gi*g.Cout:][:gi*g.Cout], gi, per)
-					}
-				}
-			}
-		}
-	}
-}
-
-// tapU8 adds one tap of a grouped convolution: gi input and per output
-// channels in a group. A nil cell lies outside the image.
-func (t *isa) tapU8(row []int32, cell []uint8, zero uint8, w []int8, gi, per int) {
-	switch {
-	case cell == nil:
-		z := int32(zero)
-		for c := range gi {
-			for j, v := range w[c*len(row):][:len(row)] {
-				row[j] += z * int32(v)
-			}
-		}
-	default:
-		for c := range gi {
-			for j, v := range w[c*len(row):][:len(row)] {
-				row[j] += int32(cell[j/per*gi+c]) * int32(v)
-			}
-		}
 	}
 }

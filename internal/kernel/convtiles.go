@@ -20,18 +20,19 @@ func (g ConvGeom) padded() bool { return g.PadTop|g.PadLeft|g.PadBottom|g.PadRig
 
 func (g ConvGeom) paddedRow() int { return (g.W + g.PadLeft + g.PadRight) * g.Cin }
 
-// padImage returns the image x with its padding written out as pad: x itself
-// when there is none, else a copy in buf.
-func padImage[T any](buf *[]T, x []T, pad T, g ConvGeom) []T {
-	if !g.padded() {
+// padImage returns the image x, whose pixels are pitch apart, side by side and
+// with its padding written out as pad: x itself when it is that already, else a
+// copy in buf.
+func padImage[T any](buf *[]T, x []T, pitch int, pad T, g ConvGeom) []T {
+	if pitch == g.Cin && !g.padded() {
 		return x
 	}
-	return padInto(grow(buf, g.paddedSize()), x, pad, g)
+	return padInto(grow(buf, g.paddedSize()), x, pitch, pad, g)
 }
 
 // padInto writes the padded image of x, and pad on the rest of out. What lies
 // between two lines is the end of one row and the start of the next.
-func padInto[T any](out, x []T, pad T, g ConvGeom) []T {
+func padInto[T any](out, x []T, pitch int, pad T, g ConvGeom) []T {
 	line, between := g.W*g.Cin, (g.PadLeft+g.PadRight)*g.Cin
 	at := g.PadTop*g.paddedRow() + g.PadLeft*g.Cin
 	fill(out[:at], pad)
@@ -40,7 +41,11 @@ func padInto[T any](out, x []T, pad T, g ConvGeom) []T {
 		blank = out[:between]
 	}
 	for y := range g.H {
-		copy(out[at:][:line], x[y*line:])
+		if pitch == g.Cin {
+			copy(out[at:][:line], x[y*line:])
+		} else {
+			copyPixels(out[at:], x[y*g.W*pitch:], pitch, g.Cin, g.W)
+		}
 		at += line
 		switch {
 		case y == g.H-1:
@@ -56,14 +61,15 @@ func padInto[T any](out, x []T, pad T, g ConvGeom) []T {
 	return out
 }
 
-// forward computes one image of a direct convolution; img is padded.
-func (t *tilesF32) forward(y, img, w []float32, g ConvGeom) {
+// forward computes one image of a direct convolution; img is padded. Pixels of
+// y and rows of w are ld apart.
+func (t *tilesF32) forward(y, img, w []float32, ld int, g ConvGeom) {
 	run, row := g.KW*g.Cin, g.paddedRow()
 	p := product{
 		a: img, rs: g.StrideW * g.Cin, cs: 1, a2: g.dilH()*row - run,
-		b: w, bs: g.Cout, k: run, k2: g.KH, c: y, ldc: g.Cout,
+		b: w, bs: ld, k: run, k2: g.KH, c: y, ldc: ld,
 	}
-	t.windows(&p, g.OutH(), g.OutW(), g.Cout, g.StrideH*row, g.OutW()*g.Cout)
+	t.windows(&p, g.OutH(), g.OutW(), g.Cout, g.StrideH*row, g.OutW()*ld)
 }
 
 // windows computes rows x cols output pixels of channels each. p is that of the
@@ -91,15 +97,16 @@ func (t *tilesF32) windows(p *product, rows, cols, channels, aRow, cRow int) {
 }
 
 // backwardWeight adds one image's share of the weight gradient: for each
-// kernel row, KW*Cin rows by Cout columns, summed over all output pixels.
-func (t *tilesF32) backwardWeight(dw, img, dy []float32, g ConvGeom) {
+// kernel row, KW*Cin rows by Cout columns, summed over all output pixels. Rows
+// of dw and pixels of dy are ld apart.
+func (t *tilesF32) backwardWeight(dw, img, dy []float32, ld int, g ConvGeom) {
 	outW, run := g.OutW(), g.KW*g.Cin
 	step := g.StrideW * g.Cin
 	for kh := range g.KH {
 		p := product{
 			a: img[kh*g.dilH()*g.paddedRow():], rs: 1, cs: step, a2: g.StrideH*g.paddedRow() - outW*step,
-			b: dy, bs: g.Cout, k: outW, k2: g.OutH(),
-			c: dw[kh*run*g.Cout:], ldc: g.Cout, add: true,
+			b: dy, bs: ld, k: outW, k2: g.OutH(),
+			c: dw[kh*run*ld:], ldc: ld, add: true,
 		}
 		t.block(&p, run, g.Cout)
 	}
@@ -121,13 +128,11 @@ func (t *isa) inputGeom(g ConvGeom) (padded ConvGeom, ok bool) {
 	return padded, ok
 }
 
-// backwardInput computes one image of dx from dy as inputGeom pads it. The
-// weights of phases follow each other, those of every tap transposed.
-func (t *tilesF32) backwardInput(dx, dy, w []float32, g, padded ConvGeom) {
+// backwardInput computes one image of dx, whose pixels are ld apart, from dy as
+// inputGeom pads it. The weights of phases follow each other, those of every
+// tap transposed. Inputs of phases without taps stay as they are.
+func (t *tilesF32) backwardInput(dx []float32, ld int, dy, w []float32, g, padded ConvGeom) {
 	row, c := padded.paddedRow(), g.Cin
-	if g.StrideH > g.KH || g.StrideW > g.KW { // phases without taps
-		clear(dx)
-	}
 	for i := range g.phases() {
 		y, x := g.phase(i)
 		if y.count <= 0 || x.count <= 0 || y.taps*x.taps == 0 {
@@ -137,9 +142,9 @@ func (t *tilesF32) backwardInput(dx, dy, w []float32, g, padded ConvGeom) {
 		p := product{
 			a: dy[(padded.PadTop-y.before)*row+(padded.PadLeft-x.before)*g.Cout:], rs: g.Cout, cs: 1, a2: row - run,
 			b: w, bs: c, k: run, k2: y.taps,
-			c: dx[(y.first*g.W+x.first)*c:], ldc: g.StrideW * c,
+			c: dx[(y.first*g.W+x.first)*ld:], ldc: g.StrideW * ld,
 		}
-		t.windows(&p, y.count, x.count, c, row, g.StrideH*g.W*c)
+		t.windows(&p, y.count, x.count, c, row, g.StrideH*g.W*ld)
 		w = w[y.taps*run*c:]
 	}
 }
@@ -147,12 +152,13 @@ func (t *tilesF32) backwardInput(dx, dy, w []float32, g, padded ConvGeom) {
 // forward computes one image of a direct convolution of codes; img is padded.
 // A kernel row of run codes takes whole groups of four: the weights of the
 // codes beyond it are zero, and img may be read up to three codes past its end.
-// The result begins at element at of acc, or with rq of its codes.
-func (t *tilesS8) forward(acc []int32, rq *rowRequant, at int, img []uint8, b *PackedS8, g ConvGeom) {
+// The result begins at element at of acc, or with rq of its codes; its pixels
+// are ld apart.
+func (t *tilesS8) forward(acc []int32, rq *rowRequant, at, ld int, img []uint8, b *PackedS8, g ConvGeom) {
 	outW, outH, groups := g.OutW(), g.OutH(), (g.KW*g.Cin+3)/4
 	p := productS8{
 		a: img, rs: g.StrideW * g.Cin, cs: 4, a2: g.dilH()*g.paddedRow() - 4*groups,
-		k: groups, k2: g.KH, ldc: g.Cout,
+		k: groups, k2: g.KH, ldc: ld,
 	}
 	if outW <= t.rows { // the whole image in a call
 		p.to(acc, rq, at)
@@ -162,7 +168,7 @@ func (t *tilesS8) forward(acc []int32, rq *rowRequant, at int, img []uint8, b *P
 	}
 	for oy := range outH {
 		p.a = img[oy*g.StrideH*g.paddedRow():]
-		p.to(acc, rq, at+oy*outW*g.Cout)
+		p.to(acc, rq, at+oy*outW*ld)
 		t.block(&p, b, outW)
 	}
 }
@@ -172,21 +178,31 @@ func (t *tilesS8) forward(acc []int32, rq *rowRequant, at int, img []uint8, b *P
 // after each kernel row, unless PackConvS8 did; such rows are those of first
 // layers, and short. The result is acc's or, with rq, codes.
 func (t *isa) convDirect(acc []int32, rq *rowRequant, x []uint8, zero uint8, w *PackedS8, n int, g ConvGeom, s *Scratch) {
-	in, out, run := g.inSize(), g.outSize(), g.KW*g.Cin
+	each := g.group()
+	in, out, run := g.inSize(), g.outSize(), g.KW*each.Cin
 	slack := -run & 3
-	switch {
-	case slack == 0:
-	case w.rowsLen == run && w.rows.layout == t.tier:
-		w = w.rows
-	default:
-		t.packRows(&s.packed, w.raw, s, g)
-		w = &s.packed
-	}
-	for i := range n {
-		img := x[i*in:][:in]
-		if slack != 0 || g.padded() {
-			img = padInto(grow(&s.bytes, g.paddedSize()+slack), img, zero, g)
+	for i := range g.Groups {
+		wi, first := w.group(i, g), i*each.Cout
+		switch {
+		case slack == 0:
+		case wi.rowsLen == run && wi.rows.layout == t.tier:
+			wi = wi.rows
+		default:
+			t.packRows(&s.packed, wi.raw, s, each)
+			wi = &s.packed
 		}
-		t.s8.forward(acc, rq, i*out, img, w, g)
+		sums := acc
+		if rq != nil {
+			rq.first = first
+		} else {
+			sums = acc[first:]
+		}
+		for image := range n {
+			img := x[image*in:][:in][i*each.Cin:]
+			if slack != 0 || g.padded() || g.Groups > 1 {
+				img = padInto(grow(&s.bytes, each.paddedSize()+slack), img, g.Cin, zero, each)
+			}
+			t.s8.forward(sums, rq, image*out, g.Cout, img, wi, each)
+		}
 	}
 }

@@ -12,7 +12,7 @@ func TestConvValuesAreScaledSums(t *testing.T) {
 	for i, g := range append([]ConvGeom{
 		{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 32, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 		{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 80, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
-	}, convCases...) {
+	}, append(groupedCases(), convCases...)...) {
 		r := newRand(uint64(i))
 		x, w := make([]uint8, n*g.inSize()), make([]int8, g.weightSize())
 		randomCodes(r, x)

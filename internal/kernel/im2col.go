@@ -3,8 +3,9 @@ package kernel
 // im2col writes the patch matrix of one image: row p = oy*OutW+ox holds the
 // KH*KW*Cin inputs of output pixel p in weight order, cells outside the image
 // being pad. Rows are ld apart; elements between the row's end and ld are pad
-// as well, so that integer kernels may read whole groups of four.
-func im2col[T any](cols []T, ld int, x []T, pad T, g ConvGeom) {
+// as well, so that integer kernels may read whole groups of four. Pixels of x
+// are pitch apart.
+func im2col[T any](cols []T, ld int, x []T, pitch int, pad T, g ConvGeom) {
 	outH, outW, run := g.OutH(), g.OutW(), g.KW*g.Cin
 	dh, dw := g.dilH(), g.dilW()
 	for oy := range outH {
@@ -21,14 +22,12 @@ func im2col[T any](cols []T, ld int, x []T, pad T, g ConvGeom) {
 				}
 				fill(cell[:lo*g.Cin], pad)
 				fill(cell[hi*g.Cin:], pad)
-				line := x[iy*g.W*g.Cin:][:g.W*g.Cin]
-				if dw == 1 {
+				line := x[iy*g.W*pitch:]
+				if dw == 1 && pitch == g.Cin {
 					copy(cell[lo*g.Cin:hi*g.Cin], line[(ix+lo)*g.Cin:])
 					continue
 				}
-				for kw := lo; kw < hi; kw++ {
-					copy(cell[kw*g.Cin:(kw+1)*g.Cin], line[(ix+kw*dw)*g.Cin:])
-				}
+				copyPixels(cell[lo*g.Cin:], line[(ix+lo*dw)*pitch:], dw*pitch, g.Cin, hi-lo)
 			}
 			fill(row[g.KH*run:], pad)
 		}
@@ -36,8 +35,8 @@ func im2col[T any](cols []T, ld int, x []T, pad T, g ConvGeom) {
 }
 
 // col2im adds a patch matrix of row stride ld back onto the image it came
-// from, in row-major order of patches.
-func col2im(x []float32, cols []float32, ld int, g ConvGeom) {
+// from, in row-major order of patches. Pixels of x are pitch apart.
+func col2im(x []float32, pitch int, cols []float32, ld int, g ConvGeom) {
 	outH, outW, run := g.OutH(), g.OutW(), g.KW*g.Cin
 	dh, dw := g.dilH(), g.dilW()
 	for oy := range outH {
@@ -51,10 +50,32 @@ func col2im(x []float32, cols []float32, ld int, g ConvGeom) {
 					continue
 				}
 				for kw := lo; kw < hi; kw++ {
-					at := (iy*g.W + ix + kw*dw) * g.Cin
+					at := (iy*g.W + ix + kw*dw) * pitch
 					addTo(x[at:at+g.Cin], row[kh*run+kw*g.Cin:][:g.Cin])
 				}
 			}
+		}
+	}
+}
+
+// copyPixels writes n pixels of channels elements side by side; those of x are
+// pitch apart. Few channels are moved by themselves: a call of copy takes longer.
+func copyPixels[T any](dst, x []T, pitch, channels, n int) {
+	for i := range n {
+		out, in := dst[i*channels:][:channels], x[i*pitch:][:channels]
+		switch {
+		case channels == 4:
+			*(*[4]T)(out) = *(*[4]T)(in)
+		case channels == 8:
+			*(*[8]T)(out) = *(*[8]T)(in)
+		case channels == 16:
+			*(*[16]T)(out) = *(*[16]T)(in)
+		case channels < 8:
+			for c, v := range in {
+				out[c] = v
+			}
+		default:
+			copy(out, in)
 		}
 	}
 }

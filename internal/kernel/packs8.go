@@ -18,6 +18,11 @@ type PackedS8 struct {
 	// long: rowsLen is that length and rows the same with zeros after each row.
 	rowsLen int
 	rows    *PackedS8
+
+	// Of a grouped convolution's weights: the matrix of each group, whose raw
+	// ones follow each other in split.
+	groups []PackedS8
+	split  []int8
 }
 
 // PackS8 packs w, row-major [k,n], and keeps w: its elements must not change
@@ -39,15 +44,54 @@ func PackConvS8(w []int8, g ConvGeom) *PackedS8 {
 
 // RepackConv is PackConvS8 into the memory of p.
 func (p *PackedS8) RepackConv(w []int8, g ConvGeom, s *Scratch) {
-	p.Repack(w, g.Depth(), g.Cout)
-	if run := g.KW * g.Cin; active.s8 != nil && g.direct() && !g.pointwise() && run%4 != 0 {
+	active.packConv(p, w, g, s)
+}
+
+func (t *isa) packConv(p *PackedS8, w []int8, g ConvGeom, s *Scratch) {
+	t.packS8(p, w, g.Depth(), g.Cout)
+	switch run := g.KW * g.Cin; {
+	case g.depthwise():
+	case g.Groups > 1:
+		t.packGroups(p, w, g, s)
+	case t.s8 != nil && g.direct() && !g.pointwise() && run%4 != 0:
 		if p.rows == nil {
 			p.rows = new(PackedS8)
 		}
 		p.rowsLen = run
-		active.packRows(p.rows, w, s, g)
+		t.packRows(p.rows, w, s, g)
 		p.rows.raw = nil // was the scratch memory's
 	}
+}
+
+// packGroups packs the columns of every group as a convolution's weights.
+func (t *isa) packGroups(p *PackedS8, w []int8, g ConvGeom, s *Scratch) {
+	each := g.group()
+	size := each.weightSize()
+	p.K, p.N = g.Depth(), g.Cout
+	split, groups := grow(&p.split, g.weightSize()), grow(&p.groups, g.Groups)
+	for i := range groups {
+		raw := split[i*size:][:size]
+		copyPixels(raw, w[i*each.Cout:], g.Cout, each.Cout, p.K)
+		t.packConv(&groups[i], raw, each, s)
+	}
+}
+
+// groupsOf returns w with its groups packed, in memory of s where PackConvS8
+// did not.
+func (t *isa) groupsOf(w *PackedS8, g ConvGeom, s *Scratch) *PackedS8 {
+	if g.Groups == 1 || g.depthwise() || len(w.groups) == g.Groups && w.groups[0].layout == t.tier {
+		return w
+	}
+	t.packGroups(&s.groups, w.raw, g, s)
+	return &s.groups
+}
+
+// group returns the weights of one group, those of a dense convolution being p.
+func (p *PackedS8) group(i int, g ConvGeom) *PackedS8 {
+	if g.Groups == 1 {
+		return p
+	}
+	return &p.groups[i]
 }
 
 // packRows packs w with zeros after each kernel row, up to a multiple of four
@@ -80,7 +124,7 @@ func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
 }
 
 func (t *isa) beginPack(p *PackedS8, w []int8, k, n int) {
-	p.K, p.N, p.layout, p.rowsLen = k, n, t.tier, 0
+	p.K, p.N, p.layout, p.rowsLen, p.groups = k, n, t.tier, 0, p.groups[:0]
 	p.raw = w[:k*n]
 	grow(&p.ColSums, n)
 	if t.s8 != nil {

@@ -111,7 +111,7 @@ func (t *isa) depthwiseU8(sums []int32, rq *rowRequant, x []uint8, zero uint8, w
 	st := inside.steps()
 	var lanes [vecLanes]int32
 	for i := range n {
-		img := padImage(&s.bytes, x[i*in:][:in], zero, g)
+		img := padImage(&s.bytes, x[i*in:][:in], c, zero, g)
 		eachRun(1, inside, inside.pixels(), func(r pixelRun) {
 			r.yAt += i * out
 			done := t.depthwiseU8Vec(sums, rq, img, w, r, st, inside)
@@ -144,6 +144,7 @@ type rowRequant struct {
 	m            []float32
 	zero, lo, hi int32
 	values       []float32 // the results in place of dst: float32(acc+bias)*m
+	first        int       // the channel that a product's first column is
 }
 
 // asConv is a pooling's windows as those of a depthwise convolution.

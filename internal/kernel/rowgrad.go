@@ -4,10 +4,11 @@ package kernel
 // sums are rounded apart and added in the row-major order of output pixels.
 
 // depthwiseBackwardInput computes dx as depthwise convolutions of dy, one for
-// each phase, or reports false where there are none.
-func (t *isa) depthwiseBackwardInput(dx, dy, w []float32, n int, g ConvGeom) bool {
+// each phase, or tap by tap where there are none.
+func (t *isa) depthwiseBackwardInput(dx, dy, w []float32, n int, g ConvGeom) {
 	if g.StrideH > 1 && g.dilH() > 1 || g.StrideW > 1 && g.dilW() > 1 {
-		return false
+		depthwiseScatter(dx, dy, w, n, g)
+		return
 	}
 	c := g.Cin
 	for i := range g.phases() {
@@ -23,7 +24,25 @@ func (t *isa) depthwiseBackwardInput(dx, dy, w []float32, n int, g ConvGeom) boo
 		from := tapSteps{at: (y.last*g.KW + x.last) * c, row: -g.StrideH * g.KW * c, cell: -g.StrideW * c}
 		t.depthwiseRuns(dx, dy, w, n, f, to, from)
 	}
-	return true
+}
+
+// depthwiseScatter adds every output pixel's gradient to its window.
+func depthwiseScatter(dx, dy, w []float32, n int, g ConvGeom) {
+	st, at, c := g.steps(), g.depthTaps(), g.Cout
+	clear(dx)
+	eachRun(n, g, g.pixels(), func(r pixelRun) {
+		for p := range r.pixels {
+			up := dy[r.yAt+p*c:][:c]
+			for kh := range r.rows {
+				for kw := range r.cols {
+					cell, tap := dx[r.xAt+p*st.pixel+kh*st.row+kw*st.cell:][:c], w[at.of(r)+kh*at.row+kw*at.cell:][:c]
+					for j := range cell {
+						cell[j] += float32(up[j] * tap[j])
+					}
+				}
+			}
+		}
+	})
 }
 
 // depthwiseBackwardWeight adds to dw.

@@ -13,6 +13,7 @@ type Scratch struct {
 	codes []int8    // weights with zeros after each kernel row
 
 	packed PackedS8 // those weights, packed
+	groups PackedS8 // weights of a grouped convolution, packed by group
 	rq     rowRequant
 }
 

@@ -47,15 +47,15 @@ type productS8 struct {
 }
 
 // to sets where the result begins: at element at of the sums, or with rq of
-// the codes or values.
+// the codes or values from rq.first on.
 func (p *productS8) to(acc []int32, rq *rowRequant, at int) {
 	switch p.rq = rq; {
 	case rq == nil:
 		p.c = acc[at:]
 	case rq.values != nil:
-		p.v = rq.values[at:]
+		p.v = rq.values[rq.first+at:]
 	default:
-		p.q = rq.dst[at:]
+		p.q = rq.dst[rq.first+at:]
 	}
 }
 
@@ -86,11 +86,11 @@ func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
 			case s.count == 0:
 			case p.rq != nil && p.rq.values != nil:
 				values[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-					bytesAt(p.v, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.mask(width), &p.rq.bias[j], &p.rq.m[j])
+					bytesAt(p.v, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.mask(width), &p.rq.bias[p.rq.first+j], &p.rq.m[p.rq.first+j])
 			case p.rq != nil:
 				r := p.rq
 				codes[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-					&p.q[at], p.ldc, p.ldc*s.height, s.count, p.tail, t.mask(width), &r.bias[j], &r.m[j], float32(r.lo-r.zero), float32(r.hi-r.zero), r.zero)
+					&p.q[at], p.ldc, p.ldc*s.height, s.count, p.tail, t.mask(width), &r.bias[r.first+j], &r.m[r.first+j], float32(r.lo-r.zero), float32(r.hi-r.zero), r.zero)
 			default:
 				run[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
 					bytesAt(p.c, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.columns(width))
@@ -158,17 +158,21 @@ func packPairs(panel []int8, w []int8, n, cols int) {
 }
 
 // gemm is GemmU8S8 on tiles. A's rows are read in groups of four bytes; a row
-// shorter than that is copied to a padded one first.
+// shorter than that is copied to a padded one first unless memory follows it.
 // The result goes to acc, or with rq to its codes.
 func (t *tilesS8) gemm(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
-	if b.K < 4 {
-		t.gemmShort(acc, rq, ldc, a, lda, b, m, from, to)
-		return
+	k, tail := b.K/4, b.K%4
+	if k == 0 {
+		if lda < 4 || cap(a) < (m-1)*lda+4 {
+			t.gemmShort(acc, rq, ldc, a, lda, b, m, from, to)
+			return
+		}
+		k, tail = 1, 0 // what follows a row meets weights of zero
 	}
 	// keep the block of A in the second-level cache
 	step := max(t.rows, (256<<10)/b.K/t.rows*t.rows)
 	for i := 0; i < m; i += step {
-		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: b.K / 4, k2: 1, tail: b.K % 4, ldc: ldc}
+		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: k, k2: 1, tail: tail, ldc: ldc}
 		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, min(step, m-i), from, to)
 	}
