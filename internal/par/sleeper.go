@@ -12,10 +12,10 @@ type sleeper struct {
 	wake   chan struct{}
 }
 
-// A sleeper looks about 50 us long, many times the pauses between the loops of a training step. Between its looks other
+// A sleeper looks about 100 us long, many times the pauses between the loops of a training step. Between its looks other
 // goroutines may run.
 const (
-	turns        = 250
+	turns        = 500
 	looksPerTurn = 16
 )
 
