@@ -71,6 +71,7 @@ func copyPixels[T any](dst, x []T, pitch, channels, n int) {
 		case channels == 16:
 			*(*[16]T)(out) = *(*[16]T)(in)
 		case channels < 8:
+			//lint:ignore S1001 a call of copy takes longer
 			for c, v := range in {
 				out[c] = v
 			}
