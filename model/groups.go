@@ -31,7 +31,8 @@ func Blocks(n, channels int, s quant.Spec) iter.Seq[Block] {
 	}
 }
 
-// code writes the codes of a weight, block by block. It has no NaN.
+// code writes the codes of a weight, block by block. A weight that is not finite is an error where l.Quantize codes it; else
+// weightScales has refused it.
 func (l Loops) code(codes []int8, mask []uint8, w, scale []float32, channels int, s quant.Spec) error {
 	lo, hi := s.Grid()
 	for b := range Blocks(len(w), channels, s) {

@@ -69,7 +69,7 @@ type job struct {
 	n       int
 	shards  int
 	workers int    // that take shards
-	number  uint32 // of the loop
+	number  uint64 // of the loop
 	taken   [Shards]ticket
 	errs    [Shards]error
 	left    atomic.Int32 // helpers that have not drained
@@ -79,8 +79,8 @@ type job struct {
 // ticket says which loop's shard a worker took last. Each has a cache line of its own, so that workers do not wait for
 // each other's.
 type ticket struct {
-	loop atomic.Uint32
-	_    [60]byte
+	loop atomic.Uint64
+	_    [56]byte
 }
 
 // New returns a pool of the given number of workers, held to [1, Shards]. A pool of
