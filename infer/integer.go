@@ -66,7 +66,7 @@ func (l *integerLayer) run(w *worker, n int) error {
 // accumulate computes the sums of q*w, without the bias.
 func (l *integerLayer) accumulate(acc []int32, x []uint8, n int, s *kernel.Scratch) {
 	if l.dense {
-		kernel.GemmU8S8(acc, l.geom.Cout, x, l.geom.Cin, l.weight, n)
+		kernel.GemmU8S8(acc, l.geom.Cout, x, l.geom.Cin, l.weight, n, s)
 		return
 	}
 	kernel.ConvU8S8(acc, x, l.zero, l.weight, n, l.geom, s)

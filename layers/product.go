@@ -193,7 +193,7 @@ func (k *product) loadCodes(in []G.Value) error {
 func (k *product) shardCodes(s, lo, hi int) {
 	if k.dense {
 		from, to := k.columns(lo, hi)
-		kernel.GemmU8S8Columns(k.acc.Raw, k.geom.Cout, k.codes.U8, k.in, k.weight.Packed(), k.st.Rows, from, to)
+		kernel.GemmU8S8Columns(k.acc.Raw, k.geom.Cout, k.codes.U8, k.in, k.weight.Packed(), k.st.Rows, from, to, k.st.Scratch(s))
 		return
 	}
 	k.imagesCodes(k.acc.Raw[lo*k.outRow:hi*k.outRow], s, lo, hi)

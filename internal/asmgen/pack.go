@@ -5,10 +5,12 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// packs emits the two rearrangements of weights, both for AVX2.
+// packs emits the rearrangements of weights, all for AVX2.
 func packs(g *gen) {
 	g.wide = false
 	g.packQuads()
+	g.packPairs()
+	g.widenCodes()
 	g.transpose8()
 }
 
@@ -46,6 +48,67 @@ func (g *gen) packQuads() {
 	g.LEAQ(operand.Mem{Base: w, Index: stride, Scale: 4}, w)
 	g.DECQ(groups)
 	g.JNZ(operand.LabelRef("loop"))
+	g.end()
+}
+
+// packPairs interleaves two rows of 16 bytes twice for each group, widened.
+func (g *gen) packPairs() {
+	g.begin("packPairsY", "func(panel, w *int8, groups, stride int)",
+		"packPairsY writes groups of four rows of 16 columns, rows stride bytes apart, as s16 pairs of each",
+		"column: rows 0 and 1 of all columns, then rows 2 and 3.")
+	panel, w, groups, stride := g.arg("panel"), g.arg("w"), g.arg("groups"), g.arg("stride")
+	g.Label("loop")
+	for pair := range 2 {
+		first, second, low := g.XMM(), g.XMM(), g.XMM()
+		g.VMOVDQU(off(w, 0), first)
+		g.VMOVDQU(operand.Mem{Base: w, Index: stride, Scale: 1}, second)
+		g.VPUNPCKLBW(second, first, low)
+		g.VPUNPCKHBW(second, first, first)
+		for i, bytes := range []reg.VecVirtual{low, first} {
+			words := g.vec()
+			g.VPMOVSXBW(bytes, words)
+			g.VMOVDQU(words, off(panel, 64*pair+32*i))
+		}
+		g.LEAQ(operand.Mem{Base: w, Index: stride, Scale: 2}, w)
+	}
+	g.SUBQ(operand.I8(-128), panel)
+	g.DECQ(groups)
+	g.JNZ(operand.LabelRef("loop"))
+	g.end()
+}
+
+// widenCodes turns bytes into words: 32 at a time, then 8, then one.
+func (g *gen) widenCodes() {
+	g.begin("widenCodesY", "func(dst *int16, x *uint8, n int)", "widenCodesY computes dst = x for n >= 0 codes.")
+	dst, x, n := g.arg("dst"), g.arg("x"), g.arg("n")
+	blocks := func(label string, size int, move func()) {
+		g.Label(label)
+		g.SUBQ(operand.I8(int8(size)), n)
+		g.JLT(operand.LabelRef(label + "done"))
+		move()
+		g.ADDQ(operand.I8(int8(size)), x)
+		g.ADDQ(operand.I8(int8(2*size)), dst)
+		g.JMP(operand.LabelRef(label))
+		g.Label(label + "done")
+		g.ADDQ(operand.I8(int8(size)), n)
+	}
+	blocks("long", 32, func() {
+		for h := range 2 {
+			v := g.vec()
+			g.VPMOVZXBW(off(x, 16*h), v)
+			g.VMOVDQU(v, off(dst, 32*h))
+		}
+	})
+	blocks("short", 8, func() {
+		v := g.XMM()
+		g.VPMOVZXBW(off(x, 0), v)
+		g.VMOVDQU(v, off(dst, 0))
+	})
+	blocks("one", 1, func() {
+		code := g.GP32()
+		g.MOVBLZX(off(x, 0), code)
+		g.MOVW(code.As16(), off(dst, 0))
+	})
 	g.end()
 }
 

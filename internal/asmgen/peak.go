@@ -17,6 +17,12 @@ func peaks(g *gen) {
 		g.peak("peakF32", func(x, y, sum reg.VecVirtual) { g.VFMADD231PS(x, y, sum) })
 	})
 	g.peak("peakS8", func(x, y, sum reg.VecVirtual) { g.VPDPBUSD(x, y, sum) })
+	g.wide = false
+	g.peak("peakS16", func(x, y, sum reg.VecVirtual) {
+		product := g.vec()
+		g.VPMADDWD(x, y, product)
+		g.VPADDD(product, sum, sum)
+	})
 }
 
 func (g *gen) peak(kind string, step func(x, y, sum reg.VecVirtual)) {

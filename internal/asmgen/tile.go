@@ -19,7 +19,7 @@ const (
 	rowsF32Z = 14 // 28 accumulators, 2 of B, 2 of A
 	rowsF32Y = 6  // 12, 2, 2
 	rowsS8Z  = 14
-	rowsS8Y  = 4 // 8 accumulators, 2 of B, 2 shuffles, A, 2 temporaries
+	rowsS8Y  = 6 // 12 accumulators, 2 of B, A, the product
 )
 
 const tileSignature = "func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip int, strips int"
@@ -187,7 +187,7 @@ func (g *gen) tileF32(rows, width int) {
 func tilesS8(g *gen) {
 	for rows := 1; rows <= rowsS8Y; rows++ {
 		g.wide = false
-		g.tileS8(rows, 2, sums)
+		g.tileWords(rows, sums)
 	}
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.wide = true
@@ -207,6 +207,10 @@ const (
 
 // tilesValues emits the integer tiles that store the values of their sums.
 func tilesValues(g *gen) {
+	g.wide = false
+	for rows := 1; rows <= rowsS8Y; rows++ {
+		g.tileWords(rows, values)
+	}
 	g.wide = true
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.tileS8(rows, 1, values)
@@ -216,6 +220,10 @@ func tilesValues(g *gen) {
 
 // tilesRequant emits the integer tiles that requantize what they store.
 func tilesRequant(g *gen) {
+	g.wide = false
+	for rows := 1; rows <= rowsS8Y; rows++ {
+		g.tileWords(rows, codes)
+	}
 	g.wide = true
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.tileS8(rows, 1, codes)
@@ -223,64 +231,40 @@ func tilesRequant(g *gen) {
 	}
 }
 
-// tileS8 emits the exact integer product C = A*B of u8 A and packed s8 B, four
-// steps of k at a time. The last tail (0..3) steps of k re-read the four bytes
-// that end A's row, shifted down, against B rows padded with zeros. A ymm tile
-// multiplies s16 pairs, which cannot saturate.
-func (g *gen) tileS8(rows, width int, result tileResult) {
-	name := g.tileName("tileS8", rows, width)
+// beginInteger starts an integer tile, named for what it stores.
+func (g *gen) beginInteger(rows, width int, result tileResult) {
 	switch result {
 	case values:
-		name = g.tileName("tileValues", rows, width)
+		name := g.tileName("tileValues", rows, width)
 		g.begin(name, tileSignature+", tail int, mask *int32, bias *int32, m *float32)",
 			name+" computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.")
 	case codes:
-		name = g.tileName("tileRequant", rows, width)
+		name := g.tileName("tileRequant", rows, width)
 		g.begin(name, tileSignature+", tail int, mask *int32, bias *int32, m *float32, lo, hi float32, zero int32)",
 			name+" computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.")
 	default:
+		name := g.tileName("tileS8", rows, width)
 		g.begin(name, tileSignature+", tail int, mask *int32)",
 			name+" computes strips of an exact u8 x s8 product: C = A*B.")
 	}
+}
+
+// tileS8 emits the exact integer product C = A*B of u8 A and packed s8 B, four
+// steps of k at a time. The last tail (0..3) steps of k re-read the four bytes
+// that end A's row, shifted down, against B rows padded with zeros. It is for
+// zmm; tileWords is its ymm form.
+func (g *gen) tileS8(rows, width int, result tileResult) {
+	g.beginInteger(rows, width, result)
 	acc, bv, x := g.vecs(rows*width), g.vecs(2), g.vec()
-	var even, odd, half, product reg.VecVirtual // ymm: bytes 0,1 and 2,3 of each dword as s16
-	if !g.wide {
-		even, odd, half, product = g.vec(), g.vec(), g.vec(), g.vec()
-		g.byteShuffle(even, 0x8001_8000)
-		g.byteShuffle(odd, 0x8003_8002)
-	}
-	load := func(m operand.Mem, v reg.VecVirtual) {
-		if g.wide {
-			g.VMOVDQU32(m, v)
-		} else {
-			g.VMOVDQU(m, v)
-		}
-	}
 	// dot adds the products of four steps; bcast fills x with A's four bytes.
 	dot := func(b reg.Register, bcast func(i int)) {
-		if g.wide {
-			for w := range width {
-				load(off(b, w*64), bv[w])
-			}
-			for i := range rows {
-				bcast(i)
-				for w := range width {
-					g.VPDPBUSD(bv[w], x, acc[i*width+w])
-				}
-			}
-			return
+		for w := range width {
+			g.VMOVDQU32(off(b, w*64), bv[w])
 		}
-		for pair, pick := range []reg.VecVirtual{even, odd} {
+		for i := range rows {
+			bcast(i)
 			for w := range width {
-				load(off(b, pair*64+w*32), bv[w])
-			}
-			for i := range rows {
-				bcast(i)
-				g.VPSHUFB(pick, x, half)
-				for w := range width {
-					g.VPMADDWD(bv[w], half, product)
-					g.VPADDD(product, acc[i*width+w], acc[i*width+w])
-				}
+				g.VPDPBUSD(bv[w], x, acc[i*width+w])
 			}
 		}
 	}
@@ -310,12 +294,7 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 		dot(tailB, func(i int) {
 			g.MOVL(at(i, 0), word)
 			g.SHRL(reg.CL, word)
-			if g.wide {
-				g.VPBROADCASTD(word, x)
-			} else {
-				g.VMOVD(word, x.AsX())
-				g.VPBROADCASTD(x.AsX(), x)
-			}
+			g.VPBROADCASTD(word, x)
 		})
 		g.Label("store")
 		switch result {
@@ -324,43 +303,20 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 		case codes:
 			g.storeRequant(rows, width, acc, c)
 		default:
-			g.storeS8(rows, width, acc, bv, c)
+			g.storeSums(rows, width, acc, c)
 		}
 	}
 	g.tileLoop(rows, step, clear, store)
 }
 
-// byteShuffle fills v with a VPSHUFB control that repeats one dword. Every
-// dword of x holds the same four bytes, so offsets within 16 bytes suffice.
-func (g *gen) byteShuffle(v reg.VecVirtual, dword uint32) {
-	r := g.GP32()
-	g.MOVL(operand.U32(dword), r)
-	g.VMOVD(r, v.AsX())
-	g.VPBROADCASTD(v.AsX(), v)
-}
-
-// storeS8 stores the columns that the mask names.
-func (g *gen) storeS8(rows, width int, acc, free []reg.VecVirtual, c reg.Register) {
-	if g.wide {
-		mask := g.arg("mask")
-		k := []reg.OpmaskVirtual{g.K(), g.K()}
-		for w := range width {
-			g.KMOVW(off(mask, 2*w), k[w])
-		}
-		g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU32(acc[i*width+w], k[w], m) })
-		return
-	}
+// storeSums stores the columns of a zmm tile that the mask names.
+func (g *gen) storeSums(rows, width int, acc []reg.VecVirtual, c reg.Register) {
 	mask := g.arg("mask")
-	g.TESTQ(mask, mask)
-	g.JZ(operand.LabelRef("whole"))
+	k := []reg.OpmaskVirtual{g.K(), g.K()}
 	for w := range width {
-		g.VMOVDQU(off(mask, 32*w), free[w])
+		g.KMOVW(off(mask, 2*w), k[w])
 	}
-	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VPMASKMOVD(acc[i*width+w], free[w], m) })
-	g.JMP(operand.LabelRef("stored"))
-	g.Label("whole")
-	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU(acc[i*width+w], m) })
-	g.Label("stored")
+	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU32(acc[i*width+w], k[w], m) })
 }
 
 // storeValues turns a zmm tile into values, one vector of columns after the other, and stores those that the mask names.

@@ -54,10 +54,11 @@ func BenchmarkGemmU8S8(b *testing.B) {
 				randomCodes(newRand(1), x)
 				randomCodes(newRand(2), w)
 				var p PackedS8
+				var sc Scratch
 				kern.packS8(&p, w, k, n)
 				b.ResetTimer()
 				for range b.N {
-					kern.gemmU8S8(z, n, x, k, &p, m, 0, n)
+					kern.gemmU8S8(z, n, x, k, &p, m, 0, n, &sc)
 				}
 				reportOps(b, 2*m*n*k)
 			})

@@ -30,7 +30,7 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 		t.depthwiseU8(acc, nil, x, zero, w.raw, n, g, s)
 	case g.wholeRows():
 		for i := range g.Groups {
-			t.gemmU8S8(acc[i*each.Cout:], g.Cout, x[i*k:], g.Cin, w.group(i, g), n*pixels, 0, each.Cout)
+			t.gemmU8S8(acc[i*each.Cout:], g.Cout, x[i*k:], g.Cin, w.group(i, g), n*pixels, 0, each.Cout, s)
 		}
 	case t.s8 != nil && each.direct() && !g.pointwise():
 		t.convDirect(acc, nil, x, zero, w, n, g, s)
@@ -40,7 +40,7 @@ func (t *isa) convU8S8(acc []int32, x []uint8, zero uint8, w *PackedS8, n int, g
 		for image := range n {
 			for i := range g.Groups {
 				im2col(cols, ld, x[image*in:][:in][i*each.Cin:], g.Cin, zero, each)
-				t.gemmU8S8(acc[image*out:][:out][i*each.Cout:], g.Cout, cols, ld, w.group(i, g), pixels, 0, each.Cout)
+				t.gemmU8S8(acc[image*out:][:out][i*each.Cout:], g.Cout, cols, ld, w.group(i, g), pixels, 0, each.Cout, s)
 			}
 		}
 	}
@@ -54,7 +54,7 @@ func (t *isa) convU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, 
 	w = t.groupsOf(w, g, s)
 	if bias != nil {
 		rq := s.requant(rowRequant{dst: dst, bias: bias[:g.Cout], m: mult[:g.Cout], zero: zero, lo: lo, hi: hi})
-		switch tiles := t.s8 != nil && t.s8.codes != nil; {
+		switch tiles := t.s8 != nil; {
 		case g.depthwise():
 			t.depthwiseU8(nil, rq, x, xZero, w.raw, n, g, s)
 			return
@@ -64,7 +64,7 @@ func (t *isa) convU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, 
 		case g.wholeRows() && tiles:
 			for i := range g.Groups {
 				rq.first = i * each.Cout
-				t.s8.gemm(nil, rq, g.Cout, x[i*each.Cin:], g.Cin, w.group(i, g), n*pixels, 0, each.Cout)
+				t.s8.gemm(nil, rq, g.Cout, x[i*each.Cin:], g.Cin, w.group(i, g), n*pixels, 0, each.Cout, s)
 			}
 			return
 		case tiles && each.direct() && !g.pointwise():
@@ -89,7 +89,7 @@ func (t *isa) convU8S8Values(dst []float32, x []uint8, zero uint8, w *PackedS8, 
 	dst, x, offset, m = dst[:n*out], x[:n*in], offset[:g.Cout], m[:g.Cout]
 	checkPacked(w, g)
 	w = t.groupsOf(w, g, s)
-	if t.s8 != nil && t.s8.values != nil && g.group().direct() && !g.pointwise() && !g.depthwise() {
+	if t.s8 != nil && g.group().direct() && !g.pointwise() && !g.depthwise() {
 		t.convDirect(nil, s.requant(rowRequant{values: dst, bias: offset, m: m}), x, zero, w, n, g, s)
 		return
 	}

@@ -151,25 +151,28 @@ func (t *tilesF32) backwardInput(dx []float32, ld int, dy, w []float32, g, padde
 
 // forward computes one image of a direct convolution of codes; img is padded.
 // A kernel row of run codes takes whole groups of four: the weights of the
-// codes beyond it are zero, and img may be read up to three codes past its end.
-// The result begins at element at of acc, or with rq of its codes; its pixels
-// are ld apart.
+// codes beyond it are zero, and img, of codes of t.size bytes, may be read up to
+// three codes past its end. The result begins at element at of acc, or with rq
+// of its codes; its pixels are ld apart.
 func (t *tilesS8) forward(acc []int32, rq *rowRequant, at, ld int, img []uint8, b *PackedS8, g ConvGeom) {
 	outW, outH, groups := g.OutW(), g.OutH(), (g.KW*g.Cin+3)/4
+	row := t.size * g.paddedRow()
 	p := productS8{
-		a: img, rs: g.StrideW * g.Cin, cs: 4, a2: g.dilH()*g.paddedRow() - 4*groups,
+		a: img, rs: t.size * g.StrideW * g.Cin, cs: t.size * 4, a2: g.dilH()*row - t.size*4*groups,
 		k: groups, k2: g.KH, ldc: ld,
 	}
 	if outW <= t.rows { // the whole image in a call
 		p.to(acc, rq, at)
-		p.height, p.astrip = outW, g.StrideH*g.paddedRow()
-		t.block(&p, b, outH*outW)
+		p.height, p.astrip = outW, g.StrideH*row
+		t.columnsOf(&p, b, outH*outW, 0, b.N)
 		return
 	}
-	for oy := range outH {
-		p.a = img[oy*g.StrideH*g.paddedRow():]
-		p.to(acc, rq, at+oy*outW*ld)
-		t.block(&p, b, outW)
+	for j := 0; j < b.N; j += t.cols { // the weights of a panel stay in the first-level cache
+		for oy := range outH {
+			p.a = img[oy*g.StrideH*row:]
+			p.to(acc, rq, at+oy*outW*ld)
+			t.columnsOf(&p, b, outW, j, min(j+t.cols, b.N))
+		}
 	}
 }
 
@@ -201,6 +204,11 @@ func (t *isa) convDirect(acc []int32, rq *rowRequant, x []uint8, zero uint8, w *
 			img := x[image*in:][:in][i*each.Cin:]
 			if slack != 0 || g.padded() || g.Groups > 1 {
 				img = padInto(grow(&s.bytes, each.paddedSize()+slack), img, g.Cin, zero, each)
+			}
+			if t.s8.size == 2 {
+				words := grow(&s.words, len(img))
+				widenRows(words, len(img), img, len(img), len(img), 1)
+				img = wordBytes(words)
 			}
 			t.s8.forward(sums, rq, image*out, g.Cout, img, wi, each)
 		}

@@ -22,7 +22,7 @@ func ExampleGemm() {
 func ExampleGemmU8S8() {
 	w := kernel.PackS8([]int8{1, -1, 2, 0}, 2, 2)
 	acc := make([]int32, 2)
-	kernel.GemmU8S8(acc, 2, []uint8{5, 3}, 2, w, 1)
+	kernel.GemmU8S8(acc, 2, []uint8{5, 3}, 2, w, 1, new(kernel.Scratch))
 	fmt.Println(acc, acc[0]-3*w.ColSums[0], acc[1]-3*w.ColSums[1])
 	// Output: [11 -5] 2 -2
 }

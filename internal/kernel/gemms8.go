@@ -7,8 +7,8 @@ package kernel
 //
 // The caller keeps K*255*127 below 2^31 (K <= 66311), or bounds the sums as
 // the model's overflow rule does.
-func GemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int) {
-	active.gemmU8S8(acc, ldc, a, lda, b, m, 0, b.N)
+func GemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int, s *Scratch) {
+	active.gemmU8S8(acc, ldc, a, lda, b, m, 0, b.N, s)
 }
 
 // ColumnUnit is what the cuts of a product's columns are multiples of: the
@@ -18,8 +18,8 @@ const ColumnUnit = 32
 // GemmU8S8Columns is the columns [from, to) of GemmU8S8; from is a multiple of
 // ColumnUnit, and so is to unless it is b.N. Cutting columns reads every weight
 // once, where cutting a few rows reads all weights for each cut.
-func GemmU8S8Columns(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
-	active.gemmU8S8(acc, ldc, a, lda, b, m, from, to)
+func GemmU8S8Columns(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
+	active.gemmU8S8(acc, ldc, a, lda, b, m, from, to, s)
 }
 
 // GemmU8S8Requant is GemmU8S8 followed by RequantRows, a few rows at a time so
@@ -28,7 +28,7 @@ func GemmU8S8Requant(dst []uint8, a []uint8, lda int, b *PackedS8, bias []int32,
 	active.gemmU8S8Requant(dst, a, lda, b, bias, mult, zero, lo, hi, m, s)
 }
 
-func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
+func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
 	if m <= 0 || from >= to {
 		return
 	}
@@ -47,7 +47,7 @@ func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m,
 	}
 	a = matrix(a, lda, m, b.K)
 	if t.s8 != nil {
-		t.s8.gemm(acc, nil, ldc, a, lda, b, m, from, to)
+		t.s8.gemm(acc, nil, ldc, a, lda, b, m, from, to, s)
 		return
 	}
 	gemmU8S8Generic(acc, ldc, a, lda, b.raw, m, b.N, b.K, from, to)
@@ -78,15 +78,15 @@ func (t *isa) gemmU8S8Requant(dst []uint8, a []uint8, lda int, b *PackedS8, bias
 		return
 	}
 	dst = dst[:m*n]
-	if bias != nil && b.K > 0 && t.s8 != nil && t.s8.codes != nil && b.layout == t.tier {
-		t.s8.gemm(nil, s.requant(rowRequant{dst: dst, bias: bias[:n], m: mult[:n], zero: zero, lo: lo, hi: hi}), n, matrix(a, lda, m, b.K), lda, b, m, 0, n)
+	if bias != nil && b.K > 0 && t.s8 != nil && b.layout == t.tier {
+		t.s8.gemm(nil, s.requant(rowRequant{dst: dst, bias: bias[:n], m: mult[:n], zero: zero, lo: lo, hi: hi}), n, matrix(a, lda, m, b.K), lda, b, m, 0, n, s)
 		return
 	}
 	rows := min(m, max(1, accumulatorBytes/(4*n)))
 	acc := grow(&s.acc, rows*n)
 	for i := 0; i < m; i += rows {
 		r := min(rows, m-i)
-		t.gemmU8S8(acc, n, a[i*lda:], lda, b, r, 0, n)
+		t.gemmU8S8(acc, n, a[i*lda:], lda, b, r, 0, n, s)
 		t.requantRows(dst[i*n:][:r*n], acc[:r*n], bias, mult, zero, lo, hi, n)
 	}
 }

@@ -46,7 +46,7 @@ func checkGemmU8(t *testing.T, kern *isa, m, n, k, pad, shift int) {
 	}
 	var p PackedS8
 	kern.packS8(&p, w, k, n)
-	kern.gemmU8S8(gc.Data, ldc, ga.Data, lda, &p, m, 0, p.N)
+	kern.gemmU8S8(gc.Data, ldc, ga.Data, lda, &p, m, 0, p.N, new(Scratch))
 	if err := gc.Check(); err != nil {
 		t.Fatalf("m=%d n=%d k=%d: %v", m, n, k, err)
 	}
@@ -72,7 +72,7 @@ func TestPackS8ColumnSums(t *testing.T) {
 	}
 	p.Repack([]int8{5}, 1, 1) // smaller, into the same memory
 	acc := make([]int32, 1)
-	GemmU8S8(acc, 1, []uint8{200}, 1, p, 1)
+	GemmU8S8(acc, 1, []uint8{200}, 1, p, 1, new(Scratch))
 	if acc[0] != 1000 || p.ColSums[0] != 5 || len(p.ColSums) != 1 {
 		t.Errorf("after Repack: acc %d, sums %v", acc, p.ColSums)
 	}
@@ -189,7 +189,7 @@ func TestGemmU8S8RequantIsTheTwoSteps(t *testing.T) {
 			var p PackedS8
 			kern.packS8(&p, w, k, n)
 			acc, want, got := make([]int32, m*n), make([]uint8, m*n), qtest.Guarded[uint8](m*n, m)
-			kern.gemmU8S8(acc, n, a, k, &p, m, 0, p.N)
+			kern.gemmU8S8(acc, n, a, k, &p, m, 0, p.N, new(Scratch))
 			kern.requantRows(want, acc, bias, mult, 100, 0, 255, n)
 			kern.gemmU8S8Requant(got.Data, a, k, &p, bias, mult, 100, 0, 255, m, new(Scratch))
 			for _, err := range []error{qtest.Same("codes", got.Data, want), got.Check()} {

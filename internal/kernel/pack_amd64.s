@@ -41,6 +41,86 @@ loop:
 	VZEROUPPER
 	RET
 
+// func packPairsY(panel *int8, w *int8, groups int, stride int)
+// Requires: AVX, AVX2
+TEXT ·packPairsY(SB), NOSPLIT, $0-32
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ groups+16(FP), DX
+	MOVQ stride+24(FP), BX
+
+loop:
+	VMOVDQU    (CX), X0
+	VMOVDQU    (CX)(BX*1), X1
+	VPUNPCKLBW X1, X0, X2
+	VPUNPCKHBW X1, X0, X0
+	VPMOVSXBW  X2, Y1
+	VMOVDQU    Y1, (AX)
+	VPMOVSXBW  X0, Y0
+	VMOVDQU    Y0, 32(AX)
+	LEAQ       (CX)(BX*2), CX
+	VMOVDQU    (CX), X0
+	VMOVDQU    (CX)(BX*1), X1
+	VPUNPCKLBW X1, X0, X2
+	VPUNPCKHBW X1, X0, X0
+	VPMOVSXBW  X2, Y1
+	VMOVDQU    Y1, 64(AX)
+	VPMOVSXBW  X0, Y0
+	VMOVDQU    Y0, 96(AX)
+	LEAQ       (CX)(BX*2), CX
+	SUBQ       $-128, AX
+	DECQ       DX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func widenCodesY(dst *int16, x *uint8, n int)
+// Requires: AVX, AVX2
+TEXT ·widenCodesY(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+long:
+	SUBQ      $+32, DX
+	JLT       longdone
+	VPMOVZXBW (CX), Y0
+	VMOVDQU   Y0, (AX)
+	VPMOVZXBW 16(CX), Y0
+	VMOVDQU   Y0, 32(AX)
+	ADDQ      $+32, CX
+	ADDQ      $+64, AX
+	JMP       long
+
+longdone:
+	ADDQ $+32, DX
+
+short:
+	SUBQ      $+8, DX
+	JLT       shortdone
+	VPMOVZXBW (CX), X0
+	VMOVDQU   X0, (AX)
+	ADDQ      $+8, CX
+	ADDQ      $+16, AX
+	JMP       short
+
+shortdone:
+	ADDQ $+8, DX
+
+one:
+	SUBQ    $+1, DX
+	JLT     onedone
+	MOVBLZX (CX), BX
+	MOVW    BX, (AX)
+	ADDQ    $+1, CX
+	ADDQ    $+2, AX
+	JMP     one
+
+onedone:
+	ADDQ $+1, DX
+	VZEROUPPER
+	RET
+
 // func transpose8(dst *float32, src *float32, dstStride int, srcStride int, blocks int)
 // Requires: AVX
 TEXT ·transpose8(SB), NOSPLIT, $0-40

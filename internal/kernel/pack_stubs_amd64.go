@@ -10,6 +10,17 @@ package kernel
 //go:noescape
 func packQuadsY(panel *int8, w *int8, groups int, stride int)
 
+// packPairsY writes groups of four rows of 16 columns, rows stride bytes apart, as s16 pairs of each
+// column: rows 0 and 1 of all columns, then rows 2 and 3.
+//
+//go:noescape
+func packPairsY(panel *int8, w *int8, groups int, stride int)
+
+// widenCodesY computes dst = x for n >= 0 codes.
+//
+//go:noescape
+func widenCodesY(dst *int16, x *uint8, n int)
+
 // transpose8 writes blocks of eight columns of eight rows of src as rows of dst; strides are in bytes.
 //
 //go:noescape

@@ -18,3 +18,8 @@ func peakF32Z(loops int)
 //
 //go:noescape
 func peakS8Z(loops int)
+
+// peakS16Y does 24 vectors of products and sums in each loop, in registers alone.
+//
+//go:noescape
+func peakS16Y(loops int)

@@ -11,6 +11,7 @@ type Scratch struct {
 	bytes []uint8   // patch matrix or padded image of codes
 	acc   []int32   // accumulators of a fused requantization
 	codes []int8    // weights with zeros after each kernel row
+	words []int16   // codes widened
 
 	packed PackedS8 // those weights, packed
 	groups PackedS8 // weights of a grouped convolution, packed by group

@@ -4,6 +4,36 @@
 
 package kernel
 
+// tileRequantY1x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantY2x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantY3x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantY4x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantY5x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantY6x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
 // tileRequantZ1x1 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
 //
 //go:noescape

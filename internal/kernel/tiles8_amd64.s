@@ -7,19 +7,13 @@
 // func tileS8Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
 // Requires: AVX, AVX2
 TEXT ·tileS8Y1x2(SB), NOSPLIT, $0-128
-	MOVL         $0x80018000, AX
-	VMOVD        AX, X5
-	VPBROADCASTD X5, Y5
-	MOVL         $0x80038002, AX
-	VMOVD        AX, X6
-	VPBROADCASTD X6, Y6
-	MOVQ         a+16(FP), AX
-	MOVQ         rs+24(FP), CX
-	MOVQ         c+80(FP), DX
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), CX
 
 strip:
-	MOVQ  AX, BX
-	MOVQ  cs+32(FP), CX
+	MOVQ  AX, DX
+	MOVQ  cs+32(FP), BX
 	MOVQ  b+56(FP), SI
 	MOVQ  bs+64(FP), DI
 	MOVQ  k2+8(FP), R8
@@ -32,82 +26,49 @@ outer:
 inner:
 	VMOVDQU      (SI), Y2
 	VMOVDQU      32(SI), Y3
-	VPBROADCASTD (BX), Y4
-	VPSHUFB      Y5, Y4, Y4
+	VPBROADCASTD (DX), Y4
 	VPMADDWD     Y2, Y4, Y2
 	VPADDD       Y2, Y0, Y0
 	VPMADDWD     Y3, Y4, Y2
 	VPADDD       Y2, Y1, Y1
 	VMOVDQU      64(SI), Y2
 	VMOVDQU      96(SI), Y3
-	VPBROADCASTD (BX), Y4
-	VPSHUFB      Y6, Y4, Y4
+	VPBROADCASTD 4(DX), Y4
 	VPMADDWD     Y2, Y4, Y2
 	VPADDD       Y2, Y0, Y0
 	VPMADDWD     Y3, Y4, Y2
 	VPADDD       Y2, Y1, Y1
 	ADDQ         DI, SI
-	ADDQ         CX, BX
+	ADDQ         BX, DX
 	DECQ         R9
 	JNZ          inner
 	ADDQ         b2+72(FP), SI
-	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
-	TESTQ        CX, CX
-	JZ           store
-	SUBQ         $+4, CX
-	ADDQ         CX, BX
-	NEGQ         CX
-	SHLQ         $+3, CX
-	VMOVDQU      (SI), Y2
-	VMOVDQU      32(SI), Y3
-	MOVL         (BX), DI
-	SHRL         CL, DI
-	VMOVD        DI, X4
-	VPBROADCASTD X4, Y4
-	VPSHUFB      Y5, Y4, Y4
-	VPMADDWD     Y2, Y4, Y2
-	VPADDD       Y2, Y0, Y0
-	VPMADDWD     Y3, Y4, Y2
-	VPADDD       Y2, Y1, Y1
-	VMOVDQU      64(SI), Y2
-	VMOVDQU      96(SI), Y3
-	MOVL         (BX), DI
-	SHRL         CL, DI
-	VMOVD        DI, X4
-	VPBROADCASTD X4, Y4
-	VPSHUFB      Y6, Y4, Y4
-	VPMADDWD     Y2, Y4, Y2
-	VPADDD       Y2, Y0, Y0
-	VPMADDWD     Y3, Y4, Y2
-	VPADDD       Y2, Y1, Y1
-
-store:
-	MOVQ       mask+120(FP), CX
-	TESTQ      CX, CX
-	JZ         whole
-	VMOVDQU    (CX), Y2
-	VMOVDQU    32(CX), Y3
-	MOVQ       ldc+88(FP), CX
-	MOVQ       DX, CX
-	VPMASKMOVD Y0, Y2, (CX)
-	VPMASKMOVD Y1, Y3, 32(CX)
-	JMP        stored
+	MOVQ         mask+120(FP), DX
+	TESTQ        DX, DX
+	JZ           whole
+	VMOVDQU      (DX), Y2
+	VMOVDQU      32(DX), Y3
+	MOVQ         ldc+88(FP), DX
+	MOVQ         CX, DX
+	VPMASKMOVD   Y0, Y2, (DX)
+	VPMASKMOVD   Y1, Y3, 32(DX)
+	JMP          stored
 
 whole:
-	MOVQ    ldc+88(FP), CX
-	MOVQ    DX, CX
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
+	MOVQ    ldc+88(FP), DX
+	MOVQ    CX, DX
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
 
 stored:
 	ADDQ astrip+48(FP), AX
-	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), CX
-	DECQ CX
-	MOVQ CX, strips+104(FP)
+	ADDQ cstrip+96(FP), CX
+	MOVQ strips+104(FP), DX
+	DECQ DX
+	MOVQ DX, strips+104(FP)
 	JNZ  strip
 	VZEROUPPER
 	RET
@@ -115,19 +76,13 @@ stored:
 // func tileS8Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
 // Requires: AVX, AVX2
 TEXT ·tileS8Y2x2(SB), NOSPLIT, $0-128
-	MOVL         $0x80018000, AX
-	VMOVD        AX, X7
-	VPBROADCASTD X7, Y7
-	MOVL         $0x80038002, AX
-	VMOVD        AX, X8
-	VPBROADCASTD X8, Y8
-	MOVQ         a+16(FP), AX
-	MOVQ         rs+24(FP), DX
-	MOVQ         c+80(FP), BX
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
 
 strip:
-	MOVQ  AX, SI
-	MOVQ  cs+32(FP), CX
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
 	MOVQ  b+56(FP), DI
 	MOVQ  bs+64(FP), R8
 	MOVQ  k2+8(FP), R9
@@ -142,118 +97,65 @@ outer:
 inner:
 	VMOVDQU      (DI), Y4
 	VMOVDQU      32(DI), Y5
-	VPBROADCASTD (SI), Y6
-	VPSHUFB      Y7, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y0, Y0
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y1, Y1
-	VPBROADCASTD (SI)(DX*1), Y6
-	VPSHUFB      Y7, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y2, Y2
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (BX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
 	VMOVDQU      64(DI), Y4
 	VMOVDQU      96(DI), Y5
-	VPBROADCASTD (SI), Y6
-	VPSHUFB      Y8, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y0, Y0
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y1, Y1
-	VPBROADCASTD (SI)(DX*1), Y6
-	VPSHUFB      Y8, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y2, Y2
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD 4(BX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
 	ADDQ         R8, DI
-	ADDQ         CX, SI
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          inner
 	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), SI
+	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
-	TESTQ        CX, CX
-	JZ           store
-	SUBQ         $+4, CX
-	ADDQ         CX, SI
-	NEGQ         CX
-	SHLQ         $+3, CX
-	VMOVDQU      (DI), Y4
-	VMOVDQU      32(DI), Y5
-	MOVL         (SI), R8
-	SHRL         CL, R8
-	VMOVD        R8, X6
-	VPBROADCASTD X6, Y6
-	VPSHUFB      Y7, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y0, Y0
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y1, Y1
-	MOVL         (SI)(DX*1), R8
-	SHRL         CL, R8
-	VMOVD        R8, X6
-	VPBROADCASTD X6, Y6
-	VPSHUFB      Y7, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y2, Y2
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y3, Y3
-	VMOVDQU      64(DI), Y4
-	VMOVDQU      96(DI), Y5
-	MOVL         (SI), R8
-	SHRL         CL, R8
-	VMOVD        R8, X6
-	VPBROADCASTD X6, Y6
-	VPSHUFB      Y8, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y0, Y0
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y1, Y1
-	MOVL         (SI)(DX*1), R8
-	SHRL         CL, R8
-	VMOVD        R8, X6
-	VPBROADCASTD X6, Y6
-	VPSHUFB      Y8, Y6, Y6
-	VPMADDWD     Y4, Y6, Y9
-	VPADDD       Y9, Y2, Y2
-	VPMADDWD     Y5, Y6, Y9
-	VPADDD       Y9, Y3, Y3
-
-store:
-	MOVQ       mask+120(FP), CX
-	TESTQ      CX, CX
-	JZ         whole
-	VMOVDQU    (CX), Y4
-	VMOVDQU    32(CX), Y5
-	MOVQ       ldc+88(FP), CX
-	MOVQ       BX, SI
-	VPMASKMOVD Y0, Y4, (SI)
-	VPMASKMOVD Y1, Y5, 32(SI)
-	ADDQ       CX, SI
-	VPMASKMOVD Y2, Y4, (SI)
-	VPMASKMOVD Y3, Y5, 32(SI)
-	JMP        stored
+	MOVQ         mask+120(FP), BX
+	TESTQ        BX, BX
+	JZ           whole
+	VMOVDQU      (BX), Y4
+	VMOVDQU      32(BX), Y5
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, SI
+	VPMASKMOVD   Y0, Y4, (SI)
+	VPMASKMOVD   Y1, Y5, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y2, Y4, (SI)
+	VPMASKMOVD   Y3, Y5, 32(SI)
+	JMP          stored
 
 whole:
-	MOVQ    ldc+88(FP), CX
-	MOVQ    BX, SI
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
 	VMOVDQU Y0, (SI)
 	VMOVDQU Y1, 32(SI)
-	ADDQ    CX, SI
+	ADDQ    BX, SI
 	VMOVDQU Y2, (SI)
 	VMOVDQU Y3, 32(SI)
 
 stored:
 	ADDQ astrip+48(FP), AX
-	ADDQ cstrip+96(FP), BX
-	MOVQ strips+104(FP), CX
-	DECQ CX
-	MOVQ CX, strips+104(FP)
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
 	JNZ  strip
 	VZEROUPPER
 	RET
@@ -261,19 +163,13 @@ stored:
 // func tileS8Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
 // Requires: AVX, AVX2
 TEXT ·tileS8Y3x2(SB), NOSPLIT, $0-128
-	MOVL         $0x80018000, AX
-	VMOVD        AX, X9
-	VPBROADCASTD X9, Y9
-	MOVL         $0x80038002, AX
-	VMOVD        AX, X10
-	VPBROADCASTD X10, Y10
-	MOVQ         a+16(FP), AX
-	MOVQ         rs+24(FP), DX
-	MOVQ         c+80(FP), BX
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
 
 strip:
-	MOVQ  AX, SI
-	MOVQ  cs+32(FP), CX
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
 	MOVQ  b+56(FP), DI
 	MOVQ  bs+64(FP), R8
 	MOVQ  k2+8(FP), R9
@@ -290,154 +186,81 @@ outer:
 inner:
 	VMOVDQU      (DI), Y6
 	VMOVDQU      32(DI), Y7
-	VPBROADCASTD (SI), Y8
-	VPSHUFB      Y9, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y0, Y0
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y1, Y1
-	VPBROADCASTD (SI)(DX*1), Y8
-	VPSHUFB      Y9, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y2, Y2
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y3, Y3
-	VPBROADCASTD (SI)(DX*2), Y8
-	VPSHUFB      Y9, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y4, Y4
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (BX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
 	VMOVDQU      64(DI), Y6
 	VMOVDQU      96(DI), Y7
-	VPBROADCASTD (SI), Y8
-	VPSHUFB      Y10, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y0, Y0
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y1, Y1
-	VPBROADCASTD (SI)(DX*1), Y8
-	VPSHUFB      Y10, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y2, Y2
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y3, Y3
-	VPBROADCASTD (SI)(DX*2), Y8
-	VPSHUFB      Y10, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y4, Y4
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD 4(BX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
 	ADDQ         R8, DI
-	ADDQ         CX, SI
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          inner
 	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), SI
+	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
-	TESTQ        CX, CX
-	JZ           store
-	SUBQ         $+4, CX
-	ADDQ         CX, SI
-	NEGQ         CX
-	SHLQ         $+3, CX
-	VMOVDQU      (DI), Y6
-	VMOVDQU      32(DI), Y7
-	MOVL         (SI), R8
-	SHRL         CL, R8
-	VMOVD        R8, X8
-	VPBROADCASTD X8, Y8
-	VPSHUFB      Y9, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y0, Y0
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y1, Y1
-	MOVL         (SI)(DX*1), R8
-	SHRL         CL, R8
-	VMOVD        R8, X8
-	VPBROADCASTD X8, Y8
-	VPSHUFB      Y9, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y2, Y2
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y3, Y3
-	MOVL         (SI)(DX*2), R8
-	SHRL         CL, R8
-	VMOVD        R8, X8
-	VPBROADCASTD X8, Y8
-	VPSHUFB      Y9, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y4, Y4
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y5, Y5
-	VMOVDQU      64(DI), Y6
-	VMOVDQU      96(DI), Y7
-	MOVL         (SI), R8
-	SHRL         CL, R8
-	VMOVD        R8, X8
-	VPBROADCASTD X8, Y8
-	VPSHUFB      Y10, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y0, Y0
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y1, Y1
-	MOVL         (SI)(DX*1), R8
-	SHRL         CL, R8
-	VMOVD        R8, X8
-	VPBROADCASTD X8, Y8
-	VPSHUFB      Y10, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y2, Y2
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y3, Y3
-	MOVL         (SI)(DX*2), R8
-	SHRL         CL, R8
-	VMOVD        R8, X8
-	VPBROADCASTD X8, Y8
-	VPSHUFB      Y10, Y8, Y8
-	VPMADDWD     Y6, Y8, Y11
-	VPADDD       Y11, Y4, Y4
-	VPMADDWD     Y7, Y8, Y11
-	VPADDD       Y11, Y5, Y5
-
-store:
-	MOVQ       mask+120(FP), CX
-	TESTQ      CX, CX
-	JZ         whole
-	VMOVDQU    (CX), Y6
-	VMOVDQU    32(CX), Y7
-	MOVQ       ldc+88(FP), CX
-	MOVQ       BX, SI
-	VPMASKMOVD Y0, Y6, (SI)
-	VPMASKMOVD Y1, Y7, 32(SI)
-	ADDQ       CX, SI
-	VPMASKMOVD Y2, Y6, (SI)
-	VPMASKMOVD Y3, Y7, 32(SI)
-	ADDQ       CX, SI
-	VPMASKMOVD Y4, Y6, (SI)
-	VPMASKMOVD Y5, Y7, 32(SI)
-	JMP        stored
+	MOVQ         mask+120(FP), BX
+	TESTQ        BX, BX
+	JZ           whole
+	VMOVDQU      (BX), Y6
+	VMOVDQU      32(BX), Y7
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, SI
+	VPMASKMOVD   Y0, Y6, (SI)
+	VPMASKMOVD   Y1, Y7, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y2, Y6, (SI)
+	VPMASKMOVD   Y3, Y7, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y4, Y6, (SI)
+	VPMASKMOVD   Y5, Y7, 32(SI)
+	JMP          stored
 
 whole:
-	MOVQ    ldc+88(FP), CX
-	MOVQ    BX, SI
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
 	VMOVDQU Y0, (SI)
 	VMOVDQU Y1, 32(SI)
-	ADDQ    CX, SI
+	ADDQ    BX, SI
 	VMOVDQU Y2, (SI)
 	VMOVDQU Y3, 32(SI)
-	ADDQ    CX, SI
+	ADDQ    BX, SI
 	VMOVDQU Y4, (SI)
 	VMOVDQU Y5, 32(SI)
 
 stored:
 	ADDQ astrip+48(FP), AX
-	ADDQ cstrip+96(FP), BX
-	MOVQ strips+104(FP), CX
-	DECQ CX
-	MOVQ CX, strips+104(FP)
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
 	JNZ  strip
 	VZEROUPPER
 	RET
@@ -445,21 +268,15 @@ stored:
 // func tileS8Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
 // Requires: AVX, AVX2
 TEXT ·tileS8Y4x2(SB), NOSPLIT, $0-128
-	MOVL         $0x80018000, AX
-	VMOVD        AX, X11
-	VPBROADCASTD X11, Y11
-	MOVL         $0x80038002, AX
-	VMOVD        AX, X12
-	VPBROADCASTD X12, Y12
-	MOVQ         a+16(FP), AX
-	MOVQ         rs+24(FP), DX
-	MOVQ         c+80(FP), BX
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
 
 strip:
-	MOVQ  AX, SI
-	LEAQ  (SI)(DX*2), DI
-	ADDQ  DX, DI
-	MOVQ  cs+32(FP), CX
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
 	MOVQ  b+56(FP), R8
 	MOVQ  bs+64(FP), R9
 	MOVQ  k2+8(FP), R10
@@ -478,193 +295,407 @@ outer:
 inner:
 	VMOVDQU      (R8), Y8
 	VMOVDQU      32(R8), Y9
+	VPBROADCASTD (BX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
 	VPBROADCASTD (SI), Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y0, Y0
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y1, Y1
-	VPBROADCASTD (SI)(DX*1), Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y2, Y2
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y3, Y3
-	VPBROADCASTD (SI)(DX*2), Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y4, Y4
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y5, Y5
-	VPBROADCASTD (DI), Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y6, Y6
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y7, Y7
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
 	VMOVDQU      64(R8), Y8
 	VMOVDQU      96(R8), Y9
-	VPBROADCASTD (SI), Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y0, Y0
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y1, Y1
-	VPBROADCASTD (SI)(DX*1), Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y2, Y2
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y3, Y3
-	VPBROADCASTD (SI)(DX*2), Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y4, Y4
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y5, Y5
-	VPBROADCASTD (DI), Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y6, Y6
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD 4(BX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD 4(SI), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
 	ADDQ         R9, R8
-	ADDQ         CX, SI
-	ADDQ         CX, DI
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
 	ADDQ         a2+40(FP), SI
-	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
-	TESTQ        CX, CX
-	JZ           store
-	SUBQ         $+4, CX
-	ADDQ         CX, SI
-	ADDQ         CX, DI
-	NEGQ         CX
-	SHLQ         $+3, CX
-	VMOVDQU      (R8), Y8
-	VMOVDQU      32(R8), Y9
-	MOVL         (SI), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y0, Y0
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y1, Y1
-	MOVL         (SI)(DX*1), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y2, Y2
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y3, Y3
-	MOVL         (SI)(DX*2), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y4, Y4
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y5, Y5
-	MOVL         (DI), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y11, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y6, Y6
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y7, Y7
-	VMOVDQU      64(R8), Y8
-	VMOVDQU      96(R8), Y9
-	MOVL         (SI), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y0, Y0
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y1, Y1
-	MOVL         (SI)(DX*1), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y2, Y2
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y3, Y3
-	MOVL         (SI)(DX*2), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y4, Y4
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y5, Y5
-	MOVL         (DI), R9
-	SHRL         CL, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Y10
-	VPSHUFB      Y12, Y10, Y10
-	VPMADDWD     Y8, Y10, Y13
-	VPADDD       Y13, Y6, Y6
-	VPMADDWD     Y9, Y10, Y13
-	VPADDD       Y13, Y7, Y7
-
-store:
-	MOVQ       mask+120(FP), CX
-	TESTQ      CX, CX
-	JZ         whole
-	VMOVDQU    (CX), Y8
-	VMOVDQU    32(CX), Y9
-	MOVQ       ldc+88(FP), CX
-	MOVQ       BX, SI
-	VPMASKMOVD Y0, Y8, (SI)
-	VPMASKMOVD Y1, Y9, 32(SI)
-	ADDQ       CX, SI
-	VPMASKMOVD Y2, Y8, (SI)
-	VPMASKMOVD Y3, Y9, 32(SI)
-	ADDQ       CX, SI
-	VPMASKMOVD Y4, Y8, (SI)
-	VPMASKMOVD Y5, Y9, 32(SI)
-	ADDQ       CX, SI
-	VPMASKMOVD Y6, Y8, (SI)
-	VPMASKMOVD Y7, Y9, 32(SI)
-	JMP        stored
+	MOVQ         mask+120(FP), BX
+	TESTQ        BX, BX
+	JZ           whole
+	VMOVDQU      (BX), Y8
+	VMOVDQU      32(BX), Y9
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, SI
+	VPMASKMOVD   Y0, Y8, (SI)
+	VPMASKMOVD   Y1, Y9, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y2, Y8, (SI)
+	VPMASKMOVD   Y3, Y9, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y4, Y8, (SI)
+	VPMASKMOVD   Y5, Y9, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y6, Y8, (SI)
+	VPMASKMOVD   Y7, Y9, 32(SI)
+	JMP          stored
 
 whole:
-	MOVQ    ldc+88(FP), CX
-	MOVQ    BX, SI
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
 	VMOVDQU Y0, (SI)
 	VMOVDQU Y1, 32(SI)
-	ADDQ    CX, SI
+	ADDQ    BX, SI
 	VMOVDQU Y2, (SI)
 	VMOVDQU Y3, 32(SI)
-	ADDQ    CX, SI
+	ADDQ    BX, SI
 	VMOVDQU Y4, (SI)
 	VMOVDQU Y5, 32(SI)
-	ADDQ    CX, SI
+	ADDQ    BX, SI
 	VMOVDQU Y6, (SI)
 	VMOVDQU Y7, 32(SI)
 
 stored:
 	ADDQ astrip+48(FP), AX
-	ADDQ cstrip+96(FP), BX
-	MOVQ strips+104(FP), CX
-	DECQ CX
-	MOVQ CX, strips+104(FP)
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
+// func tileS8Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// Requires: AVX, AVX2
+TEXT ·tileS8Y5x2(SB), NOSPLIT, $0-128
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y10
+	VMOVDQU      32(R8), Y11
+	VPBROADCASTD (BX), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD (SI), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y9, Y9
+	VMOVDQU      64(R8), Y10
+	VMOVDQU      96(R8), Y11
+	VPBROADCASTD 4(BX), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD 4(SI), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD 4(SI)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y9, Y9
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+120(FP), BX
+	TESTQ        BX, BX
+	JZ           whole
+	VMOVDQU      (BX), Y10
+	VMOVDQU      32(BX), Y11
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, SI
+	VPMASKMOVD   Y0, Y10, (SI)
+	VPMASKMOVD   Y1, Y11, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y2, Y10, (SI)
+	VPMASKMOVD   Y3, Y11, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y4, Y10, (SI)
+	VPMASKMOVD   Y5, Y11, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y6, Y10, (SI)
+	VPMASKMOVD   Y7, Y11, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y8, Y10, (SI)
+	VPMASKMOVD   Y9, Y11, 32(SI)
+	JMP          stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y8, (SI)
+	VMOVDQU Y9, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
+// func tileS8Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// Requires: AVX, AVX2
+TEXT ·tileS8Y6x2(SB), NOSPLIT, $0-128
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y12
+	VMOVDQU      32(R8), Y13
+	VPBROADCASTD (BX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTD (SI), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTD (SI)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	VMOVDQU      64(R8), Y12
+	VMOVDQU      96(R8), Y13
+	VPBROADCASTD 4(BX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTD 4(SI), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTD 4(SI)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTD 4(SI)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+120(FP), BX
+	TESTQ        BX, BX
+	JZ           whole
+	VMOVDQU      (BX), Y12
+	VMOVDQU      32(BX), Y13
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, SI
+	VPMASKMOVD   Y0, Y12, (SI)
+	VPMASKMOVD   Y1, Y13, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y2, Y12, (SI)
+	VPMASKMOVD   Y3, Y13, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y4, Y12, (SI)
+	VPMASKMOVD   Y5, Y13, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y6, Y12, (SI)
+	VPMASKMOVD   Y7, Y13, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y8, Y12, (SI)
+	VPMASKMOVD   Y9, Y13, 32(SI)
+	ADDQ         BX, SI
+	VPMASKMOVD   Y10, Y12, (SI)
+	VPMASKMOVD   Y11, Y13, 32(SI)
+	JMP          stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y8, (SI)
+	VMOVDQU Y9, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y10, (SI)
+	VMOVDQU Y11, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
 	JNZ  strip
 	VZEROUPPER
 	RET

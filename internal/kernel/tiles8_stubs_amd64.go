@@ -24,6 +24,16 @@ func tileS8Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *b
 //go:noescape
 func tileS8Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
 
+// tileS8Y5x2 computes strips of an exact u8 x s8 product: C = A*B.
+//
+//go:noescape
+func tileS8Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+
+// tileS8Y6x2 computes strips of an exact u8 x s8 product: C = A*B.
+//
+//go:noescape
+func tileS8Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+
 // tileS8Z1x1 computes strips of an exact u8 x s8 product: C = A*B.
 //
 //go:noescape

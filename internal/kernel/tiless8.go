@@ -1,18 +1,20 @@
 package kernel
 
 // tilesS8 is the integer tiles of a tier: up to rows high, cols wide, with a
-// narrow form of half the width where the tier has one. pack writes the layout
+// narrow form of half the width where the tier has one. They read A in codes of
+// size bytes: 1, or 2 where A is widened to s16 first. pack writes the layout
 // of B that they read: panels of cols columns, groups of four steps of k, 128
 // bytes a group.
 type tilesS8 struct {
 	rows, cols int
+	size       int
 	mask       func(n int) *int32
 	pack       func(panel []int8, w []int8, n, cols int)
 	run        []tileFunc
 	narrow     []tileFunc
-	// the same requantizing; nil where the tier has none
+	// the same requantizing
 	codes, narrowCodes []requantTileFunc
-	// the same storing values; nil where the tier has none
+	// the same storing values
 	values, narrowValues []valueTileFunc
 }
 
@@ -25,8 +27,8 @@ type valueTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, b
 // groupBytes is the size of one packed group of four steps.
 const groupBytes = 128
 
-// productS8 is the operands of an integer product in a tile's terms: A in
-// bytes, C in elements.
+// productS8 is the operands of an integer product in a tile's terms: A and its
+// distances in bytes, C in elements.
 type productS8 struct {
 	a          []uint8
 	rs, cs, a2 int
@@ -59,9 +61,6 @@ func (p *productS8) to(acc []int32, rq *rowRequant, at int) {
 	}
 }
 
-// block computes m rows by all columns of b.
-func (t *tilesS8) block(p *productS8, b *PackedS8, m int) { t.columnsOf(p, b, m, 0, b.N) }
-
 // columnsOf computes m rows by the columns [from, to) of b; from is a multiple
 // of t.cols.
 func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
@@ -86,11 +85,11 @@ func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
 			case s.count == 0:
 			case p.rq != nil && p.rq.values != nil:
 				values[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-					bytesAt(p.v, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.mask(width), &p.rq.bias[p.rq.first+j], &p.rq.m[p.rq.first+j])
+					bytesAt(p.v, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.columns(width), &p.rq.bias[p.rq.first+j], &p.rq.m[p.rq.first+j])
 			case p.rq != nil:
 				r := p.rq
 				codes[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-					&p.q[at], p.ldc, p.ldc*s.height, s.count, p.tail, t.mask(width), &r.bias[r.first+j], &r.m[r.first+j], float32(r.lo-r.zero), float32(r.hi-r.zero), r.zero)
+					&p.q[at], p.ldc, p.ldc*s.height, s.count, p.tail, t.columns(width), &r.bias[r.first+j], &r.m[r.first+j], float32(r.lo-r.zero), float32(r.hi-r.zero), r.zero)
 			default:
 				run[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
 					bytesAt(p.c, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.columns(width))
@@ -116,7 +115,7 @@ func (t *isa) packPanels(p *PackedS8, from, to int) {
 		cols, k := min(tiles.cols, to-i*tiles.cols), 0
 		panel := p.panels[i*size:][:size]
 		if cols == tiles.cols {
-			k = t.packQuadsVec(panel, w[i*cols:], p.N, p.K)
+			k = t.packVec(panel, w[i*cols:], p.N, p.K)
 		}
 		clear(panel[k/4*groupBytes:])
 		for ; k < p.K; k += 4 {
@@ -127,13 +126,20 @@ func (t *isa) packPanels(p *PackedS8, from, to int) {
 	}
 }
 
-// fourOnes is never written.
-var fourOnes = [4]uint8{1, 1, 1, 1}
+// fourOnes and wideOnes, four ones widened, are never written.
+var (
+	fourOnes = [4]uint8{1, 1, 1, 1}
+	wideOnes = [8]uint8{1, 0, 1, 0, 1, 0, 1, 0}
+)
 
 // columnSums is the product of a row of ones with b, read from one group of
 // four ones again and again.
 func (t *tilesS8) columnSums(b *PackedS8, from, to int) {
-	t.columnsOf(&productS8{a: fourOnes[:], k: (b.K + 3) / 4, k2: 1, c: b.ColSums, ldc: b.N}, b, 1, from, to)
+	ones := fourOnes[:]
+	if t.size == 2 {
+		ones = wideOnes[:]
+	}
+	t.columnsOf(&productS8{a: ones, k: (b.K + 3) / 4, k2: 1, c: b.ColSums, ldc: b.N}, b, 1, from, to)
 }
 
 // packQuads packs up to four rows of w, n apart, as the four bytes of each
@@ -157,20 +163,27 @@ func packPairs(panel []int8, w []int8, n, cols int) {
 	}
 }
 
-// gemm is GemmU8S8 on tiles. A's rows are read in groups of four bytes; a row
-// shorter than that is copied to a padded one first unless memory follows it.
-// The result goes to acc, or with rq to its codes.
-func (t *tilesS8) gemm(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
+// blockBytes is how much of A a product keeps in the second-level cache.
+const blockBytes = 256 << 10
+
+// gemm is GemmU8S8 on tiles. The result goes to acc, or with rq to its codes or
+// values.
+func (t *tilesS8) gemm(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
+	if t.size == 2 {
+		t.gemmWide(acc, rq, ldc, a, lda, b, m, from, to, s)
+		return
+	}
+	// A's rows are read in groups of four bytes; a row shorter than that is copied
+	// to a padded one first unless memory follows it.
 	k, tail := b.K/4, b.K%4
 	if k == 0 {
 		if lda < 4 || cap(a) < (m-1)*lda+4 {
-			t.gemmShort(acc, rq, ldc, a, lda, b, m, from, to)
+			t.gemmShort(acc, rq, ldc, a, lda, b, m, from, to, s)
 			return
 		}
 		k, tail = 1, 0 // what follows a row meets weights of zero
 	}
-	// keep the block of A in the second-level cache
-	step := max(t.rows, (256<<10)/b.K/t.rows*t.rows)
+	step := max(t.rows, blockBytes/b.K/t.rows*t.rows)
 	for i := 0; i < m; i += step {
 		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: k, k2: 1, tail: tail, ldc: ldc}
 		p.to(acc, rq, i*ldc)
@@ -178,15 +191,30 @@ func (t *tilesS8) gemm(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int,
 	}
 }
 
-func (t *tilesS8) gemmShort(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int) {
+func (t *tilesS8) gemmShort(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
 	const step = 64
-	rows := new([4 * step]uint8)
+	rows := wordBytes(grow(&s.words, 2*step))
 	for i := 0; i < m; i += step {
 		r := min(step, m-i)
 		for j := range r {
 			copy(rows[4*j:4*j+b.K], a[(i+j)*lda:])
 		}
-		p := productS8{a: rows[:], rs: 4, cs: 4, k: 1, k2: 1, ldc: ldc}
+		p := productS8{a: rows, rs: 4, cs: 4, k: 1, k2: 1, ldc: ldc}
+		p.to(acc, rq, i*ldc)
+		t.columnsOf(&p, b, r, from, to)
+	}
+}
+
+// gemmWide widens a block of rows, each to whole groups of four codes, and
+// multiplies it.
+func (t *tilesS8) gemmWide(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
+	ld := (b.K + 3) &^ 3
+	step := max(t.rows, blockBytes/(4*ld)/t.rows*t.rows)
+	words := grow(&s.words, min(step, m)*ld)
+	for i := 0; i < m; i += step {
+		r := min(step, m-i)
+		widenRows(words, ld, a[i*lda:], lda, b.K, r)
+		p := productS8{a: wordBytes(words), rs: 2 * ld, cs: 8, k: ld / 4, k2: 1, ldc: ldc}
 		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, r, from, to)
 	}

@@ -4,6 +4,1080 @@
 
 #include "textflag.h"
 
+// func tileValuesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesY1x2(SB), NOSPLIT, $0-144
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), CX
+
+strip:
+	MOVQ  AX, DX
+	MOVQ  cs+32(FP), BX
+	MOVQ  b+56(FP), SI
+	MOVQ  bs+64(FP), DI
+	MOVQ  k2+8(FP), R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+
+outer:
+	MOVQ k+0(FP), R9
+
+inner:
+	VMOVDQU      (SI), Y2
+	VMOVDQU      32(SI), Y3
+	VPBROADCASTD (DX), Y4
+	VPMADDWD     Y2, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	VPMADDWD     Y3, Y4, Y2
+	VPADDD       Y2, Y1, Y1
+	VMOVDQU      64(SI), Y2
+	VMOVDQU      96(SI), Y3
+	VPBROADCASTD 4(DX), Y4
+	VPMADDWD     Y2, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	VPMADDWD     Y3, Y4, Y2
+	VPADDD       Y2, Y1, Y1
+	ADDQ         DI, SI
+	ADDQ         BX, DX
+	DECQ         R9
+	JNZ          inner
+	ADDQ         b2+72(FP), SI
+	ADDQ         a2+40(FP), DX
+	DECQ         R8
+	JNZ          outer
+	MOVQ         mask+120(FP), DX
+	MOVQ         bias+128(FP), BX
+	MOVQ         m+136(FP), SI
+	TESTQ        DX, DX
+	JZ           scale
+	VMOVDQU      (DX), Y4
+	VPMASKMOVD   (BX), Y4, Y2
+	VMOVDQU      (DX), Y4
+	VPMASKMOVD   (SI), Y4, Y3
+	VPADDD       Y2, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y3, Y0, Y0
+	VMOVDQU      32(DX), Y4
+	VPMASKMOVD   32(BX), Y4, Y2
+	VMOVDQU      32(DX), Y4
+	VPMASKMOVD   32(SI), Y4, Y3
+	VPADDD       Y2, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	JMP          scaled
+
+scale:
+	VMOVDQU   (BX), Y2
+	VMOVDQU   (SI), Y3
+	VPADDD    Y2, Y0, Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y3, Y0, Y0
+	VMOVDQU   32(BX), Y2
+	VMOVDQU   32(SI), Y3
+	VPADDD    Y2, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y3, Y1, Y1
+
+scaled:
+	TESTQ      DX, DX
+	JZ         whole
+	VMOVDQU    (DX), Y2
+	VMOVDQU    32(DX), Y3
+	MOVQ       ldc+88(FP), DX
+	MOVQ       CX, DX
+	VPMASKMOVD Y0, Y2, (DX)
+	VPMASKMOVD Y1, Y3, 32(DX)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), DX
+	MOVQ    CX, DX
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), CX
+	MOVQ strips+104(FP), DX
+	DECQ DX
+	MOVQ DX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
+// func tileValuesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesY2x2(SB), NOSPLIT, $0-144
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
+
+strip:
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+
+outer:
+	MOVQ k+0(FP), R10
+
+inner:
+	VMOVDQU      (DI), Y4
+	VMOVDQU      32(DI), Y5
+	VPBROADCASTD (BX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
+	VMOVDQU      64(DI), Y4
+	VMOVDQU      96(DI), Y5
+	VPBROADCASTD 4(BX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          inner
+	ADDQ         b2+72(FP), DI
+	ADDQ         a2+40(FP), BX
+	DECQ         R9
+	JNZ          outer
+	MOVQ         mask+120(FP), BX
+	MOVQ         bias+128(FP), SI
+	MOVQ         m+136(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y6
+	VPMASKMOVD   (SI), Y6, Y4
+	VMOVDQU      (BX), Y6
+	VPMASKMOVD   (DI), Y6, Y5
+	VPADDD       Y4, Y0, Y0
+	VPADDD       Y4, Y2, Y2
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y5, Y0, Y0
+	VMULPS       Y5, Y2, Y2
+	VMOVDQU      32(BX), Y6
+	VPMASKMOVD   32(SI), Y6, Y4
+	VMOVDQU      32(BX), Y6
+	VPMASKMOVD   32(DI), Y6, Y5
+	VPADDD       Y4, Y1, Y1
+	VPADDD       Y4, Y3, Y3
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y1, Y1
+	VMULPS       Y5, Y3, Y3
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y4
+	VMOVDQU   (DI), Y5
+	VPADDD    Y4, Y0, Y0
+	VPADDD    Y4, Y2, Y2
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y5, Y0, Y0
+	VMULPS    Y5, Y2, Y2
+	VMOVDQU   32(SI), Y4
+	VMOVDQU   32(DI), Y5
+	VPADDD    Y4, Y1, Y1
+	VPADDD    Y4, Y3, Y3
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y5, Y1, Y1
+	VMULPS    Y5, Y3, Y3
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y4
+	VMOVDQU    32(BX), Y5
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y4, (SI)
+	VPMASKMOVD Y1, Y5, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y4, (SI)
+	VPMASKMOVD Y3, Y5, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
+// func tileValuesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesY3x2(SB), NOSPLIT, $0-144
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
+
+strip:
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+
+outer:
+	MOVQ k+0(FP), R10
+
+inner:
+	VMOVDQU      (DI), Y6
+	VMOVDQU      32(DI), Y7
+	VPBROADCASTD (BX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
+	VMOVDQU      64(DI), Y6
+	VMOVDQU      96(DI), Y7
+	VPBROADCASTD 4(BX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          inner
+	ADDQ         b2+72(FP), DI
+	ADDQ         a2+40(FP), BX
+	DECQ         R9
+	JNZ          outer
+	MOVQ         mask+120(FP), BX
+	MOVQ         bias+128(FP), SI
+	MOVQ         m+136(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y8
+	VPMASKMOVD   (SI), Y8, Y6
+	VMOVDQU      (BX), Y8
+	VPMASKMOVD   (DI), Y8, Y7
+	VPADDD       Y6, Y0, Y0
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y6, Y4, Y4
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y7, Y0, Y0
+	VMULPS       Y7, Y2, Y2
+	VMULPS       Y7, Y4, Y4
+	VMOVDQU      32(BX), Y8
+	VPMASKMOVD   32(SI), Y8, Y6
+	VMOVDQU      32(BX), Y8
+	VPMASKMOVD   32(DI), Y8, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y6, Y3, Y3
+	VPADDD       Y6, Y5, Y5
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y7, Y1, Y1
+	VMULPS       Y7, Y3, Y3
+	VMULPS       Y7, Y5, Y5
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y6
+	VMOVDQU   (DI), Y7
+	VPADDD    Y6, Y0, Y0
+	VPADDD    Y6, Y2, Y2
+	VPADDD    Y6, Y4, Y4
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y7, Y0, Y0
+	VMULPS    Y7, Y2, Y2
+	VMULPS    Y7, Y4, Y4
+	VMOVDQU   32(SI), Y6
+	VMOVDQU   32(DI), Y7
+	VPADDD    Y6, Y1, Y1
+	VPADDD    Y6, Y3, Y3
+	VPADDD    Y6, Y5, Y5
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y7, Y1, Y1
+	VMULPS    Y7, Y3, Y3
+	VMULPS    Y7, Y5, Y5
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y6
+	VMOVDQU    32(BX), Y7
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y6, (SI)
+	VPMASKMOVD Y1, Y7, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y6, (SI)
+	VPMASKMOVD Y3, Y7, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y4, Y6, (SI)
+	VPMASKMOVD Y5, Y7, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
+// func tileValuesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesY4x2(SB), NOSPLIT, $0-144
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y8
+	VMOVDQU      32(R8), Y9
+	VPBROADCASTD (BX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (SI), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	VMOVDQU      64(R8), Y8
+	VMOVDQU      96(R8), Y9
+	VPBROADCASTD 4(BX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD 4(SI), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+120(FP), BX
+	MOVQ         bias+128(FP), SI
+	MOVQ         m+136(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y10
+	VPMASKMOVD   (SI), Y10, Y8
+	VMOVDQU      (BX), Y10
+	VPMASKMOVD   (DI), Y10, Y9
+	VPADDD       Y8, Y0, Y0
+	VPADDD       Y8, Y2, Y2
+	VPADDD       Y8, Y4, Y4
+	VPADDD       Y8, Y6, Y6
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y0, Y0
+	VMULPS       Y9, Y2, Y2
+	VMULPS       Y9, Y4, Y4
+	VMULPS       Y9, Y6, Y6
+	VMOVDQU      32(BX), Y10
+	VPMASKMOVD   32(SI), Y10, Y8
+	VMOVDQU      32(BX), Y10
+	VPMASKMOVD   32(DI), Y10, Y9
+	VPADDD       Y8, Y1, Y1
+	VPADDD       Y8, Y3, Y3
+	VPADDD       Y8, Y5, Y5
+	VPADDD       Y8, Y7, Y7
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y9, Y1, Y1
+	VMULPS       Y9, Y3, Y3
+	VMULPS       Y9, Y5, Y5
+	VMULPS       Y9, Y7, Y7
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y8
+	VMOVDQU   (DI), Y9
+	VPADDD    Y8, Y0, Y0
+	VPADDD    Y8, Y2, Y2
+	VPADDD    Y8, Y4, Y4
+	VPADDD    Y8, Y6, Y6
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VCVTDQ2PS Y6, Y6
+	VMULPS    Y9, Y0, Y0
+	VMULPS    Y9, Y2, Y2
+	VMULPS    Y9, Y4, Y4
+	VMULPS    Y9, Y6, Y6
+	VMOVDQU   32(SI), Y8
+	VMOVDQU   32(DI), Y9
+	VPADDD    Y8, Y1, Y1
+	VPADDD    Y8, Y3, Y3
+	VPADDD    Y8, Y5, Y5
+	VPADDD    Y8, Y7, Y7
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VCVTDQ2PS Y7, Y7
+	VMULPS    Y9, Y1, Y1
+	VMULPS    Y9, Y3, Y3
+	VMULPS    Y9, Y5, Y5
+	VMULPS    Y9, Y7, Y7
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y8
+	VMOVDQU    32(BX), Y9
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y8, (SI)
+	VPMASKMOVD Y1, Y9, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y8, (SI)
+	VPMASKMOVD Y3, Y9, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y4, Y8, (SI)
+	VPMASKMOVD Y5, Y9, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y6, Y8, (SI)
+	VPMASKMOVD Y7, Y9, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
+// func tileValuesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesY5x2(SB), NOSPLIT, $0-144
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y10
+	VMOVDQU      32(R8), Y11
+	VPBROADCASTD (BX), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD (SI), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y9, Y9
+	VMOVDQU      64(R8), Y10
+	VMOVDQU      96(R8), Y11
+	VPBROADCASTD 4(BX), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD 4(SI), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD 4(SI)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y9, Y9
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+120(FP), BX
+	MOVQ         bias+128(FP), SI
+	MOVQ         m+136(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y12
+	VPMASKMOVD   (SI), Y12, Y10
+	VMOVDQU      (BX), Y12
+	VPMASKMOVD   (DI), Y12, Y11
+	VPADDD       Y10, Y0, Y0
+	VPADDD       Y10, Y2, Y2
+	VPADDD       Y10, Y4, Y4
+	VPADDD       Y10, Y6, Y6
+	VPADDD       Y10, Y8, Y8
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y6, Y6
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y11, Y0, Y0
+	VMULPS       Y11, Y2, Y2
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y6, Y6
+	VMULPS       Y11, Y8, Y8
+	VMOVDQU      32(BX), Y12
+	VPMASKMOVD   32(SI), Y12, Y10
+	VMOVDQU      32(BX), Y12
+	VPMASKMOVD   32(DI), Y12, Y11
+	VPADDD       Y10, Y1, Y1
+	VPADDD       Y10, Y3, Y3
+	VPADDD       Y10, Y5, Y5
+	VPADDD       Y10, Y7, Y7
+	VPADDD       Y10, Y9, Y9
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VCVTDQ2PS    Y7, Y7
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y11, Y1, Y1
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y7, Y7
+	VMULPS       Y11, Y9, Y9
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y10
+	VMOVDQU   (DI), Y11
+	VPADDD    Y10, Y0, Y0
+	VPADDD    Y10, Y2, Y2
+	VPADDD    Y10, Y4, Y4
+	VPADDD    Y10, Y6, Y6
+	VPADDD    Y10, Y8, Y8
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VCVTDQ2PS Y6, Y6
+	VCVTDQ2PS Y8, Y8
+	VMULPS    Y11, Y0, Y0
+	VMULPS    Y11, Y2, Y2
+	VMULPS    Y11, Y4, Y4
+	VMULPS    Y11, Y6, Y6
+	VMULPS    Y11, Y8, Y8
+	VMOVDQU   32(SI), Y10
+	VMOVDQU   32(DI), Y11
+	VPADDD    Y10, Y1, Y1
+	VPADDD    Y10, Y3, Y3
+	VPADDD    Y10, Y5, Y5
+	VPADDD    Y10, Y7, Y7
+	VPADDD    Y10, Y9, Y9
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VCVTDQ2PS Y7, Y7
+	VCVTDQ2PS Y9, Y9
+	VMULPS    Y11, Y1, Y1
+	VMULPS    Y11, Y3, Y3
+	VMULPS    Y11, Y5, Y5
+	VMULPS    Y11, Y7, Y7
+	VMULPS    Y11, Y9, Y9
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y10
+	VMOVDQU    32(BX), Y11
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y10, (SI)
+	VPMASKMOVD Y1, Y11, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y10, (SI)
+	VPMASKMOVD Y3, Y11, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y4, Y10, (SI)
+	VPMASKMOVD Y5, Y11, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y6, Y10, (SI)
+	VPMASKMOVD Y7, Y11, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y8, Y10, (SI)
+	VPMASKMOVD Y9, Y11, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y8, (SI)
+	VMOVDQU Y9, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
+// func tileValuesY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesY6x2(SB), NOSPLIT, $0-144
+	MOVQ a+16(FP), AX
+	MOVQ rs+24(FP), CX
+	MOVQ c+80(FP), DX
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y12
+	VMOVDQU      32(R8), Y13
+	VPBROADCASTD (BX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTD (SI), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTD (SI)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	VMOVDQU      64(R8), Y12
+	VMOVDQU      96(R8), Y13
+	VPBROADCASTD 4(BX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTD 4(BX)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTD 4(BX)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTD 4(SI), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTD 4(SI)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTD 4(SI)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+120(FP), BX
+	MOVQ         bias+128(FP), SI
+	MOVQ         m+136(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y14
+	VPMASKMOVD   (SI), Y14, Y12
+	VMOVDQU      (BX), Y14
+	VPMASKMOVD   (DI), Y14, Y13
+	VPADDD       Y12, Y0, Y0
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y12, Y8, Y8
+	VPADDD       Y12, Y10, Y10
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y6, Y6
+	VCVTDQ2PS    Y8, Y8
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y13, Y0, Y0
+	VMULPS       Y13, Y2, Y2
+	VMULPS       Y13, Y4, Y4
+	VMULPS       Y13, Y6, Y6
+	VMULPS       Y13, Y8, Y8
+	VMULPS       Y13, Y10, Y10
+	VMOVDQU      32(BX), Y14
+	VPMASKMOVD   32(SI), Y14, Y12
+	VMOVDQU      32(BX), Y14
+	VPMASKMOVD   32(DI), Y14, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y12, Y9, Y9
+	VPADDD       Y12, Y11, Y11
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VCVTDQ2PS    Y7, Y7
+	VCVTDQ2PS    Y9, Y9
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       Y13, Y1, Y1
+	VMULPS       Y13, Y3, Y3
+	VMULPS       Y13, Y5, Y5
+	VMULPS       Y13, Y7, Y7
+	VMULPS       Y13, Y9, Y9
+	VMULPS       Y13, Y11, Y11
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y12
+	VMOVDQU   (DI), Y13
+	VPADDD    Y12, Y0, Y0
+	VPADDD    Y12, Y2, Y2
+	VPADDD    Y12, Y4, Y4
+	VPADDD    Y12, Y6, Y6
+	VPADDD    Y12, Y8, Y8
+	VPADDD    Y12, Y10, Y10
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VCVTDQ2PS Y6, Y6
+	VCVTDQ2PS Y8, Y8
+	VCVTDQ2PS Y10, Y10
+	VMULPS    Y13, Y0, Y0
+	VMULPS    Y13, Y2, Y2
+	VMULPS    Y13, Y4, Y4
+	VMULPS    Y13, Y6, Y6
+	VMULPS    Y13, Y8, Y8
+	VMULPS    Y13, Y10, Y10
+	VMOVDQU   32(SI), Y12
+	VMOVDQU   32(DI), Y13
+	VPADDD    Y12, Y1, Y1
+	VPADDD    Y12, Y3, Y3
+	VPADDD    Y12, Y5, Y5
+	VPADDD    Y12, Y7, Y7
+	VPADDD    Y12, Y9, Y9
+	VPADDD    Y12, Y11, Y11
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VCVTDQ2PS Y7, Y7
+	VCVTDQ2PS Y9, Y9
+	VCVTDQ2PS Y11, Y11
+	VMULPS    Y13, Y1, Y1
+	VMULPS    Y13, Y3, Y3
+	VMULPS    Y13, Y5, Y5
+	VMULPS    Y13, Y7, Y7
+	VMULPS    Y13, Y9, Y9
+	VMULPS    Y13, Y11, Y11
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y12
+	VMOVDQU    32(BX), Y13
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y12, (SI)
+	VPMASKMOVD Y1, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y12, (SI)
+	VPMASKMOVD Y3, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y4, Y12, (SI)
+	VPMASKMOVD Y5, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y6, Y12, (SI)
+	VPMASKMOVD Y7, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y8, Y12, (SI)
+	VPMASKMOVD Y9, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y10, Y12, (SI)
+	VPMASKMOVD Y11, Y13, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y8, (SI)
+	VMOVDQU Y9, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y10, (SI)
+	VMOVDQU Y11, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	MOVQ strips+104(FP), BX
+	DECQ BX
+	MOVQ BX, strips+104(FP)
+	JNZ  strip
+	VZEROUPPER
+	RET
+
 // func tileValuesZ1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tileValuesZ1x1(SB), NOSPLIT, $0-144

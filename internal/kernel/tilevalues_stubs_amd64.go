@@ -4,6 +4,36 @@
 
 package kernel
 
+// tileValuesY1x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesY2x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesY3x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesY4x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesY5x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesY6x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+
 // tileValuesZ1x1 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
 //
 //go:noescape

@@ -398,15 +398,27 @@ func (t *isa) normalizeVec(y, x, mean, a, beta []float32) int {
 	return n
 }
 
-// packQuadsVec packs the leading whole groups of a whole panel of 32 columns
-// and returns how many rows of w that were.
-func (t *isa) packQuadsVec(panel, w []int8, n, k int) int {
+// packVec packs the leading whole groups of a whole panel of columns and returns
+// how many rows of w that were.
+func (t *isa) packVec(panel, w []int8, n, k int) int {
 	groups := k / 4
-	if t.tier != cpu.AVX512VNNI || groups == 0 {
+	switch {
+	case t.tier == cpu.Generic || groups == 0:
 		return 0
+	case t.tier == cpu.AVX512VNNI:
+		packQuadsY(&panel[0], &w[0], groups, n)
+	default:
+		packPairsY(&panel[0], &w[0], groups, n)
 	}
-	packQuadsY(&panel[0], &w[0], groups, n)
 	return 4 * groups
+}
+
+// widenCodesVec needs AVX2, as the tiles that read widened codes do.
+func widenCodesVec(dst []int16, src []uint8) bool {
+	if len(dst) > 0 {
+		widenCodesY(&dst[0], &src[0], len(dst))
+	}
+	return true
 }
 
 // transposeVec transposes the leading multiples of eight rows and columns and

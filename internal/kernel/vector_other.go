@@ -48,7 +48,9 @@ func (t *isa) dequantizeS8Vec([]float32, []int8, []float32) int { return 0 }
 
 func (t *isa) normalizeVec([]float32, []float32, []float32, []float32, []float32) int { return 0 }
 
-func (t *isa) packQuadsVec([]int8, []int8, int, int) int { return 0 }
+func widenCodesVec([]int16, []uint8) bool { return false }
+
+func (t *isa) packVec([]int8, []int8, int, int) int { return 0 }
 
 func (t *isa) transposeVec([]float32, int, []float32, int, int, int) (int, int) { return 0, 0 }
 
