@@ -12,7 +12,8 @@ import (
 // A is read in place by broadcasts, B by rows of W vectors. The sum has two
 // levels, so that a convolution's kernel rows (or, for the weight gradient,
 // the output's rows) are one call: after the inner k steps A moves by a2 and B
-// by b2 more bytes. One call does a column of tiles ("strips").
+// by b2 more bytes. One call does a column of tiles ("strips"), and that again
+// for each of several lines, an image's rows of pixels.
 
 // Tiles are as tall as the registers allow.
 const (
@@ -22,7 +23,7 @@ const (
 	rowsS8Y  = 6 // 12 accumulators, 2 of B, A, the product
 )
 
-const tileSignature = "func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip int, strips int"
+const tileSignature = "func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline int"
 
 // rowBases returns registers and addresses for R rows at distance rs from a:
 // one base register for three rows.
@@ -46,11 +47,14 @@ func (g *gen) rowBases(rows int, a, rs reg.Register) (bases []reg.GPVirtual, at 
 	}
 }
 
-// tileLoop emits the frame all tiles share: strips, rows, and the two-level k
-// loop around step; store runs once per strip, with pointers at the tile.
+// tileLoop emits the frame all tiles share: lines, strips, rows, and the
+// two-level k loop around step; store runs once per strip, with pointers at the
+// tile.
 func (g *gen) tileLoop(rows int, step func(at func(i, disp int) operand.Mem, b reg.Register),
 	clear, store func(at func(i, disp int) operand.Mem, bases []reg.GPVirtual, c reg.Register)) {
-	a, rs, c := g.arg("a"), g.arg("rs"), g.arg("c")
+	a, rs, c, left := g.arg("a"), g.arg("rs"), g.arg("c"), g.AllocLocal(8)
+	g.Label("line")
+	g.MOVQ(g.arg("strips"), left)
 	g.Label("strip")
 	bases, at := g.rowBases(rows, a, rs)
 	cs, b, bs := g.arg("cs"), g.arg("b"), g.arg("bs")
@@ -75,10 +79,12 @@ func (g *gen) tileLoop(rows int, step func(at func(i, disp int) operand.Mem, b r
 	store(at, bases, c)
 	g.ADDQ(g.slot("astrip"), a)
 	g.ADDQ(g.slot("cstrip"), c)
-	left := g.arg("strips")
 	g.DECQ(left)
-	g.MOVQ(left, g.slot("strips"))
 	g.JNZ(operand.LabelRef("strip"))
+	g.ADDQ(g.slot("aline"), a)
+	g.ADDQ(g.slot("cline"), c)
+	g.DECQ(g.slot("lines"))
+	g.JNZ(operand.LabelRef("line"))
 	g.end()
 }
 

@@ -68,48 +68,23 @@ func (t *tilesF32) forward(y, img, w []float32, ld int, g ConvGeom) {
 	p := product{
 		a: img, rs: g.StrideW * g.Cin, cs: 1, a2: g.dilH()*row - run,
 		b: w, bs: ld, k: run, k2: g.KH, c: y, ldc: ld,
+		lines: g.OutH(), aline: g.StrideH * row, cline: g.OutW() * ld,
 	}
-	t.windows(&p, g.OutH(), g.OutW(), g.Cout, g.StrideH*row, g.OutW()*ld)
-}
-
-// windows computes rows x cols output pixels of channels each. p is that of the
-// first row; in A the next one begins aRow elements further, in C cRow.
-func (t *tilesF32) windows(p *product, rows, cols, channels, aRow, cRow int) {
-	for j := 0; j < channels; {
-		width, vectors := 2*t.lanes, 2
-		var mask *int32
-		if channels-j < width {
-			width, vectors = min(channels-j, t.lanes), 1
-			mask = t.mask(width)
-		}
-		if cols <= t.rows { // one strip is one output row: the whole image in a call
-			t.run[vectors][cols](p.k, p.k2, bytesAt(p.a, 0), 4*p.rs, 4, 4*p.a2, 4*aRow,
-				bytesAt(p.b, j), 4*p.bs, 0, bytesAt(p.c, j), 4*p.ldc, 4*cRow, rows, 0, mask)
-		} else {
-			line := *p
-			for r := range rows {
-				line.a, line.c = p.a[r*aRow:], p.c[r*cRow:]
-				t.column(&line, j, cols, vectors, 0, mask)
-			}
-		}
-		j += width
-	}
+	t.block(&p, g.OutW(), g.Cout)
 }
 
 // backwardWeight adds one image's share of the weight gradient: for each
 // kernel row, KW*Cin rows by Cout columns, summed over all output pixels. Rows
 // of dw and pixels of dy are ld apart.
 func (t *tilesF32) backwardWeight(dw, img, dy []float32, ld int, g ConvGeom) {
-	outW, run := g.OutW(), g.KW*g.Cin
+	outW, run, row := g.OutW(), g.KW*g.Cin, g.paddedRow()
 	step := g.StrideW * g.Cin
-	for kh := range g.KH {
-		p := product{
-			a: img[kh*g.dilH()*g.paddedRow():], rs: 1, cs: step, a2: g.StrideH*g.paddedRow() - outW*step,
-			b: dy, bs: ld, k: outW, k2: g.OutH(),
-			c: dw[kh*run*ld:], ldc: ld, add: true,
-		}
-		t.block(&p, run, g.Cout)
-	}
+	t.block(&product{
+		a: img, rs: 1, cs: step, a2: g.StrideH*row - outW*step,
+		b: dy, bs: ld, k: outW, k2: g.OutH(),
+		c: dw, ldc: ld, add: true,
+		lines: g.KH, aline: g.dilH() * row, cline: run * ld,
+	}, run, g.Cout)
 }
 
 // inputGeom returns dy as an image with all the padding that its convolutions
@@ -143,8 +118,9 @@ func (t *tilesF32) backwardInput(dx []float32, ld int, dy, w []float32, g, padde
 			a: dy[(padded.PadTop-y.before)*row+(padded.PadLeft-x.before)*g.Cout:], rs: g.Cout, cs: 1, a2: row - run,
 			b: w, bs: c, k: run, k2: y.taps,
 			c: dx[(y.first*g.W+x.first)*ld:], ldc: g.StrideW * ld,
+			lines: y.count, aline: row, cline: g.StrideH * g.W * ld,
 		}
-		t.windows(&p, y.count, x.count, c, row, g.StrideH*g.W*ld)
+		t.block(&p, x.count, c)
 		w = w[y.taps*run*c:]
 	}
 }
@@ -160,20 +136,10 @@ func (t *tilesS8) forward(acc []int32, rq *rowRequant, at, ld int, img []uint8, 
 	p := productS8{
 		a: img, rs: t.size * g.StrideW * g.Cin, cs: t.size * 4, a2: g.dilH()*row - t.size*4*groups,
 		k: groups, k2: g.KH, ldc: ld,
+		lines: outH, aline: g.StrideH * row, cline: outW * ld,
 	}
-	if outW <= t.rows { // the whole image in a call
-		p.to(acc, rq, at)
-		p.height, p.astrip = outW, g.StrideH*row
-		t.columnsOf(&p, b, outH*outW, 0, b.N)
-		return
-	}
-	for j := 0; j < b.N; j += t.cols { // the weights of a panel stay in the first-level cache
-		for oy := range outH {
-			p.a = img[oy*g.StrideH*row:]
-			p.to(acc, rq, at+oy*outW*ld)
-			t.columnsOf(&p, b, outW, j, min(j+t.cols, b.N))
-		}
-	}
+	p.to(acc, rq, at)
+	t.columnsOf(&p, b, outW, 0, b.N)
 }
 
 // convDirect is a convolution of codes without a patch matrix. When a kernel

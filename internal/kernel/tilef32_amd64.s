@@ -4,14 +4,18 @@
 
 #include "textflag.h"
 
-// func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y1x1(SB), NOSPLIT, $0-128
-	MOVQ    mask+120(FP), AX
+TEXT ·tileF32Y1x1(SB), NOSPLIT, $8-152
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y3
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ  AX, DX
@@ -36,7 +40,7 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         acc+112(FP), DX
+	MOVQ         acc+136(FP), DX
 	TESTQ        DX, DX
 	JZ           store
 	MOVQ         ldc+88(FP), DX
@@ -50,19 +54,25 @@ store:
 	VMASKMOVPS Y0, Y3, (DX)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), CX
-	MOVQ       strips+104(FP), DX
-	DECQ       DX
-	MOVQ       DX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), CX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y1x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Y1x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ  AX, DX
@@ -90,7 +100,7 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         acc+112(FP), DX
+	MOVQ         acc+136(FP), DX
 	TESTQ        DX, DX
 	JZ           store
 	MOVQ         ldc+88(FP), DX
@@ -107,21 +117,27 @@ store:
 	VMOVUPS Y1, 32(DX)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), CX
-	MOVQ    strips+104(FP), DX
-	DECQ    DX
-	MOVQ    DX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), CX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y2x1(SB), NOSPLIT, $0-128
-	MOVQ    mask+120(FP), AX
+TEXT ·tileF32Y2x1(SB), NOSPLIT, $8-152
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y4
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -149,7 +165,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -168,19 +184,25 @@ store:
 	VMASKMOVPS Y1, Y4, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y2x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Y2x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -213,7 +235,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -238,21 +260,27 @@ store:
 	VMOVUPS Y3, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y3x1(SB), NOSPLIT, $0-128
-	MOVQ    mask+120(FP), AX
+TEXT ·tileF32Y3x1(SB), NOSPLIT, $8-152
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y5
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -283,7 +311,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -307,19 +335,25 @@ store:
 	VMASKMOVPS Y2, Y5, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y3x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Y3x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -357,7 +391,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -390,21 +424,27 @@ store:
 	VMOVUPS Y5, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y4x1(SB), NOSPLIT, $0-128
-	MOVQ    mask+120(FP), AX
+TEXT ·tileF32Y4x1(SB), NOSPLIT, $8-152
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y6
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -442,7 +482,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -471,19 +511,25 @@ store:
 	VMASKMOVPS Y3, Y6, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y4x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Y4x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -530,7 +576,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -571,21 +617,27 @@ store:
 	VMOVUPS Y7, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y5x1(SB), NOSPLIT, $0-128
-	MOVQ    mask+120(FP), AX
+TEXT ·tileF32Y5x1(SB), NOSPLIT, $8-152
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y7
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -626,7 +678,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -660,19 +712,25 @@ store:
 	VMASKMOVPS Y4, Y7, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y5x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Y5x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -724,7 +782,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -773,21 +831,27 @@ store:
 	VMOVUPS Y9, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y6x1(SB), NOSPLIT, $0-128
-	MOVQ    mask+120(FP), AX
+TEXT ·tileF32Y6x1(SB), NOSPLIT, $8-152
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y8
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -831,7 +895,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -870,19 +934,25 @@ store:
 	VMASKMOVPS Y5, Y8, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y6x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Y6x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -939,7 +1009,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -996,21 +1066,27 @@ store:
 	VMOVUPS Y11, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z1x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z1x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ   AX, DX
@@ -1034,7 +1110,7 @@ inner:
 	ADDQ             a2+40(FP), DX
 	DECQ             R8
 	JNZ              outer
-	MOVQ             acc+112(FP), DX
+	MOVQ             acc+136(FP), DX
 	TESTQ            DX, DX
 	JZ               store
 	MOVQ             ldc+88(FP), DX
@@ -1048,19 +1124,25 @@ store:
 	VMOVUPS Z0, K1, (DX)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), CX
-	MOVQ    strips+104(FP), DX
-	DECQ    DX
-	MOVQ    DX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), CX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z1x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z1x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ   AX, DX
@@ -1088,7 +1170,7 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         acc+112(FP), DX
+	MOVQ         acc+136(FP), DX
 	TESTQ        DX, DX
 	JZ           store
 	MOVQ         ldc+88(FP), DX
@@ -1105,21 +1187,27 @@ store:
 	VMOVUPS Z1, 64(DX)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), CX
-	MOVQ    strips+104(FP), DX
-	DECQ    DX
-	MOVQ    DX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), CX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z2x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z2x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1145,7 +1233,7 @@ inner:
 	ADDQ             a2+40(FP), BX
 	DECQ             R9
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -1164,19 +1252,25 @@ store:
 	VMOVUPS Z1, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z2x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z2x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1209,7 +1303,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -1234,21 +1328,27 @@ store:
 	VMOVUPS Z3, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z3x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z3x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1276,7 +1376,7 @@ inner:
 	ADDQ             a2+40(FP), BX
 	DECQ             R9
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -1300,19 +1400,25 @@ store:
 	VMOVUPS Z2, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z3x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z3x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1350,7 +1456,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -1383,21 +1489,27 @@ store:
 	VMOVUPS Z5, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z4x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z4x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1431,7 +1543,7 @@ inner:
 	ADDQ             a2+40(FP), SI
 	DECQ             R10
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -1460,19 +1572,25 @@ store:
 	VMOVUPS Z3, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z4x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z4x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1519,7 +1637,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -1560,21 +1678,27 @@ store:
 	VMOVUPS Z7, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z5x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z5x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1610,7 +1734,7 @@ inner:
 	ADDQ             a2+40(FP), SI
 	DECQ             R10
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -1644,19 +1768,25 @@ store:
 	VMOVUPS Z4, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z5x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z5x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1708,7 +1838,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -1757,21 +1887,27 @@ store:
 	VMOVUPS Z9, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z6x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z6x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1809,7 +1945,7 @@ inner:
 	ADDQ             a2+40(FP), SI
 	DECQ             R10
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -1848,19 +1984,25 @@ store:
 	VMOVUPS Z5, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z6x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z6x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1917,7 +2059,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -1974,21 +2116,27 @@ store:
 	VMOVUPS Z11, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z7x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z7x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2032,7 +2180,7 @@ inner:
 	ADDQ             a2+40(FP), DI
 	DECQ             R11
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -2076,19 +2224,25 @@ store:
 	VMOVUPS Z6, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z7x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z7x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2154,7 +2308,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R11
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -2219,21 +2373,27 @@ store:
 	VMOVUPS Z13, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z8x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z8x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2279,7 +2439,7 @@ inner:
 	ADDQ             a2+40(FP), DI
 	DECQ             R11
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -2328,19 +2488,25 @@ store:
 	VMOVUPS Z7, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z8x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z8x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2411,7 +2577,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R11
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -2484,21 +2650,27 @@ store:
 	VMOVUPS Z15, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z9x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z9x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2546,7 +2718,7 @@ inner:
 	ADDQ             a2+40(FP), DI
 	DECQ             R11
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -2600,19 +2772,25 @@ store:
 	VMOVUPS Z8, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z9x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z9x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2688,7 +2866,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R11
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -2769,21 +2947,27 @@ store:
 	VMOVUPS Z17, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z10x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z10x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2837,7 +3021,7 @@ inner:
 	ADDQ             a2+40(FP), R8
 	DECQ             R12
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -2896,19 +3080,25 @@ store:
 	VMOVUPS Z9, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z10x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z10x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2993,7 +3183,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R12
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -3082,21 +3272,27 @@ store:
 	VMOVUPS Z19, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z11x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z11x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3152,7 +3348,7 @@ inner:
 	ADDQ             a2+40(FP), R8
 	DECQ             R12
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -3216,19 +3412,25 @@ store:
 	VMOVUPS Z10, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z11x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z11x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3318,7 +3520,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R12
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -3415,21 +3617,27 @@ store:
 	VMOVUPS Z21, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z12x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z12x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3487,7 +3695,7 @@ inner:
 	ADDQ             a2+40(FP), R8
 	DECQ             R12
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -3556,19 +3764,25 @@ store:
 	VMOVUPS Z11, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z12x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z12x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3663,7 +3877,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R12
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -3768,21 +3982,27 @@ store:
 	VMOVUPS Z23, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z13x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z13x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3846,7 +4066,7 @@ inner:
 	ADDQ             a2+40(FP), R9
 	DECQ             R13
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -3920,19 +4140,25 @@ store:
 	VMOVUPS Z12, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z13x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z13x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -4036,7 +4262,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R13
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -4149,21 +4375,27 @@ store:
 	VMOVUPS Z25, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z14x1(SB), NOSPLIT, $0-128
-	MOVQ  mask+120(FP), AX
+TEXT ·tileF32Z14x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -4229,7 +4461,7 @@ inner:
 	ADDQ             a2+40(FP), R9
 	DECQ             R13
 	JNZ              outer
-	MOVQ             acc+112(FP), BX
+	MOVQ             acc+136(FP), BX
 	TESTQ            BX, BX
 	JZ               store
 	MOVQ             ldc+88(FP), BX
@@ -4308,19 +4540,25 @@ store:
 	VMOVUPS Z13, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32)
+// func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
 // Requires: AVX, AVX512F
-TEXT ·tileF32Z14x2(SB), NOSPLIT, $0-128
+TEXT ·tileF32Z14x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -4429,7 +4667,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R13
 	JNZ          outer
-	MOVQ         acc+112(FP), BX
+	MOVQ         acc+136(FP), BX
 	TESTQ        BX, BX
 	JZ           store
 	MOVQ         ldc+88(FP), BX
@@ -4550,9 +4788,11 @@ store:
 	VMOVUPS Z27, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET

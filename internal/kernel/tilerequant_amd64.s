@@ -4,12 +4,16 @@
 
 #include "textflag.h"
 
-// func tileRequantY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX2, POPCNT
-TEXT ·tileRequantY1x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantY1x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ  AX, DX
@@ -46,9 +50,9 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         mask+120(FP), DX
-	MOVQ         bias+128(FP), BX
-	MOVQ         m+136(FP), SI
+	MOVQ         mask+144(FP), DX
+	MOVQ         bias+152(FP), BX
+	MOVQ         m+160(FP), SI
 	TESTQ        DX, DX
 	JZ           scale
 	VMOVDQU      (DX), Y4
@@ -91,9 +95,9 @@ scaled:
 	ORL       DX, BX
 
 round:
-	VBROADCASTSS lo+144(FP), Y2
-	VBROADCASTSS hi+148(FP), Y3
-	VBROADCASTSS zero+152(FP), Y4
+	VBROADCASTSS lo+168(FP), Y2
+	VBROADCASTSS hi+172(FP), Y3
+	VBROADCASTSS zero+176(FP), Y4
 	VMAXPS       Y2, Y0, Y0
 	VMINPS       Y3, Y0, Y0
 	VCVTPS2DQ    Y0, Y0
@@ -144,19 +148,25 @@ row0less1:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), CX
-	MOVQ strips+104(FP), DX
-	DECQ DX
-	MOVQ DX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), CX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileRequantY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX2, POPCNT
-TEXT ·tileRequantY2x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantY2x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -205,9 +215,9 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y6
@@ -262,9 +272,9 @@ scaled:
 	ORL       BX, SI
 
 round:
-	VBROADCASTSS lo+144(FP), Y4
-	VBROADCASTSS hi+148(FP), Y5
-	VBROADCASTSS zero+152(FP), Y6
+	VBROADCASTSS lo+168(FP), Y4
+	VBROADCASTSS hi+172(FP), Y5
+	VBROADCASTSS zero+176(FP), Y6
 	VMAXPS       Y4, Y0, Y0
 	VMINPS       Y5, Y0, Y0
 	VCVTPS2DQ    Y0, Y0
@@ -358,19 +368,25 @@ row1less1:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileRequantY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX2, POPCNT
-TEXT ·tileRequantY3x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantY3x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -431,9 +447,9 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y8
@@ -500,9 +516,9 @@ scaled:
 	ORL       BX, SI
 
 round:
-	VBROADCASTSS lo+144(FP), Y6
-	VBROADCASTSS hi+148(FP), Y7
-	VBROADCASTSS zero+152(FP), Y8
+	VBROADCASTSS lo+168(FP), Y6
+	VBROADCASTSS hi+172(FP), Y7
+	VBROADCASTSS zero+176(FP), Y8
 	VMAXPS       Y6, Y0, Y0
 	VMINPS       Y7, Y0, Y0
 	VCVTPS2DQ    Y0, Y0
@@ -638,19 +654,25 @@ row2less1:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileRequantY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX2, POPCNT
-TEXT ·tileRequantY4x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantY4x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -727,9 +749,9 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y10
@@ -808,9 +830,9 @@ scaled:
 	ORL       BX, SI
 
 round:
-	VBROADCASTSS lo+144(FP), Y8
-	VBROADCASTSS hi+148(FP), Y9
-	VBROADCASTSS zero+152(FP), Y10
+	VBROADCASTSS lo+168(FP), Y8
+	VBROADCASTSS hi+172(FP), Y9
+	VBROADCASTSS zero+176(FP), Y10
 	VMAXPS       Y8, Y0, Y0
 	VMINPS       Y9, Y0, Y0
 	VCVTPS2DQ    Y0, Y0
@@ -988,19 +1010,25 @@ row3less1:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileRequantY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX2, POPCNT
-TEXT ·tileRequantY5x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantY5x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -1089,9 +1117,9 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y12
@@ -1182,9 +1210,9 @@ scaled:
 	ORL       BX, SI
 
 round:
-	VBROADCASTSS lo+144(FP), Y10
-	VBROADCASTSS hi+148(FP), Y11
-	VBROADCASTSS zero+152(FP), Y12
+	VBROADCASTSS lo+168(FP), Y10
+	VBROADCASTSS hi+172(FP), Y11
+	VBROADCASTSS zero+176(FP), Y12
 	VMAXPS       Y10, Y0, Y0
 	VMINPS       Y11, Y0, Y0
 	VCVTPS2DQ    Y0, Y0
@@ -1404,19 +1432,25 @@ row4less1:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileRequantY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX2, POPCNT
-TEXT ·tileRequantY6x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantY6x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -1517,9 +1551,9 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y14
@@ -1622,9 +1656,9 @@ scaled:
 	ORL       BX, SI
 
 round:
-	VBROADCASTSS lo+144(FP), Y12
-	VBROADCASTSS hi+148(FP), Y13
-	VBROADCASTSS zero+152(FP), Y14
+	VBROADCASTSS lo+168(FP), Y12
+	VBROADCASTSS hi+172(FP), Y13
+	VBROADCASTSS zero+176(FP), Y14
 	VMAXPS       Y12, Y0, Y0
 	VMINPS       Y13, Y0, Y0
 	VCVTPS2DQ    Y0, Y0
@@ -1886,19 +1920,25 @@ row5less1:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ1x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ1x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1923,7 +1963,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1937,14 +1977,14 @@ inner:
 	VPDPBUSD     Z1, Z2, Z0
 
 store:
-	VBROADCASTSS lo+144(FP), Z1
-	VBROADCASTSS hi+148(FP), Z2
-	VBROADCASTSS zero+152(FP), Z3
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z1
+	VBROADCASTSS hi+172(FP), Z2
+	VBROADCASTSS zero+176(FP), Z3
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z4
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), BX
 	MOVQ         DX, BX
 	VPADDD       Z4, Z0, Z0
@@ -1957,19 +1997,25 @@ store:
 	VPMOVDB      Z0, K1, (BX)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), DX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), DX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ1x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ1x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1997,7 +2043,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2013,14 +2059,14 @@ inner:
 	VPDPBUSD     Z3, Z4, Z1
 
 store:
-	VBROADCASTSS lo+144(FP), Z2
-	VBROADCASTSS hi+148(FP), Z3
-	VBROADCASTSS zero+152(FP), Z4
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z2
+	VBROADCASTSS hi+172(FP), Z3
+	VBROADCASTSS zero+176(FP), Z4
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z5
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), BX
 	MOVQ         DX, BX
 	VPADDD       Z5, Z0, Z0
@@ -2031,11 +2077,11 @@ store:
 	VCVTPS2DQ    Z0, Z0
 	VPADDD       Z4, Z0, Z0
 	VPMOVDB      Z0, K1, (BX)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z5
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), BX
 	MOVQ         DX, BX
 	VPADDD       Z5, Z1, Z1
@@ -2048,19 +2094,25 @@ store:
 	VPMOVDB      Z1, K1, 16(BX)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), DX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), DX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ2x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ2x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2088,7 +2140,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2106,14 +2158,14 @@ inner:
 	VPDPBUSD     Z2, Z3, Z1
 
 store:
-	VBROADCASTSS lo+144(FP), Z2
-	VBROADCASTSS hi+148(FP), Z3
-	VBROADCASTSS zero+152(FP), Z4
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z2
+	VBROADCASTSS hi+172(FP), Z3
+	VBROADCASTSS zero+176(FP), Z4
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z5
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z5, Z0, Z0
@@ -2135,19 +2187,25 @@ store:
 	VPMOVDB      Z1, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ2x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ2x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2180,7 +2238,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2201,14 +2259,14 @@ inner:
 	VPDPBUSD     Z5, Z6, Z3
 
 store:
-	VBROADCASTSS lo+144(FP), Z4
-	VBROADCASTSS hi+148(FP), Z5
-	VBROADCASTSS zero+152(FP), Z6
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z4
+	VBROADCASTSS hi+172(FP), Z5
+	VBROADCASTSS zero+176(FP), Z6
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z7
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z7, Z0, Z0
@@ -2228,11 +2286,11 @@ store:
 	VCVTPS2DQ    Z2, Z2
 	VPADDD       Z6, Z2, Z2
 	VPMOVDB      Z2, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z7
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z7, Z1, Z1
@@ -2254,19 +2312,25 @@ store:
 	VPMOVDB      Z3, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ3x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ3x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2297,7 +2361,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2319,14 +2383,14 @@ inner:
 	VPDPBUSD     Z3, Z4, Z2
 
 store:
-	VBROADCASTSS lo+144(FP), Z3
-	VBROADCASTSS hi+148(FP), Z4
-	VBROADCASTSS zero+152(FP), Z5
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z3
+	VBROADCASTSS hi+172(FP), Z4
+	VBROADCASTSS zero+176(FP), Z5
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z6
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z6, Z0, Z0
@@ -2357,19 +2421,25 @@ store:
 	VPMOVDB      Z2, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ3x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ3x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2407,7 +2477,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2433,14 +2503,14 @@ inner:
 	VPDPBUSD     Z7, Z8, Z5
 
 store:
-	VBROADCASTSS lo+144(FP), Z6
-	VBROADCASTSS hi+148(FP), Z7
-	VBROADCASTSS zero+152(FP), Z8
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z6
+	VBROADCASTSS hi+172(FP), Z7
+	VBROADCASTSS zero+176(FP), Z8
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z9
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z9, Z0, Z0
@@ -2469,11 +2539,11 @@ store:
 	VCVTPS2DQ    Z4, Z4
 	VPADDD       Z8, Z4, Z4
 	VPMOVDB      Z4, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z9
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z9, Z1, Z1
@@ -2504,19 +2574,25 @@ store:
 	VPMOVDB      Z5, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ4x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ4x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2554,7 +2630,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2581,14 +2657,14 @@ inner:
 	VPDPBUSD     Z4, Z5, Z3
 
 store:
-	VBROADCASTSS lo+144(FP), Z4
-	VBROADCASTSS hi+148(FP), Z5
-	VBROADCASTSS zero+152(FP), Z6
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z4
+	VBROADCASTSS hi+172(FP), Z5
+	VBROADCASTSS zero+176(FP), Z6
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z7
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z7, Z0, Z0
@@ -2628,19 +2704,25 @@ store:
 	VPMOVDB      Z3, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ4x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ4x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2687,7 +2769,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2719,14 +2801,14 @@ inner:
 	VPDPBUSD     Z9, Z10, Z7
 
 store:
-	VBROADCASTSS lo+144(FP), Z8
-	VBROADCASTSS hi+148(FP), Z9
-	VBROADCASTSS zero+152(FP), Z10
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z8
+	VBROADCASTSS hi+172(FP), Z9
+	VBROADCASTSS zero+176(FP), Z10
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z11
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z11, Z0, Z0
@@ -2764,11 +2846,11 @@ store:
 	VCVTPS2DQ    Z6, Z6
 	VPADDD       Z10, Z6, Z6
 	VPMOVDB      Z6, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z11
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z11, Z1, Z1
@@ -2808,19 +2890,25 @@ store:
 	VPMOVDB      Z7, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ5x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ5x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2861,7 +2949,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2892,14 +2980,14 @@ inner:
 	VPDPBUSD     Z5, Z6, Z4
 
 store:
-	VBROADCASTSS lo+144(FP), Z5
-	VBROADCASTSS hi+148(FP), Z6
-	VBROADCASTSS zero+152(FP), Z7
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z5
+	VBROADCASTSS hi+172(FP), Z6
+	VBROADCASTSS zero+176(FP), Z7
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z8
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z8, Z0, Z0
@@ -2948,19 +3036,25 @@ store:
 	VPMOVDB      Z4, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ5x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ5x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3012,7 +3106,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3049,14 +3143,14 @@ inner:
 	VPDPBUSD     Z11, Z12, Z9
 
 store:
-	VBROADCASTSS lo+144(FP), Z10
-	VBROADCASTSS hi+148(FP), Z11
-	VBROADCASTSS zero+152(FP), Z12
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z10
+	VBROADCASTSS hi+172(FP), Z11
+	VBROADCASTSS zero+176(FP), Z12
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z13
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z13, Z0, Z0
@@ -3103,11 +3197,11 @@ store:
 	VCVTPS2DQ    Z8, Z8
 	VPADDD       Z12, Z8, Z8
 	VPMOVDB      Z8, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z13
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z13, Z1, Z1
@@ -3156,19 +3250,25 @@ store:
 	VPMOVDB      Z9, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ6x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ6x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3212,7 +3312,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3247,14 +3347,14 @@ inner:
 	VPDPBUSD     Z6, Z7, Z5
 
 store:
-	VBROADCASTSS lo+144(FP), Z6
-	VBROADCASTSS hi+148(FP), Z7
-	VBROADCASTSS zero+152(FP), Z8
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z6
+	VBROADCASTSS hi+172(FP), Z7
+	VBROADCASTSS zero+176(FP), Z8
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z9
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z9, Z0, Z0
@@ -3312,19 +3412,25 @@ store:
 	VPMOVDB      Z5, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ6x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ6x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3381,7 +3487,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3423,14 +3529,14 @@ inner:
 	VPDPBUSD     Z13, Z14, Z11
 
 store:
-	VBROADCASTSS lo+144(FP), Z12
-	VBROADCASTSS hi+148(FP), Z13
-	VBROADCASTSS zero+152(FP), Z14
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z12
+	VBROADCASTSS hi+172(FP), Z13
+	VBROADCASTSS zero+176(FP), Z14
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z15
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z15, Z0, Z0
@@ -3486,11 +3592,11 @@ store:
 	VCVTPS2DQ    Z10, Z10
 	VPADDD       Z14, Z10, Z10
 	VPMOVDB      Z10, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z15
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z15, Z1, Z1
@@ -3548,19 +3654,25 @@ store:
 	VPMOVDB      Z11, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ7x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ7x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3611,7 +3723,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3651,14 +3763,14 @@ inner:
 	VPDPBUSD     Z7, Z8, Z6
 
 store:
-	VBROADCASTSS lo+144(FP), Z7
-	VBROADCASTSS hi+148(FP), Z8
-	VBROADCASTSS zero+152(FP), Z9
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z7
+	VBROADCASTSS hi+172(FP), Z8
+	VBROADCASTSS zero+176(FP), Z9
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z10
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z10, Z0, Z0
@@ -3725,19 +3837,25 @@ store:
 	VPMOVDB      Z6, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ7x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ7x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3803,7 +3921,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3851,14 +3969,14 @@ inner:
 	VPDPBUSD     Z15, Z16, Z13
 
 store:
-	VBROADCASTSS lo+144(FP), Z14
-	VBROADCASTSS hi+148(FP), Z15
-	VBROADCASTSS zero+152(FP), Z16
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z14
+	VBROADCASTSS hi+172(FP), Z15
+	VBROADCASTSS zero+176(FP), Z16
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z17
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z17, Z0, Z0
@@ -3923,11 +4041,11 @@ store:
 	VCVTPS2DQ    Z12, Z12
 	VPADDD       Z16, Z12, Z12
 	VPMOVDB      Z12, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z17
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z17, Z1, Z1
@@ -3994,19 +4112,25 @@ store:
 	VPMOVDB      Z13, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ8x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ8x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4060,7 +4184,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4104,14 +4228,14 @@ inner:
 	VPDPBUSD     Z8, Z9, Z7
 
 store:
-	VBROADCASTSS lo+144(FP), Z8
-	VBROADCASTSS hi+148(FP), Z9
-	VBROADCASTSS zero+152(FP), Z10
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z8
+	VBROADCASTSS hi+172(FP), Z9
+	VBROADCASTSS zero+176(FP), Z10
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z11
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z11, Z0, Z0
@@ -4187,19 +4311,25 @@ store:
 	VPMOVDB      Z7, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ8x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ8x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4270,7 +4400,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4323,14 +4453,14 @@ inner:
 	VPDPBUSD     Z17, Z18, Z15
 
 store:
-	VBROADCASTSS lo+144(FP), Z16
-	VBROADCASTSS hi+148(FP), Z17
-	VBROADCASTSS zero+152(FP), Z18
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z16
+	VBROADCASTSS hi+172(FP), Z17
+	VBROADCASTSS zero+176(FP), Z18
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z19
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z19, Z0, Z0
@@ -4404,11 +4534,11 @@ store:
 	VCVTPS2DQ    Z14, Z14
 	VPADDD       Z18, Z14, Z14
 	VPMOVDB      Z14, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z19
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z19, Z1, Z1
@@ -4484,19 +4614,25 @@ store:
 	VPMOVDB      Z15, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ9x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ9x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4553,7 +4689,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4601,14 +4737,14 @@ inner:
 	VPDPBUSD     Z9, Z10, Z8
 
 store:
-	VBROADCASTSS lo+144(FP), Z9
-	VBROADCASTSS hi+148(FP), Z10
-	VBROADCASTSS zero+152(FP), Z11
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z9
+	VBROADCASTSS hi+172(FP), Z10
+	VBROADCASTSS zero+176(FP), Z11
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z12
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z12, Z0, Z0
@@ -4693,19 +4829,25 @@ store:
 	VPMOVDB      Z8, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ9x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ9x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4781,7 +4923,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4839,14 +4981,14 @@ inner:
 	VPDPBUSD     Z19, Z20, Z17
 
 store:
-	VBROADCASTSS lo+144(FP), Z18
-	VBROADCASTSS hi+148(FP), Z19
-	VBROADCASTSS zero+152(FP), Z20
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z18
+	VBROADCASTSS hi+172(FP), Z19
+	VBROADCASTSS zero+176(FP), Z20
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z21
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z21, Z0, Z0
@@ -4929,11 +5071,11 @@ store:
 	VCVTPS2DQ    Z16, Z16
 	VPADDD       Z20, Z16, Z16
 	VPMOVDB      Z16, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z21
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z21, Z1, Z1
@@ -5018,19 +5160,25 @@ store:
 	VPMOVDB      Z17, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ10x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ10x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -5094,7 +5242,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -5147,14 +5295,14 @@ inner:
 	VPDPBUSD     Z10, Z11, Z9
 
 store:
-	VBROADCASTSS lo+144(FP), Z10
-	VBROADCASTSS hi+148(FP), Z11
-	VBROADCASTSS zero+152(FP), Z12
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z10
+	VBROADCASTSS hi+172(FP), Z11
+	VBROADCASTSS zero+176(FP), Z12
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z13
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z13, Z0, Z0
@@ -5248,19 +5396,25 @@ store:
 	VPMOVDB      Z9, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ10x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ10x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -5345,7 +5499,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -5409,14 +5563,14 @@ inner:
 	VPDPBUSD     Z21, Z22, Z19
 
 store:
-	VBROADCASTSS lo+144(FP), Z20
-	VBROADCASTSS hi+148(FP), Z21
-	VBROADCASTSS zero+152(FP), Z22
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z20
+	VBROADCASTSS hi+172(FP), Z21
+	VBROADCASTSS zero+176(FP), Z22
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z23
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z23, Z0, Z0
@@ -5508,11 +5662,11 @@ store:
 	VCVTPS2DQ    Z18, Z18
 	VPADDD       Z22, Z18, Z18
 	VPMOVDB      Z18, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z23
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z23, Z1, Z1
@@ -5606,19 +5760,25 @@ store:
 	VPMOVDB      Z19, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ11x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ11x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -5685,7 +5845,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -5742,14 +5902,14 @@ inner:
 	VPDPBUSD     Z11, Z12, Z10
 
 store:
-	VBROADCASTSS lo+144(FP), Z11
-	VBROADCASTSS hi+148(FP), Z12
-	VBROADCASTSS zero+152(FP), Z13
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z11
+	VBROADCASTSS hi+172(FP), Z12
+	VBROADCASTSS zero+176(FP), Z13
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z14
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z14, Z0, Z0
@@ -5852,19 +6012,25 @@ store:
 	VPMOVDB      Z10, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ11x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ11x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -5954,7 +6120,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -6023,14 +6189,14 @@ inner:
 	VPDPBUSD     Z23, Z24, Z21
 
 store:
-	VBROADCASTSS lo+144(FP), Z22
-	VBROADCASTSS hi+148(FP), Z23
-	VBROADCASTSS zero+152(FP), Z24
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z22
+	VBROADCASTSS hi+172(FP), Z23
+	VBROADCASTSS zero+176(FP), Z24
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z25
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z25, Z0, Z0
@@ -6131,11 +6297,11 @@ store:
 	VCVTPS2DQ    Z20, Z20
 	VPADDD       Z24, Z20, Z20
 	VPMOVDB      Z20, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z25
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z25, Z1, Z1
@@ -6238,19 +6404,25 @@ store:
 	VPMOVDB      Z21, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ12x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ12x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -6320,7 +6492,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -6381,14 +6553,14 @@ inner:
 	VPDPBUSD     Z12, Z13, Z11
 
 store:
-	VBROADCASTSS lo+144(FP), Z12
-	VBROADCASTSS hi+148(FP), Z13
-	VBROADCASTSS zero+152(FP), Z14
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z12
+	VBROADCASTSS hi+172(FP), Z13
+	VBROADCASTSS zero+176(FP), Z14
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z15
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z15, Z0, Z0
@@ -6500,19 +6672,25 @@ store:
 	VPMOVDB      Z11, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ12x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ12x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -6607,7 +6785,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -6681,14 +6859,14 @@ inner:
 	VPDPBUSD     Z25, Z26, Z23
 
 store:
-	VBROADCASTSS lo+144(FP), Z24
-	VBROADCASTSS hi+148(FP), Z25
-	VBROADCASTSS zero+152(FP), Z26
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z24
+	VBROADCASTSS hi+172(FP), Z25
+	VBROADCASTSS zero+176(FP), Z26
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z27
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z27, Z0, Z0
@@ -6798,11 +6976,11 @@ store:
 	VCVTPS2DQ    Z22, Z22
 	VPADDD       Z26, Z22, Z22
 	VPMOVDB      Z22, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z27
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z27, Z1, Z1
@@ -6914,19 +7092,25 @@ store:
 	VPMOVDB      Z23, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ13x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ13x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -7003,7 +7187,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -7069,14 +7253,14 @@ inner:
 	VPDPBUSD     Z13, Z14, Z12
 
 store:
-	VBROADCASTSS lo+144(FP), Z13
-	VBROADCASTSS hi+148(FP), Z14
-	VBROADCASTSS zero+152(FP), Z15
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z13
+	VBROADCASTSS hi+172(FP), Z14
+	VBROADCASTSS zero+176(FP), Z15
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z16
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z16, Z0, Z0
@@ -7197,19 +7381,25 @@ store:
 	VPMOVDB      Z12, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ13x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ13x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -7313,7 +7503,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -7393,14 +7583,14 @@ inner:
 	VPDPBUSD     Z27, Z28, Z25
 
 store:
-	VBROADCASTSS lo+144(FP), Z26
-	VBROADCASTSS hi+148(FP), Z27
-	VBROADCASTSS zero+152(FP), Z28
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z26
+	VBROADCASTSS hi+172(FP), Z27
+	VBROADCASTSS zero+176(FP), Z28
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z29
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z29, Z0, Z0
@@ -7519,11 +7709,11 @@ store:
 	VCVTPS2DQ    Z24, Z24
 	VPADDD       Z28, Z24, Z24
 	VPMOVDB      Z24, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z29
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z29, Z1, Z1
@@ -7644,19 +7834,25 @@ store:
 	VPMOVDB      Z25, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ14x1(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ14x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -7736,7 +7932,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -7806,14 +8002,14 @@ inner:
 	VPDPBUSD     Z14, Z15, Z13
 
 store:
-	VBROADCASTSS lo+144(FP), Z14
-	VBROADCASTSS hi+148(FP), Z15
-	VBROADCASTSS zero+152(FP), Z16
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z14
+	VBROADCASTSS hi+172(FP), Z15
+	VBROADCASTSS zero+176(FP), Z16
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z17
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z17, Z0, Z0
@@ -7943,19 +8139,25 @@ store:
 	VPMOVDB      Z13, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET
 
-// func tileRequantZ14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// func tileRequantZ14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileRequantZ14x2(SB), NOSPLIT, $0-156
+TEXT ·tileRequantZ14x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -8064,7 +8266,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -8149,14 +8351,14 @@ inner:
 	VPDPBUSD     Z29, Z30, Z27
 
 store:
-	VBROADCASTSS lo+144(FP), Z28
-	VBROADCASTSS hi+148(FP), Z29
-	VBROADCASTSS zero+152(FP), Z30
-	MOVQ         mask+120(FP), CX
+	VBROADCASTSS lo+168(FP), Z28
+	VBROADCASTSS hi+172(FP), Z29
+	VBROADCASTSS zero+176(FP), Z30
+	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  (CX), K1, Z31
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z31, Z0, Z0
@@ -8284,11 +8486,11 @@ store:
 	VCVTPS2DQ    Z26, Z26
 	VPADDD       Z30, Z26, Z26
 	VPMOVDB      Z26, K1, (DI)
-	MOVQ         mask+120(FP), CX
+	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
-	MOVQ         bias+128(FP), CX
+	MOVQ         bias+152(FP), CX
 	VMOVDQU32.Z  64(CX), K1, Z31
-	MOVQ         m+136(FP), CX
+	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
 	VPADDD       Z31, Z1, Z1
@@ -8418,9 +8620,11 @@ store:
 	VPMOVDB      Z27, K1, 16(DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
-	MOVQ         strips+104(FP), CX
-	DECQ         CX
-	MOVQ         CX, strips+104(FP)
+	DECQ         (SP)
 	JNZ          strip
+	ADDQ         aline+120(FP), AX
+	ADDQ         cline+128(FP), BX
+	DECQ         lines+112(FP)
+	JNZ          line
 	VZEROUPPER
 	RET

@@ -2,17 +2,18 @@ package kernel
 
 import "unsafe"
 
-// tileFunc is an assembly tile: strips of rows x vectors of C = A*B, whose sum
-// runs over k2 groups of k steps. All distances are in bytes.
+// tileFunc is an assembly tile: lines of strips of rows x vectors of C = A*B,
+// whose sum runs over k2 groups of k steps. All distances are in bytes.
 //
 //	A(i, step) is at a + i*rs + step*cs; after k steps, a2 more
 //	B's row of a step is at b + step*bs; after k steps, b2 more
 //	C(i) is at c + i*ldc
 //	the next strip is at a + astrip, c + cstrip
+//	the next line is aline and cline behind the end of the last strip
 //
 // flag makes a float tile add to C; for an integer tile it is K%4, whose bytes
 // follow A's whole groups of four.
-type tileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask *int32)
+type tileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32)
 
 // tilesF32 is the float32 tiles of a tier: up to rows high, one or two vectors
 // of lanes columns wide. A one-vector tile computes the columns mask(n) names.
@@ -23,7 +24,8 @@ type tilesF32 struct {
 }
 
 // product is the operands of a matrix product in a tile's terms, in elements.
-// groups of rows are outer steps of M: a convolution's output rows.
+// Its rows repeat for each of several lines, a convolution's rows of pixels, as
+// far on as aline says in A and cline in C.
 type product struct {
 	a          []float32
 	rs, cs, a2 int
@@ -33,9 +35,11 @@ type product struct {
 	c          []float32
 	ldc        int
 	add        bool
+
+	lines, aline, cline int
 }
 
-// block computes m rows by n columns of p. The caller has checked that the
+// block computes m rows by n columns of each line of p. The caller has checked that the
 // strides stay inside the slices.
 func (t *tilesF32) block(p *product, m, n int) {
 	flag := 0
@@ -54,22 +58,29 @@ func (t *tilesF32) block(p *product, m, n int) {
 	}
 }
 
-// column computes all rows of a tile column beginning at column j, in strips
-// of nearly equal height.
+// column computes all rows of a tile column beginning at column j.
 func (t *tilesF32) column(p *product, j, m, vectors, flag int, mask *int32) {
-	count := (m + t.rows - 1) / t.rows
-	height, taller := m/count, m%count // taller strips have one row more
-	row := 0
-	for _, s := range [2]struct{ strips, height int }{{taller, height + 1}, {count - taller, height}} {
-		if s.strips == 0 {
+	for _, s := range cut(m, t.rows) {
+		if s.count == 0 {
 			continue
 		}
 		t.run[vectors][s.height](p.k, p.k2,
-			bytesAt(p.a, row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*p.rs*s.height,
+			bytesAt(p.a, s.row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*p.rs*s.height,
 			bytesAt(p.b, j), 4*p.bs, 4*p.b2,
-			bytesAt(p.c, row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.strips, flag, mask)
-		row += s.strips * s.height
+			bytesAt(p.c, s.row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.count,
+			p.lines, 4*(p.aline-p.rs*s.height*s.count), 4*(p.cline-p.ldc*s.height*s.count), flag, mask)
 	}
+}
+
+// strips are count times height rows from row on.
+type strips struct{ row, count, height int }
+
+// cut cuts m rows into strips of at most tall rows and nearly equal height: the
+// first set's have one row more.
+func cut(m, tall int) [2]strips {
+	count := (m + tall - 1) / tall
+	height, taller := m/count, m%count
+	return [2]strips{{0, taller, height + 1}, {taller * (height + 1), count - taller, height}}
 }
 
 // bytesAt returns the address of x[i] as the assembly wants it.
@@ -90,7 +101,7 @@ func (t *tilesF32) gemm(dst []float32, ldc int, a []float32, rs, cs int, b []flo
 				a: a[m0*rs+k0*cs:], rs: rs, cs: cs,
 				b: b[k0*ldb:], bs: ldb,
 				k: min(kBlock, k-k0), k2: 1,
-				c: dst[m0*ldc:], ldc: ldc, add: accumulate || k0 > 0,
+				c: dst[m0*ldc:], ldc: ldc, add: accumulate || k0 > 0, lines: 1,
 			}
 			t.block(&p, min(mBlock, m-m0), n)
 		}

@@ -1,7 +1,7 @@
 package kernel
 
 // tileS16Func is a tileFunc with a float32 factor for each column.
-type tileS16Func = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask *int32, m *float32)
+type tileS16Func = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32, m *float32)
 
 // tilesS16 is the tiles of a tier that multiply pairs: up to rows high, one or
 // two vectors of lanes columns wide.
@@ -45,42 +45,27 @@ func (t *isa) productS16(p *productS16, rows, cols int) {
 			width, vectors = min(cols-j, t.s16.lanes), 1
 			mask = t.s16.mask(width)
 		}
-		if rows <= t.s16.rows {
-			t.s16.strips(p, 0, j, rows, p.lines, p.aline, p.cline, vectors, mask)
-		} else {
-			for line := range p.lines {
-				t.s16.column(p, line, j, rows, vectors, mask)
-			}
-		}
+		t.s16.column(p, j, rows, vectors, mask)
 		j += width
 	}
 }
 
-// column computes a line's rows in strips of nearly equal height.
-func (t *tilesS16) column(p *productS16, line, j, rows, vectors int, mask *int32) {
-	count := (rows + t.rows - 1) / t.rows
-	height, taller := rows/count, rows%count // taller strips have one row more
-	q := *p
-	q.a, q.c = p.a[line*p.aline:], p.c[line*p.cline:]
-	row := 0
-	for _, s := range [2]struct{ strips, height int }{{taller, height + 1}, {count - taller, height}} {
-		if s.strips > 0 {
-			t.strips(&q, row, j, s.height, s.strips, s.height*p.rs, s.height*p.ldc, vectors, mask)
-		}
-		row += s.strips * s.height
-	}
-}
-
-// strips computes count strips of height rows from row on, column j on.
-func (t *tilesS16) strips(p *productS16, row, j, height, count, astrip, cstrip, vectors int, mask *int32) {
+// column computes all rows of a tile column beginning at column j.
+func (t *tilesS16) column(p *productS16, j, m, vectors int, mask *int32) {
 	flag := 0
 	if p.add {
 		flag = 1
 	}
-	t.run[vectors][height](p.k, p.k2,
-		bytesAt(p.a, row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*astrip,
-		bytesAt(p.b, j), 4*p.bs, 0,
-		bytesAt(p.c, row*p.ldc+j), 4*p.ldc, 4*cstrip, count, flag, mask, &p.m[j])
+	for _, s := range cut(m, t.rows) {
+		if s.count == 0 {
+			continue
+		}
+		t.run[vectors][s.height](p.k, p.k2,
+			bytesAt(p.a, s.row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*p.rs*s.height,
+			bytesAt(p.b, j), 4*p.bs, 0,
+			bytesAt(p.c, s.row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.count,
+			p.lines, 4*(p.aline-p.rs*s.height*s.count), 4*(p.cline-p.ldc*s.height*s.count), flag, mask, &p.m[j])
+	}
 }
 
 // generic is the definition.

@@ -4,14 +4,18 @@
 
 #include "textflag.h"
 
-// func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y1x1(SB), NOSPLIT, $0-136
-	MOVQ    mask+120(FP), AX
+TEXT ·tileS16Y1x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y2
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ  AX, DX
@@ -37,8 +41,8 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         m+128(FP), DX
-	MOVQ         acc+112(FP), BX
+	MOVQ         m+152(FP), DX
+	MOVQ         acc+136(FP), BX
 	VMASKMOVPS   (DX), Y2, Y1
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y1, Y0, Y0
@@ -55,19 +59,25 @@ store:
 	VMASKMOVPS Y0, Y2, (DX)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), CX
-	MOVQ       strips+104(FP), DX
-	DECQ       DX
-	MOVQ       DX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), CX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y1x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Y1x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ  AX, DX
@@ -97,8 +107,8 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         m+128(FP), DX
-	MOVQ         acc+112(FP), BX
+	MOVQ         m+152(FP), DX
+	MOVQ         acc+136(FP), BX
 	VMOVUPS      (DX), Y2
 	VMOVUPS      32(DX), Y3
 	VCVTDQ2PS    Y0, Y0
@@ -121,21 +131,27 @@ store:
 	VMOVUPS Y1, 32(DX)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), CX
-	MOVQ    strips+104(FP), DX
-	DECQ    DX
-	MOVQ    DX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), CX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y2x1(SB), NOSPLIT, $0-136
-	MOVQ    mask+120(FP), AX
+TEXT ·tileS16Y2x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y3
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -165,8 +181,8 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMASKMOVPS   (BX), Y3, Y2
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y2, Y0, Y0
@@ -190,19 +206,25 @@ store:
 	VMASKMOVPS Y1, Y3, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y2x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Y2x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -239,8 +261,8 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Y4
 	VMOVUPS      32(BX), Y5
 	VCVTDQ2PS    Y0, Y0
@@ -275,21 +297,27 @@ store:
 	VMOVUPS Y3, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y3x1(SB), NOSPLIT, $0-136
-	MOVQ    mask+120(FP), AX
+TEXT ·tileS16Y3x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y4
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -323,8 +351,8 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMASKMOVPS   (BX), Y4, Y3
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y3, Y0, Y0
@@ -355,19 +383,25 @@ store:
 	VMASKMOVPS Y2, Y4, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y3x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Y3x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -411,8 +445,8 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Y6
 	VMOVUPS      32(BX), Y7
 	VCVTDQ2PS    Y0, Y0
@@ -459,21 +493,27 @@ store:
 	VMOVUPS Y5, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y4x1(SB), NOSPLIT, $0-136
-	MOVQ    mask+120(FP), AX
+TEXT ·tileS16Y4x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y5
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -515,8 +555,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMASKMOVPS   (BX), Y5, Y4
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y4, Y0, Y0
@@ -554,19 +594,25 @@ store:
 	VMASKMOVPS Y3, Y5, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y4x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Y4x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -621,8 +667,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Y8
 	VMOVUPS      32(BX), Y9
 	VCVTDQ2PS    Y0, Y0
@@ -681,21 +727,27 @@ store:
 	VMOVUPS Y7, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y5x1(SB), NOSPLIT, $0-136
-	MOVQ    mask+120(FP), AX
+TEXT ·tileS16Y5x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y6
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -741,8 +793,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMASKMOVPS   (BX), Y6, Y5
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y5, Y0, Y0
@@ -787,19 +839,25 @@ store:
 	VMASKMOVPS Y4, Y6, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y5x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Y5x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -861,8 +919,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Y10
 	VMOVUPS      32(BX), Y11
 	VCVTDQ2PS    Y0, Y0
@@ -933,21 +991,27 @@ store:
 	VMOVUPS Y9, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y6x1(SB), NOSPLIT, $0-136
-	MOVQ    mask+120(FP), AX
+TEXT ·tileS16Y6x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y7
 	MOVQ    a+16(FP), AX
 	MOVQ    rs+24(FP), CX
 	MOVQ    c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -997,8 +1061,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMASKMOVPS   (BX), Y7, Y6
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y6, Y0, Y0
@@ -1050,19 +1114,25 @@ store:
 	VMASKMOVPS Y5, Y7, (SI)
 	ADDQ       astrip+48(FP), AX
 	ADDQ       cstrip+96(FP), DX
-	MOVQ       strips+104(FP), BX
-	DECQ       BX
-	MOVQ       BX, strips+104(FP)
+	DECQ       (SP)
 	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), DX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y6x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Y6x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -1131,8 +1201,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Y12
 	VMOVUPS      32(BX), Y13
 	VCVTDQ2PS    Y0, Y0
@@ -1215,21 +1285,27 @@ store:
 	VMOVUPS Y11, 32(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z1x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z1x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ   AX, DX
@@ -1253,8 +1329,8 @@ inner:
 	ADDQ          a2+40(FP), DX
 	DECQ          R8
 	JNZ           outer
-	MOVQ          m+128(FP), DX
-	MOVQ          acc+112(FP), BX
+	MOVQ          m+152(FP), DX
+	MOVQ          acc+136(FP), BX
 	VMOVUPS.Z     (DX), K1, Z1
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z1, Z0, Z0
@@ -1271,19 +1347,25 @@ store:
 	VMOVUPS Z0, K1, (DX)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), CX
-	MOVQ    strips+104(FP), DX
-	DECQ    DX
-	MOVQ    DX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), CX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z1x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z1x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ   AX, DX
@@ -1311,8 +1393,8 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         m+128(FP), DX
-	MOVQ         acc+112(FP), BX
+	MOVQ         m+152(FP), DX
+	MOVQ         acc+136(FP), BX
 	VMOVUPS      (DX), Z2
 	VMOVUPS      64(DX), Z3
 	VCVTDQ2PS    Z0, Z0
@@ -1335,21 +1417,27 @@ store:
 	VMOVUPS Z1, 64(DX)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), CX
-	MOVQ    strips+104(FP), DX
-	DECQ    DX
-	MOVQ    DX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), CX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z2x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z2x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1375,8 +1463,8 @@ inner:
 	ADDQ          a2+40(FP), BX
 	DECQ          R9
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z2
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z2, Z0, Z0
@@ -1400,19 +1488,25 @@ store:
 	VMOVUPS Z1, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z2x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z2x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1445,8 +1539,8 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z4
 	VMOVUPS      64(BX), Z5
 	VCVTDQ2PS    Z0, Z0
@@ -1481,21 +1575,27 @@ store:
 	VMOVUPS Z3, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z3x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z3x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1523,8 +1623,8 @@ inner:
 	ADDQ          a2+40(FP), BX
 	DECQ          R9
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z3
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z3, Z0, Z0
@@ -1555,19 +1655,25 @@ store:
 	VMOVUPS Z2, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z3x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z3x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1605,8 +1711,8 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z6
 	VMOVUPS      64(BX), Z7
 	VCVTDQ2PS    Z0, Z0
@@ -1653,21 +1759,27 @@ store:
 	VMOVUPS Z5, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z4x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z4x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1701,8 +1813,8 @@ inner:
 	ADDQ          a2+40(FP), SI
 	DECQ          R10
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z4
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z4, Z0, Z0
@@ -1740,19 +1852,25 @@ store:
 	VMOVUPS Z3, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z4x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z4x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1799,8 +1917,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z8
 	VMOVUPS      64(BX), Z9
 	VCVTDQ2PS    Z0, Z0
@@ -1859,21 +1977,27 @@ store:
 	VMOVUPS Z7, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z5x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z5x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1909,8 +2033,8 @@ inner:
 	ADDQ          a2+40(FP), SI
 	DECQ          R10
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z5
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z5, Z0, Z0
@@ -1955,19 +2079,25 @@ store:
 	VMOVUPS Z4, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z5x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z5x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2019,8 +2149,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z10
 	VMOVUPS      64(BX), Z11
 	VCVTDQ2PS    Z0, Z0
@@ -2091,21 +2221,27 @@ store:
 	VMOVUPS Z9, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z6x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z6x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2143,8 +2279,8 @@ inner:
 	ADDQ          a2+40(FP), SI
 	DECQ          R10
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z6
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z6, Z0, Z0
@@ -2196,19 +2332,25 @@ store:
 	VMOVUPS Z5, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z6x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z6x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2265,8 +2407,8 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z12
 	VMOVUPS      64(BX), Z13
 	VCVTDQ2PS    Z0, Z0
@@ -2349,21 +2491,27 @@ store:
 	VMOVUPS Z11, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z7x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z7x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2407,8 +2555,8 @@ inner:
 	ADDQ          a2+40(FP), DI
 	DECQ          R11
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z7
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z7, Z0, Z0
@@ -2467,19 +2615,25 @@ store:
 	VMOVUPS Z6, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z7x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z7x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2545,8 +2699,8 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R11
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z14
 	VMOVUPS      64(BX), Z15
 	VCVTDQ2PS    Z0, Z0
@@ -2641,21 +2795,27 @@ store:
 	VMOVUPS Z13, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z8x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z8x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2701,8 +2861,8 @@ inner:
 	ADDQ          a2+40(FP), DI
 	DECQ          R11
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z8
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z8, Z0, Z0
@@ -2768,19 +2928,25 @@ store:
 	VMOVUPS Z7, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z8x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z8x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -2851,8 +3017,8 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R11
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z16
 	VMOVUPS      64(BX), Z17
 	VCVTDQ2PS    Z0, Z0
@@ -2959,21 +3125,27 @@ store:
 	VMOVUPS Z15, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z9x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z9x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3021,8 +3193,8 @@ inner:
 	ADDQ          a2+40(FP), DI
 	DECQ          R11
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z9
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z9, Z0, Z0
@@ -3095,19 +3267,25 @@ store:
 	VMOVUPS Z8, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z9x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z9x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3183,8 +3361,8 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R11
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z18
 	VMOVUPS      64(BX), Z19
 	VCVTDQ2PS    Z0, Z0
@@ -3303,21 +3481,27 @@ store:
 	VMOVUPS Z17, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z10x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z10x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3371,8 +3555,8 @@ inner:
 	ADDQ          a2+40(FP), R8
 	DECQ          R12
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z10
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z10, Z0, Z0
@@ -3452,19 +3636,25 @@ store:
 	VMOVUPS Z9, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z10x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z10x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3549,8 +3739,8 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R12
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z20
 	VMOVUPS      64(BX), Z21
 	VCVTDQ2PS    Z0, Z0
@@ -3681,21 +3871,27 @@ store:
 	VMOVUPS Z19, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z11x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z11x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3751,8 +3947,8 @@ inner:
 	ADDQ          a2+40(FP), R8
 	DECQ          R12
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z11
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z11, Z0, Z0
@@ -3839,19 +4035,25 @@ store:
 	VMOVUPS Z10, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z11x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z11x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -3941,8 +4143,8 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R12
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z22
 	VMOVUPS      64(BX), Z23
 	VCVTDQ2PS    Z0, Z0
@@ -4085,21 +4287,27 @@ store:
 	VMOVUPS Z21, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z12x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z12x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -4157,8 +4365,8 @@ inner:
 	ADDQ          a2+40(FP), R8
 	DECQ          R12
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z12
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z12, Z0, Z0
@@ -4252,19 +4460,25 @@ store:
 	VMOVUPS Z11, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z12x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z12x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -4359,8 +4573,8 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R12
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
 	VCVTDQ2PS    Z0, Z0
@@ -4515,21 +4729,27 @@ store:
 	VMOVUPS Z23, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z13x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z13x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -4593,8 +4813,8 @@ inner:
 	ADDQ          a2+40(FP), R9
 	DECQ          R13
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z13
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z13, Z0, Z0
@@ -4695,19 +4915,25 @@ store:
 	VMOVUPS Z12, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z13x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z13x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -4811,8 +5037,8 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R13
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z26
 	VMOVUPS      64(BX), Z27
 	VCVTDQ2PS    Z0, Z0
@@ -4979,21 +5205,27 @@ store:
 	VMOVUPS Z25, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z14x1(SB), NOSPLIT, $0-136
-	MOVQ  mask+120(FP), AX
+TEXT ·tileS16Z14x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
 	MOVQ  rs+24(FP), CX
 	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -5059,8 +5291,8 @@ inner:
 	ADDQ          a2+40(FP), R9
 	DECQ          R13
 	JNZ           outer
-	MOVQ          m+128(FP), BX
-	MOVQ          acc+112(FP), SI
+	MOVQ          m+152(FP), BX
+	MOVQ          acc+136(FP), SI
 	VMOVUPS.Z     (BX), K1, Z14
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z14, Z0, Z0
@@ -5168,19 +5400,25 @@ store:
 	VMOVUPS Z13, K1, (SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+// func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z14x2(SB), NOSPLIT, $0-136
+TEXT ·tileS16Z14x2(SB), NOSPLIT, $8-160
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -5289,8 +5527,8 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R13
 	JNZ          outer
-	MOVQ         m+128(FP), BX
-	MOVQ         acc+112(FP), SI
+	MOVQ         m+152(FP), BX
+	MOVQ         acc+136(FP), SI
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
 	VCVTDQ2PS    Z0, Z0
@@ -5469,10 +5707,12 @@ store:
 	VMOVUPS Z27, 64(SI)
 	ADDQ    astrip+48(FP), AX
 	ADDQ    cstrip+96(FP), DX
-	MOVQ    strips+104(FP), BX
-	DECQ    BX
-	MOVQ    BX, strips+104(FP)
+	DECQ    (SP)
 	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
 	VZEROUPPER
 	RET
 

@@ -7,202 +7,202 @@ package kernel
 // tileS16Y1x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y1x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y2x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y2x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y3x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y3x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y4x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y4x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y5x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y5x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y6x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Y6x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z1x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z1x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z2x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z2x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z3x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z3x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z4x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z4x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z5x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z5x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z6x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z6x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z7x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z7x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z8x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z8x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z9x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z9x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z10x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z10x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z11x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z11x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z12x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z12x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z13x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z13x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z14x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // tileS16Z14x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
 //
 //go:noescape
-func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, acc int, mask *int32, m *float32)
+func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
 
 // pairRowsY computes q = rint(x*t) of n pairs of rows, t for each of channels, a multiple of sixteen:
 // row holds q as s16 in x's order, pairs for each pair of rows the two q of each channel.

@@ -4,12 +4,16 @@
 
 #include "textflag.h"
 
-// func tileS8Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX2
-TEXT ·tileS8Y1x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Y1x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ  AX, DX
@@ -46,7 +50,7 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         mask+120(FP), DX
+	MOVQ         mask+144(FP), DX
 	TESTQ        DX, DX
 	JZ           whole
 	VMOVDQU      (DX), Y2
@@ -66,19 +70,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), CX
-	MOVQ strips+104(FP), DX
-	DECQ DX
-	MOVQ DX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), CX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileS8Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX2
-TEXT ·tileS8Y2x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Y2x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -127,7 +137,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
+	MOVQ         mask+144(FP), BX
 	TESTQ        BX, BX
 	JZ           whole
 	VMOVDQU      (BX), Y4
@@ -153,19 +163,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileS8Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX2
-TEXT ·tileS8Y3x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Y3x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -226,7 +242,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
+	MOVQ         mask+144(FP), BX
 	TESTQ        BX, BX
 	JZ           whole
 	VMOVDQU      (BX), Y6
@@ -258,19 +274,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileS8Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX2
-TEXT ·tileS8Y4x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Y4x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -347,7 +369,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
+	MOVQ         mask+144(FP), BX
 	TESTQ        BX, BX
 	JZ           whole
 	VMOVDQU      (BX), Y8
@@ -385,19 +407,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileS8Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX2
-TEXT ·tileS8Y5x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Y5x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -486,7 +514,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
+	MOVQ         mask+144(FP), BX
 	TESTQ        BX, BX
 	JZ           whole
 	VMOVDQU      (BX), Y10
@@ -530,19 +558,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileS8Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX2
-TEXT ·tileS8Y6x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Y6x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -643,7 +677,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
+	MOVQ         mask+144(FP), BX
 	TESTQ        BX, BX
 	JZ           whole
 	VMOVDQU      (BX), Y12
@@ -693,19 +727,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileS8Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z1x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z1x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -730,7 +770,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -744,26 +784,32 @@ inner:
 	VPDPBUSD     Z1, Z2, Z0
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      DX, CX
 	VMOVDQU32 Z0, K1, (CX)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), DX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), DX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z1x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z1x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -791,7 +837,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -807,7 +853,7 @@ inner:
 	VPDPBUSD     Z3, Z4, Z1
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -816,19 +862,25 @@ store:
 	VMOVDQU32 Z1, K2, 64(CX)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), DX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), DX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z2x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z2x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -856,7 +908,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -874,7 +926,7 @@ inner:
 	VPDPBUSD     Z2, Z3, Z1
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -883,19 +935,25 @@ store:
 	VMOVDQU32 Z1, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z2x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z2x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -928,7 +986,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -949,7 +1007,7 @@ inner:
 	VPDPBUSD     Z5, Z6, Z3
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -961,19 +1019,25 @@ store:
 	VMOVDQU32 Z3, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z3x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z3x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1004,7 +1068,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1026,7 +1090,7 @@ inner:
 	VPDPBUSD     Z3, Z4, Z2
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -1037,19 +1101,25 @@ store:
 	VMOVDQU32 Z2, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z3x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z3x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1087,7 +1157,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1113,7 +1183,7 @@ inner:
 	VPDPBUSD     Z7, Z8, Z5
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -1128,19 +1198,25 @@ store:
 	VMOVDQU32 Z5, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z4x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z4x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1178,7 +1254,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1205,7 +1281,7 @@ inner:
 	VPDPBUSD     Z4, Z5, Z3
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -1218,19 +1294,25 @@ store:
 	VMOVDQU32 Z3, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z4x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z4x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1277,7 +1359,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1309,7 +1391,7 @@ inner:
 	VPDPBUSD     Z9, Z10, Z7
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -1327,19 +1409,25 @@ store:
 	VMOVDQU32 Z7, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z5x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z5x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1380,7 +1468,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1411,7 +1499,7 @@ inner:
 	VPDPBUSD     Z5, Z6, Z4
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -1426,19 +1514,25 @@ store:
 	VMOVDQU32 Z4, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z5x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z5x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1490,7 +1584,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1527,7 +1621,7 @@ inner:
 	VPDPBUSD     Z11, Z12, Z9
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -1548,19 +1642,25 @@ store:
 	VMOVDQU32 Z9, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z6x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z6x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1604,7 +1704,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1639,7 +1739,7 @@ inner:
 	VPDPBUSD     Z6, Z7, Z5
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -1656,19 +1756,25 @@ store:
 	VMOVDQU32 Z5, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z6x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z6x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1725,7 +1831,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1767,7 +1873,7 @@ inner:
 	VPDPBUSD     Z13, Z14, Z11
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -1791,19 +1897,25 @@ store:
 	VMOVDQU32 Z11, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z7x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z7x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1854,7 +1966,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1894,7 +2006,7 @@ inner:
 	VPDPBUSD     Z7, Z8, Z6
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -1913,19 +2025,25 @@ store:
 	VMOVDQU32 Z6, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z7x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z7x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1991,7 +2109,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2039,7 +2157,7 @@ inner:
 	VPDPBUSD     Z15, Z16, Z13
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -2066,19 +2184,25 @@ store:
 	VMOVDQU32 Z13, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z8x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z8x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2132,7 +2256,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2176,7 +2300,7 @@ inner:
 	VPDPBUSD     Z8, Z9, Z7
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -2197,19 +2321,25 @@ store:
 	VMOVDQU32 Z7, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z8x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z8x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2280,7 +2410,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2333,7 +2463,7 @@ inner:
 	VPDPBUSD     Z17, Z18, Z15
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -2363,19 +2493,25 @@ store:
 	VMOVDQU32 Z15, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z9x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z9x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2432,7 +2568,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2480,7 +2616,7 @@ inner:
 	VPDPBUSD     Z9, Z10, Z8
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -2503,19 +2639,25 @@ store:
 	VMOVDQU32 Z8, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z9x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z9x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2591,7 +2733,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2649,7 +2791,7 @@ inner:
 	VPDPBUSD     Z19, Z20, Z17
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -2682,19 +2824,25 @@ store:
 	VMOVDQU32 Z17, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z10x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z10x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2758,7 +2906,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2811,7 +2959,7 @@ inner:
 	VPDPBUSD     Z10, Z11, Z9
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -2836,19 +2984,25 @@ store:
 	VMOVDQU32 Z9, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z10x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z10x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2933,7 +3087,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2997,7 +3151,7 @@ inner:
 	VPDPBUSD     Z21, Z22, Z19
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -3033,19 +3187,25 @@ store:
 	VMOVDQU32 Z19, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z11x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z11x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3112,7 +3272,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3169,7 +3329,7 @@ inner:
 	VPDPBUSD     Z11, Z12, Z10
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -3196,19 +3356,25 @@ store:
 	VMOVDQU32 Z10, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z11x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z11x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3298,7 +3464,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3367,7 +3533,7 @@ inner:
 	VPDPBUSD     Z23, Z24, Z21
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -3406,19 +3572,25 @@ store:
 	VMOVDQU32 Z21, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z12x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z12x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3488,7 +3660,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3549,7 +3721,7 @@ inner:
 	VPDPBUSD     Z12, Z13, Z11
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -3578,19 +3750,25 @@ store:
 	VMOVDQU32 Z11, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z12x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z12x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3685,7 +3863,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3759,7 +3937,7 @@ inner:
 	VPDPBUSD     Z25, Z26, Z23
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -3801,19 +3979,25 @@ store:
 	VMOVDQU32 Z23, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z13x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z13x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3890,7 +4074,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3956,7 +4140,7 @@ inner:
 	VPDPBUSD     Z13, Z14, Z12
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -3987,19 +4171,25 @@ store:
 	VMOVDQU32 Z12, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z13x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z13x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4103,7 +4293,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4183,7 +4373,7 @@ inner:
 	VPDPBUSD     Z27, Z28, Z25
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -4228,19 +4418,25 @@ store:
 	VMOVDQU32 Z25, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z14x1(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z14x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4320,7 +4516,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4390,7 +4586,7 @@ inner:
 	VPDPBUSD     Z14, Z15, Z13
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	MOVQ      ldc+88(FP), CX
 	MOVQ      BX, SI
@@ -4423,19 +4619,25 @@ store:
 	VMOVDQU32 Z13, K1, (SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET
 
-// func tileS8Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32)
+// func tileS8Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS8Z14x2(SB), NOSPLIT, $0-128
+TEXT ·tileS8Z14x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4544,7 +4746,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4629,7 +4831,7 @@ inner:
 	VPDPBUSD     Z29, Z30, Z27
 
 store:
-	MOVQ      mask+120(FP), CX
+	MOVQ      mask+144(FP), CX
 	KMOVW     (CX), K1
 	KMOVW     2(CX), K2
 	MOVQ      ldc+88(FP), CX
@@ -4677,9 +4879,11 @@ store:
 	VMOVDQU32 Z27, K2, 64(SI)
 	ADDQ      astrip+48(FP), AX
 	ADDQ      cstrip+96(FP), BX
-	MOVQ      strips+104(FP), CX
-	DECQ      CX
-	MOVQ      CX, strips+104(FP)
+	DECQ      (SP)
 	JNZ       strip
+	ADDQ      aline+120(FP), AX
+	ADDQ      cline+128(FP), BX
+	DECQ      lines+112(FP)
+	JNZ       line
 	VZEROUPPER
 	RET

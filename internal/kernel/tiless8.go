@@ -19,10 +19,10 @@ type tilesS8 struct {
 }
 
 // requantTileFunc is a tileFunc whose results are codes.
-type requantTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask, bias *int32, m *float32, lo, hi float32, zero int32)
+type requantTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask, bias *int32, m *float32, lo, hi float32, zero int32)
 
 // valueTileFunc is a tileFunc whose results are float32 values.
-type valueTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, flag int, mask, bias *int32, m *float32)
+type valueTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask, bias *int32, m *float32)
 
 // groupBytes is the size of one packed group of four steps.
 const groupBytes = 128
@@ -37,9 +37,7 @@ type productS8 struct {
 	c          []int32
 	ldc        int
 
-	// Of a convolution whose rows of pixels are a strip each: their height, and
-	// where in A the next one begins.
-	height, astrip int
+	lines, aline, cline int // as those of product
 
 	// With rq the results are codes, which go to q instead of c, or values,
 	// which go to v.
@@ -61,40 +59,34 @@ func (p *productS8) to(acc []int32, rq *rowRequant, at int) {
 	}
 }
 
-// columnsOf computes m rows by the columns [from, to) of b; from is a multiple
-// of t.cols.
+// columnsOf computes m rows of each line by the columns [from, to) of b; from
+// is a multiple of t.cols.
 func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
 	panel := groupBytes * ((b.K + 3) / 4)
-	type strips struct{ count, height, astrip int }
-	var sets [2]strips
-	if p.height != 0 {
-		sets[0] = strips{m / p.height, p.height, p.astrip}
-	} else {
-		count := (m + t.rows - 1) / t.rows
-		height, taller := m/count, m%count
-		sets = [2]strips{{taller, height + 1, p.rs * (height + 1)}, {count - taller, height, p.rs * height}}
-	}
 	for j := from; j < to; j += t.cols {
 		width, run, codes, values := min(t.cols, to-j), t.run, t.codes, t.values
 		if width <= t.cols/2 && t.narrow != nil {
 			run, codes, values = t.narrow, t.narrowCodes, t.narrowValues
 		}
-		row := 0
-		for _, s := range sets {
-			switch at := row*p.ldc + j; {
-			case s.count == 0:
-			case p.rq != nil && p.rq.values != nil:
-				values[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-					bytesAt(p.v, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.columns(width), &p.rq.bias[p.rq.first+j], &p.rq.m[p.rq.first+j])
-			case p.rq != nil:
-				r := p.rq
-				codes[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-					&p.q[at], p.ldc, p.ldc*s.height, s.count, p.tail, t.columns(width), &r.bias[r.first+j], &r.m[r.first+j], float32(r.lo-r.zero), float32(r.hi-r.zero), r.zero)
-			default:
-				run[s.height](p.k, p.k2, &p.a[row*p.rs], p.rs, p.cs, p.a2, s.astrip, bytesAt(b.panels, j/t.cols*panel), groupBytes, 0,
-					bytesAt(p.c, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.tail, t.columns(width))
+		for _, s := range cut(m, t.rows) {
+			if s.count == 0 {
+				continue
 			}
-			row += s.count * s.height
+			at, rows, rq := s.row*p.ldc+j, s.count*s.height, p.rq
+			a, w, mask := &p.a[s.row*p.rs], bytesAt(b.panels, j/t.cols*panel), t.columns(width)
+			astrip, aline, cline := p.rs*s.height, p.aline-p.rs*rows, p.cline-p.ldc*rows
+			switch {
+			case rq == nil:
+				run[s.height](p.k, p.k2, a, p.rs, p.cs, p.a2, astrip, w, groupBytes, 0,
+					bytesAt(p.c, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.lines, aline, 4*cline, p.tail, mask)
+			case rq.values != nil:
+				values[s.height](p.k, p.k2, a, p.rs, p.cs, p.a2, astrip, w, groupBytes, 0,
+					bytesAt(p.v, at), 4*p.ldc, 4*p.ldc*s.height, s.count, p.lines, aline, 4*cline, p.tail, mask, &rq.bias[rq.first+j], &rq.m[rq.first+j])
+			default:
+				codes[s.height](p.k, p.k2, a, p.rs, p.cs, p.a2, astrip, w, groupBytes, 0,
+					&p.q[at], p.ldc, p.ldc*s.height, s.count, p.lines, aline, cline, p.tail, mask, &rq.bias[rq.first+j], &rq.m[rq.first+j],
+					float32(rq.lo-rq.zero), float32(rq.hi-rq.zero), rq.zero)
+			}
 		}
 	}
 }
@@ -139,7 +131,7 @@ func (t *tilesS8) columnSums(b *PackedS8, from, to int) {
 	if t.size == 2 {
 		ones = wideOnes[:]
 	}
-	t.columnsOf(&productS8{a: ones, k: (b.K + 3) / 4, k2: 1, c: b.ColSums, ldc: b.N}, b, 1, from, to)
+	t.columnsOf(&productS8{a: ones, k: (b.K + 3) / 4, k2: 1, c: b.ColSums, ldc: b.N, lines: 1}, b, 1, from, to)
 }
 
 // packQuads packs up to four rows of w, n apart, as the four bytes of each
@@ -185,7 +177,7 @@ func (t *tilesS8) gemm(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int,
 	}
 	step := max(t.rows, blockBytes/b.K/t.rows*t.rows)
 	for i := 0; i < m; i += step {
-		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: k, k2: 1, tail: tail, ldc: ldc}
+		p := productS8{a: a[i*lda:], rs: lda, cs: 4, k: k, k2: 1, tail: tail, ldc: ldc, lines: 1}
 		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, min(step, m-i), from, to)
 	}
@@ -199,7 +191,7 @@ func (t *tilesS8) gemmShort(acc []int32, rq *rowRequant, ldc int, a []uint8, lda
 		for j := range r {
 			copy(rows[4*j:4*j+b.K], a[(i+j)*lda:])
 		}
-		p := productS8{a: rows, rs: 4, cs: 4, k: 1, k2: 1, ldc: ldc}
+		p := productS8{a: rows, rs: 4, cs: 4, k: 1, k2: 1, ldc: ldc, lines: 1}
 		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, r, from, to)
 	}
@@ -214,7 +206,7 @@ func (t *tilesS8) gemmWide(acc []int32, rq *rowRequant, ldc int, a []uint8, lda 
 	for i := 0; i < m; i += step {
 		r := min(step, m-i)
 		widenRows(words, ld, a[i*lda:], lda, b.K, r)
-		p := productS8{a: wordBytes(words), rs: 2 * ld, cs: 8, k: ld / 4, k2: 1, ldc: ldc}
+		p := productS8{a: wordBytes(words), rs: 2 * ld, cs: 8, k: ld / 4, k2: 1, ldc: ldc, lines: 1}
 		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, r, from, to)
 	}

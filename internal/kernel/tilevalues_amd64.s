@@ -4,12 +4,16 @@
 
 #include "textflag.h"
 
-// func tileValuesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileValuesY1x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesY1x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
 
 strip:
 	MOVQ  AX, DX
@@ -46,9 +50,9 @@ inner:
 	ADDQ         a2+40(FP), DX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         mask+120(FP), DX
-	MOVQ         bias+128(FP), BX
-	MOVQ         m+136(FP), SI
+	MOVQ         mask+144(FP), DX
+	MOVQ         bias+152(FP), BX
+	MOVQ         m+160(FP), SI
 	TESTQ        DX, DX
 	JZ           scale
 	VMOVDQU      (DX), Y4
@@ -99,19 +103,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), CX
-	MOVQ strips+104(FP), DX
-	DECQ DX
-	MOVQ DX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), CX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileValuesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileValuesY2x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesY2x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -160,9 +170,9 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y6
@@ -231,19 +241,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileValuesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileValuesY3x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesY3x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -304,9 +320,9 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R9
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y8
@@ -393,19 +409,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileValuesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileValuesY4x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesY4x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -482,9 +504,9 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y10
@@ -589,19 +611,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileValuesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileValuesY5x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesY5x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -690,9 +718,9 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y12
@@ -815,19 +843,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileValuesY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX2
-TEXT ·tileValuesY6x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesY6x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
 
 strip:
 	MOVQ  AX, BX
@@ -928,9 +962,9 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         mask+120(FP), BX
-	MOVQ         bias+128(FP), SI
-	MOVQ         m+136(FP), DI
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
 	TESTQ        BX, BX
 	JZ           scale
 	VMOVDQU      (BX), Y14
@@ -1071,19 +1105,25 @@ whole:
 stored:
 	ADDQ astrip+48(FP), AX
 	ADDQ cstrip+96(FP), DX
-	MOVQ strips+104(FP), BX
-	DECQ BX
-	MOVQ BX, strips+104(FP)
+	DECQ (SP)
 	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ1x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ1x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1108,7 +1148,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1122,11 +1162,11 @@ inner:
 	VPDPBUSD     Z1, Z2, Z0
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z1
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z2
 	MOVQ        ldc+88(FP), CX
 	MOVQ        DX, CX
@@ -1136,19 +1176,25 @@ store:
 	VMOVUPS     Z0, K1, (CX)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), DX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), DX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ1x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ1x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, BX
@@ -1176,7 +1222,7 @@ inner:
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1192,11 +1238,11 @@ inner:
 	VPDPBUSD     Z3, Z4, Z1
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z2
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z3
 	MOVQ        ldc+88(FP), CX
 	MOVQ        DX, CX
@@ -1204,11 +1250,11 @@ store:
 	VCVTDQ2PS   Z0, Z0
 	VMULPS      Z3, Z0, Z0
 	VMOVUPS     Z0, K1, (CX)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z2
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z3
 	MOVQ        ldc+88(FP), CX
 	MOVQ        DX, CX
@@ -1218,19 +1264,25 @@ store:
 	VMOVUPS     Z1, K1, 64(CX)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), DX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), DX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ2x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ2x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1258,7 +1310,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1276,11 +1328,11 @@ inner:
 	VPDPBUSD     Z2, Z3, Z1
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z2
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z3
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1295,19 +1347,25 @@ store:
 	VMOVUPS     Z1, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ2x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ2x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1340,7 +1398,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1361,11 +1419,11 @@ inner:
 	VPDPBUSD     Z5, Z6, Z3
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z4
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z5
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1378,11 +1436,11 @@ store:
 	VCVTDQ2PS   Z2, Z2
 	VMULPS      Z5, Z2, Z2
 	VMOVUPS     Z2, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z4
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z5
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1397,19 +1455,25 @@ store:
 	VMOVUPS     Z3, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ3x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ3x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1440,7 +1504,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1462,11 +1526,11 @@ inner:
 	VPDPBUSD     Z3, Z4, Z2
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z3
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z4
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1486,19 +1550,25 @@ store:
 	VMOVUPS     Z2, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ3x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ3x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1536,7 +1606,7 @@ inner:
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1562,11 +1632,11 @@ inner:
 	VPDPBUSD     Z7, Z8, Z5
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z6
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z7
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1584,11 +1654,11 @@ store:
 	VCVTDQ2PS   Z4, Z4
 	VMULPS      Z7, Z4, Z4
 	VMOVUPS     Z4, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z6
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z7
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1608,19 +1678,25 @@ store:
 	VMOVUPS     Z5, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ4x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ4x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1658,7 +1734,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1685,11 +1761,11 @@ inner:
 	VPDPBUSD     Z4, Z5, Z3
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z4
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z5
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1714,19 +1790,25 @@ store:
 	VMOVUPS     Z3, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ4x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ4x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1773,7 +1855,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1805,11 +1887,11 @@ inner:
 	VPDPBUSD     Z9, Z10, Z7
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z8
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z9
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1832,11 +1914,11 @@ store:
 	VCVTDQ2PS   Z6, Z6
 	VMULPS      Z9, Z6, Z6
 	VMOVUPS     Z6, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z8
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z9
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1861,19 +1943,25 @@ store:
 	VMOVUPS     Z7, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ5x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ5x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -1914,7 +2002,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -1945,11 +2033,11 @@ inner:
 	VPDPBUSD     Z5, Z6, Z4
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z5
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z6
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -1979,19 +2067,25 @@ store:
 	VMOVUPS     Z4, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ5x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ5x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2043,7 +2137,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2080,11 +2174,11 @@ inner:
 	VPDPBUSD     Z11, Z12, Z9
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z10
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z11
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2112,11 +2206,11 @@ store:
 	VCVTDQ2PS   Z8, Z8
 	VMULPS      Z11, Z8, Z8
 	VMOVUPS     Z8, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z10
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z11
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2146,19 +2240,25 @@ store:
 	VMOVUPS     Z9, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ6x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ6x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2202,7 +2302,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2237,11 +2337,11 @@ inner:
 	VPDPBUSD     Z6, Z7, Z5
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z6
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z7
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2276,19 +2376,25 @@ store:
 	VMOVUPS     Z5, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ6x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ6x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2345,7 +2451,7 @@ inner:
 	ADDQ         a2+40(FP), DI
 	DECQ         R10
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2387,11 +2493,11 @@ inner:
 	VPDPBUSD     Z13, Z14, Z11
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z12
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z13
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2424,11 +2530,11 @@ store:
 	VCVTDQ2PS   Z10, Z10
 	VMULPS      Z13, Z10, Z10
 	VMOVUPS     Z10, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z12
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z13
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2463,19 +2569,25 @@ store:
 	VMOVUPS     Z11, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ7x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ7x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2526,7 +2638,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2566,11 +2678,11 @@ inner:
 	VPDPBUSD     Z7, Z8, Z6
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z7
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z8
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2610,19 +2722,25 @@ store:
 	VMOVUPS     Z6, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ7x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ7x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2688,7 +2806,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2736,11 +2854,11 @@ inner:
 	VPDPBUSD     Z15, Z16, Z13
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z14
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z15
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2778,11 +2896,11 @@ store:
 	VCVTDQ2PS   Z12, Z12
 	VMULPS      Z15, Z12, Z12
 	VMOVUPS     Z12, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z14
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z15
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2822,19 +2940,25 @@ store:
 	VMOVUPS     Z13, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ8x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ8x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -2888,7 +3012,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -2932,11 +3056,11 @@ inner:
 	VPDPBUSD     Z8, Z9, Z7
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z8
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z9
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -2981,19 +3105,25 @@ store:
 	VMOVUPS     Z7, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ8x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ8x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3064,7 +3194,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3117,11 +3247,11 @@ inner:
 	VPDPBUSD     Z17, Z18, Z15
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z16
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z17
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -3164,11 +3294,11 @@ store:
 	VCVTDQ2PS   Z14, Z14
 	VMULPS      Z17, Z14, Z14
 	VMOVUPS     Z14, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z16
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z17
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -3213,19 +3343,25 @@ store:
 	VMOVUPS     Z15, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ9x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ9x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3282,7 +3418,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3330,11 +3466,11 @@ inner:
 	VPDPBUSD     Z9, Z10, Z8
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z9
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z10
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -3384,19 +3520,25 @@ store:
 	VMOVUPS     Z8, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ9x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ9x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3472,7 +3614,7 @@ inner:
 	ADDQ         a2+40(FP), R8
 	DECQ         R11
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3530,11 +3672,11 @@ inner:
 	VPDPBUSD     Z19, Z20, Z17
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z18
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z19
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -3582,11 +3724,11 @@ store:
 	VCVTDQ2PS   Z16, Z16
 	VMULPS      Z19, Z16, Z16
 	VMOVUPS     Z16, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z18
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z19
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -3636,19 +3778,25 @@ store:
 	VMOVUPS     Z17, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ10x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ10x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3712,7 +3860,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3765,11 +3913,11 @@ inner:
 	VPDPBUSD     Z10, Z11, Z9
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z10
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z11
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -3824,19 +3972,25 @@ store:
 	VMOVUPS     Z9, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ10x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ10x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -3921,7 +4075,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -3985,11 +4139,11 @@ inner:
 	VPDPBUSD     Z21, Z22, Z19
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z20
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z21
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -4042,11 +4196,11 @@ store:
 	VCVTDQ2PS   Z18, Z18
 	VMULPS      Z21, Z18, Z18
 	VMOVUPS     Z18, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z20
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z21
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -4101,19 +4255,25 @@ store:
 	VMOVUPS     Z19, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ11x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ11x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4180,7 +4340,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4237,11 +4397,11 @@ inner:
 	VPDPBUSD     Z11, Z12, Z10
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z11
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z12
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -4301,19 +4461,25 @@ store:
 	VMOVUPS     Z10, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ11x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ11x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4403,7 +4569,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4472,11 +4638,11 @@ inner:
 	VPDPBUSD     Z23, Z24, Z21
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z22
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z23
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -4534,11 +4700,11 @@ store:
 	VCVTDQ2PS   Z20, Z20
 	VMULPS      Z23, Z20, Z20
 	VMOVUPS     Z20, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z22
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z23
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -4598,19 +4764,25 @@ store:
 	VMOVUPS     Z21, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ12x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ12x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4680,7 +4852,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4741,11 +4913,11 @@ inner:
 	VPDPBUSD     Z12, Z13, Z11
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z12
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z13
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -4810,19 +4982,25 @@ store:
 	VMOVUPS     Z11, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ12x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ12x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -4917,7 +5095,7 @@ inner:
 	ADDQ         a2+40(FP), R9
 	DECQ         R12
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -4991,11 +5169,11 @@ inner:
 	VPDPBUSD     Z25, Z26, Z23
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z24
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z25
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -5058,11 +5236,11 @@ store:
 	VCVTDQ2PS   Z22, Z22
 	VMULPS      Z25, Z22, Z22
 	VMOVUPS     Z22, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z24
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z25
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -5127,19 +5305,25 @@ store:
 	VMOVUPS     Z23, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ13x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ13x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -5216,7 +5400,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -5282,11 +5466,11 @@ inner:
 	VPDPBUSD     Z13, Z14, Z12
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z13
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z14
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -5356,19 +5540,25 @@ store:
 	VMOVUPS     Z12, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ13x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ13x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -5472,7 +5662,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -5552,11 +5742,11 @@ inner:
 	VPDPBUSD     Z27, Z28, Z25
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z26
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z27
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -5624,11 +5814,11 @@ store:
 	VCVTDQ2PS   Z24, Z24
 	VMULPS      Z27, Z24, Z24
 	VMOVUPS     Z24, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z26
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z27
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -5698,19 +5888,25 @@ store:
 	VMOVUPS     Z25, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ14x1(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ14x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -5790,7 +5986,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -5860,11 +6056,11 @@ inner:
 	VPDPBUSD     Z14, Z15, Z13
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z14
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z15
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -5939,19 +6135,25 @@ store:
 	VMOVUPS     Z13, K1, (SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
 
-// func tileValuesZ14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, tail int, mask *int32, bias *int32, m *float32)
+// func tileValuesZ14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileValuesZ14x2(SB), NOSPLIT, $0-144
+TEXT ·tileValuesZ14x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), CX
+	MOVQ CX, (SP)
 
 strip:
 	MOVQ   AX, SI
@@ -6060,7 +6262,7 @@ inner:
 	ADDQ         a2+40(FP), R10
 	DECQ         R13
 	JNZ          outer
-	MOVQ         tail+112(FP), CX
+	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
 	SUBQ         $+4, CX
@@ -6145,11 +6347,11 @@ inner:
 	VPDPBUSD     Z29, Z30, Z27
 
 store:
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       (CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z (CX), K1, Z28
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   (CX), K1, Z29
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -6222,11 +6424,11 @@ store:
 	VCVTDQ2PS   Z26, Z26
 	VMULPS      Z29, Z26, Z26
 	VMOVUPS     Z26, K1, (SI)
-	MOVQ        mask+120(FP), CX
+	MOVQ        mask+144(FP), CX
 	KMOVW       2(CX), K1
-	MOVQ        bias+128(FP), CX
+	MOVQ        bias+152(FP), CX
 	VMOVDQU32.Z 64(CX), K1, Z28
-	MOVQ        m+136(FP), CX
+	MOVQ        m+160(FP), CX
 	VMOVUPS.Z   64(CX), K1, Z29
 	MOVQ        ldc+88(FP), CX
 	MOVQ        BX, SI
@@ -6301,9 +6503,11 @@ store:
 	VMOVUPS     Z27, K1, 64(SI)
 	ADDQ        astrip+48(FP), AX
 	ADDQ        cstrip+96(FP), BX
-	MOVQ        strips+104(FP), CX
-	DECQ        CX
-	MOVQ        CX, strips+104(FP)
+	DECQ        (SP)
 	JNZ         strip
+	ADDQ        aline+120(FP), AX
+	ADDQ        cline+128(FP), BX
+	DECQ        lines+112(FP)
+	JNZ         line
 	VZEROUPPER
 	RET
