@@ -38,7 +38,12 @@ func (g *gen) rowBases(rows int, a, rs reg.Register) (bases []reg.GPVirtual, at 
 		}
 		bases = append(bases, p)
 	}
-	return bases, func(i, disp int) operand.Mem {
+	return bases, rowsAt(bases, rs)
+}
+
+// rowsAt is the address of row i, three rows to a base.
+func rowsAt(bases []reg.GPVirtual, rs reg.Register) func(i, disp int) operand.Mem {
+	return func(i, disp int) operand.Mem {
 		m := operand.Mem{Base: bases[i/3], Disp: disp}
 		if r := i % 3; r > 0 {
 			m.Index, m.Scale = rs, uint8(r)
@@ -47,10 +52,27 @@ func (g *gen) rowBases(rows int, a, rs reg.Register) (bases []reg.GPVirtual, at 
 	}
 }
 
+// basesBehind is rowBases by bytes further.
+func (g *gen) basesBehind(bases []reg.GPVirtual, rs, by reg.Register) (behind []reg.GPVirtual, at func(i, disp int) operand.Mem) {
+	for _, p := range bases {
+		q := g.GP64()
+		g.LEAQ(operand.Mem{Base: p, Index: by, Scale: 1}, q)
+		behind = append(behind, q)
+	}
+	return behind, rowsAt(behind, rs)
+}
+
+// operands are the addresses of one step of k: at is A's row i, b B's row.
+type operands struct {
+	at func(i, disp int) operand.Mem
+	b  func(disp int) operand.Mem
+}
+
 // tileLoop emits the frame all tiles share: lines, strips, rows, and the
 // two-level k loop around step; store runs once per strip, with pointers at the
-// tile.
-func (g *gen) tileLoop(rows int, step func(at func(i, disp int) operand.Mem, b reg.Register),
+// tile. With pairs an iteration does two steps, and an odd one goes first: a
+// core whose other thread is busy has few instructions to spare for the loop.
+func (g *gen) tileLoop(rows int, pairs bool, step func(o operands),
 	clear, store func(at func(i, disp int) operand.Mem, bases []reg.GPVirtual, c reg.Register)) {
 	a, rs, c, left := g.arg("a"), g.arg("rs"), g.arg("c"), g.AllocLocal(8)
 	g.Label("line")
@@ -62,14 +84,40 @@ func (g *gen) tileLoop(rows int, step func(at func(i, disp int) operand.Mem, b r
 	clear(at, bases, c)
 	g.Label("outer")
 	k := g.arg("k")
-	g.Label("inner")
-	step(at, b)
-	g.ADDQ(bs, b)
-	for _, p := range bases {
-		g.ADDQ(cs, p)
+	here := func(disp int) operand.Mem { return off(b, disp) }
+	one := func() {
+		step(operands{at, here})
+		g.ADDQ(bs, b)
+		for _, p := range bases {
+			g.ADDQ(cs, p)
+		}
 	}
-	g.DECQ(k)
-	g.JNZ(operand.LabelRef("inner"))
+	if pairs {
+		g.TESTQ(operand.I32(1), k)
+		g.JZ(operand.LabelRef("even"))
+		one()
+		g.DECQ(k)
+		g.JZ(operand.LabelRef("summed"))
+		g.Label("even")
+		next, atNext := g.basesBehind(bases, rs, cs)
+		g.Label("inner")
+		step(operands{at, here})
+		step(operands{atNext, func(disp int) operand.Mem {
+			return operand.Mem{Base: b, Index: bs, Scale: 1, Disp: disp}
+		}})
+		g.LEAQ(operand.Mem{Base: b, Index: bs, Scale: 2}, b)
+		for _, p := range append(next, bases...) {
+			g.LEAQ(operand.Mem{Base: p, Index: cs, Scale: 2}, p)
+		}
+		g.SUBQ(operand.I8(2), k)
+		g.JNZ(operand.LabelRef("inner"))
+		g.Label("summed")
+	} else {
+		g.Label("inner")
+		one()
+		g.DECQ(k)
+		g.JNZ(operand.LabelRef("inner"))
+	}
 	g.ADDQ(g.slot("b2"), b)
 	for _, p := range bases {
 		g.ADDQ(g.slot("a2"), p)
@@ -144,17 +192,17 @@ func (g *gen) tileF32(rows, width int) {
 			g.VMASKMOVPS(m, vm, v)
 		}
 	}
-	step := func(at func(i, disp int) operand.Mem, b reg.Register) {
+	step := func(o operands) {
 		for w := range width {
-			load(off(b, w*g.bytes()), bv[w])
+			load(o.b(w*g.bytes()), bv[w])
 		}
 		for i := range rows {
 			if width == 1 && g.wide {
-				g.VFMADD231PS_BCST(at(i, 0), bv[0], acc[i])
+				g.VFMADD231PS_BCST(o.at(i, 0), bv[0], acc[i])
 				continue
 			}
 			x := av[i%2]
-			g.VBROADCASTSS(at(i, 0), x)
+			g.VBROADCASTSS(o.at(i, 0), x)
 			for w := range width {
 				g.VFMADD231PS(bv[w], x, acc[i*width+w])
 			}
@@ -187,7 +235,7 @@ func (g *gen) tileF32(rows, width int) {
 			}
 		})
 	}
-	g.tileLoop(rows, step, clear, store)
+	g.tileLoop(rows, !g.wide, step, clear, store)
 }
 
 func tilesS8(g *gen) {
@@ -263,9 +311,9 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 	g.beginInteger(rows, width, result)
 	acc, bv, x := g.vecs(rows*width), g.vecs(2), g.vec()
 	// dot adds the products of four steps; bcast fills x with A's four bytes.
-	dot := func(b reg.Register, bcast func(i int)) {
+	dot := func(b func(disp int) operand.Mem, bcast func(i int)) {
 		for w := range width {
-			g.VMOVDQU32(off(b, w*64), bv[w])
+			g.VMOVDQU32(b(w*64), bv[w])
 		}
 		for i := range rows {
 			bcast(i)
@@ -274,10 +322,10 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 			}
 		}
 	}
-	var tailB reg.Register
-	step := func(at func(i, disp int) operand.Mem, b reg.Register) {
-		tailB = b
-		dot(b, func(i int) { g.VPBROADCASTD(at(i, 0), x) })
+	var tailB func(disp int) operand.Mem
+	step := func(o operands) {
+		tailB = o.b
+		dot(o.b, func(i int) { g.VPBROADCASTD(o.at(i, 0), x) })
 	}
 	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
 		for _, v := range acc {
@@ -312,7 +360,7 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 			g.storeSums(rows, width, acc, c)
 		}
 	}
-	g.tileLoop(rows, step, clear, store)
+	g.tileLoop(rows, false, step, clear, store)
 }
 
 // storeSums stores the columns of a zmm tile that the mask names.

@@ -76,16 +76,16 @@ func (g *gen) tileS16(rows, width int) {
 		}
 	}
 	x, product := g.vec(), g.vec()
-	step := func(at func(i, disp int) operand.Mem, b reg.Register) {
+	step := func(o operands) {
 		for w := range width {
-			loadInt(off(b, w*g.bytes()), bv[w])
+			loadInt(o.b(w*g.bytes()), bv[w])
 		}
 		for i := range rows {
 			if g.wide && masked {
-				g.VPDPWSSD_BCST(at(i, 0), bv[0], acc[i])
+				g.VPDPWSSD_BCST(o.at(i, 0), bv[0], acc[i])
 				continue
 			}
-			g.VPBROADCASTD(at(i, 0), x)
+			g.VPBROADCASTD(o.at(i, 0), x)
 			for w := range width {
 				if g.wide {
 					g.VPDPWSSD(bv[w], x, acc[i*width+w])
@@ -133,7 +133,7 @@ func (g *gen) tileS16(rows, width int) {
 			}
 		})
 	}
-	g.tileLoop(rows, step, clear, store)
+	g.tileLoop(rows, !g.wide, step, clear, store)
 }
 
 // lowHalves fills a register with 0x0000ffff in each dword.

@@ -16,13 +16,13 @@ func (g *gen) tileWords(rows int, result tileResult) {
 	const width = 2
 	g.beginInteger(rows, width, result)
 	acc, bv, x, product := g.vecs(rows*width), g.vecs(width), g.vec(), g.vec()
-	step := func(at func(i, disp int) operand.Mem, b reg.Register) {
+	step := func(o operands) {
 		for pair := range 2 {
 			for w := range width {
-				g.VMOVDQU(off(b, pair*64+w*32), bv[w])
+				g.VMOVDQU(o.b(pair*64+w*32), bv[w])
 			}
 			for i := range rows {
-				g.VPBROADCASTD(at(i, 4*pair), x)
+				g.VPBROADCASTD(o.at(i, 4*pair), x)
 				for w := range width {
 					g.VPMADDWD(bv[w], x, product)
 					g.VPADDD(product, acc[i*width+w], acc[i*width+w])
@@ -48,7 +48,7 @@ func (g *gen) tileWords(rows int, result tileResult) {
 			g.storeDwords(rows, acc, free, mask, c)
 		}
 	}
-	g.tileLoop(rows, step, clear, store)
+	g.tileLoop(rows, false, step, clear, store)
 }
 
 // scaleWords turns the sums of a ymm tile into float32(sum+bias)*m. Of bias and

@@ -26,27 +26,45 @@ strip:
 	VPXOR Y0, Y0, Y0
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMASKMOVPS   (SI), Y3, Y1
 	VBROADCASTSS (DX), Y2
 	VFMADD231PS  Y1, Y2, Y0
 	ADDQ         DI, SI
 	ADDQ         BX, DX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (DX)(BX*1), R10
+
+inner:
+	VMASKMOVPS   (SI), Y3, Y1
+	VBROADCASTSS (DX), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	VMASKMOVPS   (SI)(DI*1), Y3, Y1
+	VBROADCASTSS (R10), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(BX*2), R10
+	LEAQ         (DX)(BX*2), DX
+	SUBQ         $+2, R9
 	JNZ          inner
-	ADDQ         b2+72(FP), SI
-	ADDQ         a2+40(FP), DX
-	DECQ         R8
-	JNZ          outer
-	MOVQ         acc+136(FP), DX
-	TESTQ        DX, DX
-	JZ           store
-	MOVQ         ldc+88(FP), DX
-	MOVQ         CX, DX
-	VMASKMOVPS   (DX), Y3, Y1
-	VADDPS       Y1, Y0, Y0
+
+summed:
+	ADDQ       b2+72(FP), SI
+	ADDQ       a2+40(FP), DX
+	DECQ       R8
+	JNZ        outer
+	MOVQ       acc+136(FP), DX
+	TESTQ      DX, DX
+	JZ         store
+	MOVQ       ldc+88(FP), DX
+	MOVQ       CX, DX
+	VMASKMOVPS (DX), Y3, Y1
+	VADDPS     Y1, Y0, Y0
 
 store:
 	MOVQ       ldc+88(FP), DX
@@ -84,9 +102,9 @@ strip:
 	VPXOR Y1, Y1, Y1
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMOVUPS      (SI), Y2
 	VMOVUPS      32(SI), Y3
 	VBROADCASTSS (DX), Y4
@@ -95,20 +113,42 @@ inner:
 	ADDQ         DI, SI
 	ADDQ         BX, DX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (DX)(BX*1), R10
+
+inner:
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
+	VBROADCASTSS (DX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	VMOVUPS      (SI)(DI*1), Y2
+	VMOVUPS      32(SI)(DI*1), Y3
+	VBROADCASTSS (R10), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(BX*2), R10
+	LEAQ         (DX)(BX*2), DX
+	SUBQ         $+2, R9
 	JNZ          inner
-	ADDQ         b2+72(FP), SI
-	ADDQ         a2+40(FP), DX
-	DECQ         R8
-	JNZ          outer
-	MOVQ         acc+136(FP), DX
-	TESTQ        DX, DX
-	JZ           store
-	MOVQ         ldc+88(FP), DX
-	MOVQ         CX, DX
-	VMOVUPS      (DX), Y2
-	VADDPS       Y2, Y0, Y0
-	VMOVUPS      32(DX), Y2
-	VADDPS       Y2, Y1, Y1
+
+summed:
+	ADDQ    b2+72(FP), SI
+	ADDQ    a2+40(FP), DX
+	DECQ    R8
+	JNZ     outer
+	MOVQ    acc+136(FP), DX
+	TESTQ   DX, DX
+	JZ      store
+	MOVQ    ldc+88(FP), DX
+	MOVQ    CX, DX
+	VMOVUPS (DX), Y2
+	VADDPS  Y2, Y0, Y0
+	VMOVUPS 32(DX), Y2
+	VADDPS  Y2, Y1, Y1
 
 store:
 	MOVQ    ldc+88(FP), DX
@@ -149,9 +189,9 @@ strip:
 	VPXOR Y1, Y1, Y1
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMASKMOVPS   (DI), Y4, Y2
 	VBROADCASTSS (BX), Y3
 	VFMADD231PS  Y2, Y3, Y0
@@ -160,21 +200,43 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMASKMOVPS   (DI), Y4, Y2
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (BX)(CX*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	VMASKMOVPS   (DI)(R8*1), Y4, Y2
+	VBROADCASTSS (R11), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (R11)(CX*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y4, Y2
-	VADDPS       Y2, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y4, Y2
-	VADDPS       Y2, Y1, Y1
+
+summed:
+	ADDQ       b2+72(FP), DI
+	ADDQ       a2+40(FP), BX
+	DECQ       R9
+	JNZ        outer
+	MOVQ       acc+136(FP), BX
+	TESTQ      BX, BX
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y4, Y2
+	VADDPS     Y2, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y4, Y2
+	VADDPS     Y2, Y1, Y1
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -216,9 +278,9 @@ strip:
 	VPXOR Y3, Y3, Y3
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVUPS      (DI), Y4
 	VMOVUPS      32(DI), Y5
 	VBROADCASTSS (BX), Y6
@@ -230,25 +292,53 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVUPS      (DI), Y4
+	VMOVUPS      32(DI), Y5
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (BX)(CX*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	VMOVUPS      (DI)(R8*1), Y4
+	VMOVUPS      32(DI)(R8*1), Y5
+	VBROADCASTSS (R11), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (R11)(CX*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y4
-	VADDPS       Y4, Y0, Y0
-	VMOVUPS      32(SI), Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y4
-	VADDPS       Y4, Y2, Y2
-	VMOVUPS      32(SI), Y4
-	VADDPS       Y4, Y3, Y3
+
+summed:
+	ADDQ    b2+72(FP), DI
+	ADDQ    a2+40(FP), BX
+	DECQ    R9
+	JNZ     outer
+	MOVQ    acc+136(FP), BX
+	TESTQ   BX, BX
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVUPS (SI), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(SI), Y4
+	VADDPS  Y4, Y1, Y1
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 32(SI), Y4
+	VADDPS  Y4, Y3, Y3
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -293,9 +383,9 @@ strip:
 	VPXOR Y2, Y2, Y2
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMASKMOVPS   (DI), Y5, Y3
 	VBROADCASTSS (BX), Y4
 	VFMADD231PS  Y3, Y4, Y0
@@ -306,24 +396,50 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMASKMOVPS   (DI), Y5, Y3
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (BX)(CX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (BX)(CX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	VMASKMOVPS   (DI)(R8*1), Y5, Y3
+	VBROADCASTSS (R11), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (R11)(CX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (R11)(CX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y5, Y3
-	VADDPS       Y3, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y5, Y3
-	VADDPS       Y3, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y5, Y3
-	VADDPS       Y3, Y2, Y2
+
+summed:
+	ADDQ       b2+72(FP), DI
+	ADDQ       a2+40(FP), BX
+	DECQ       R9
+	JNZ        outer
+	MOVQ       acc+136(FP), BX
+	TESTQ      BX, BX
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y5, Y3
+	VADDPS     Y3, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y5, Y3
+	VADDPS     Y3, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y5, Y3
+	VADDPS     Y3, Y2, Y2
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -369,9 +485,9 @@ strip:
 	VPXOR Y5, Y5, Y5
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVUPS      (DI), Y6
 	VMOVUPS      32(DI), Y7
 	VBROADCASTSS (BX), Y8
@@ -386,30 +502,64 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVUPS      (DI), Y6
+	VMOVUPS      32(DI), Y7
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (BX)(CX*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (BX)(CX*2), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	VMOVUPS      (DI)(R8*1), Y6
+	VMOVUPS      32(DI)(R8*1), Y7
+	VBROADCASTSS (R11), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (R11)(CX*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (R11)(CX*2), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y6
-	VADDPS       Y6, Y0, Y0
-	VMOVUPS      32(SI), Y6
-	VADDPS       Y6, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y6
-	VADDPS       Y6, Y2, Y2
-	VMOVUPS      32(SI), Y6
-	VADDPS       Y6, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y6
-	VADDPS       Y6, Y4, Y4
-	VMOVUPS      32(SI), Y6
-	VADDPS       Y6, Y5, Y5
+
+summed:
+	ADDQ    b2+72(FP), DI
+	ADDQ    a2+40(FP), BX
+	DECQ    R9
+	JNZ     outer
+	MOVQ    acc+136(FP), BX
+	TESTQ   BX, BX
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVUPS (SI), Y6
+	VADDPS  Y6, Y0, Y0
+	VMOVUPS 32(SI), Y6
+	VADDPS  Y6, Y1, Y1
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y6
+	VADDPS  Y6, Y2, Y2
+	VMOVUPS 32(SI), Y6
+	VADDPS  Y6, Y3, Y3
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y6
+	VADDPS  Y6, Y4, Y4
+	VMOVUPS 32(SI), Y6
+	VADDPS  Y6, Y5, Y5
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -460,9 +610,9 @@ strip:
 	VPXOR Y3, Y3, Y3
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMASKMOVPS   (R8), Y6, Y4
 	VBROADCASTSS (BX), Y5
 	VFMADD231PS  Y4, Y5, Y0
@@ -476,28 +626,61 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMASKMOVPS   (R8), Y6, Y4
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (BX)(CX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (BX)(CX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	VMASKMOVPS   (R8)(R9*1), Y6, Y4
+	VBROADCASTSS (R12), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (R12)(CX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (R12)(CX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (R13), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y6, Y4
-	VADDPS       Y4, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y6, Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y6, Y4
-	VADDPS       Y4, Y2, Y2
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y6, Y4
-	VADDPS       Y4, Y3, Y3
+
+summed:
+	ADDQ       b2+72(FP), R8
+	ADDQ       a2+40(FP), BX
+	ADDQ       a2+40(FP), SI
+	DECQ       R10
+	JNZ        outer
+	MOVQ       acc+136(FP), BX
+	TESTQ      BX, BX
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y2, Y2
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y3, Y3
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -549,9 +732,9 @@ strip:
 	VPXOR Y7, Y7, Y7
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMOVUPS      (R8), Y8
 	VMOVUPS      32(R8), Y9
 	VBROADCASTSS (BX), Y10
@@ -570,36 +753,79 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMOVUPS      (R8), Y8
+	VMOVUPS      32(R8), Y9
+	VBROADCASTSS (BX), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (BX)(CX*1), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (BX)(CX*2), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (SI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	VMOVUPS      (R8)(R9*1), Y8
+	VMOVUPS      32(R8)(R9*1), Y9
+	VBROADCASTSS (R12), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (R12)(CX*1), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (R12)(CX*2), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R13), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y0, Y0
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y2, Y2
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y4, Y4
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y5, Y5
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y6, Y6
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y7, Y7
+
+summed:
+	ADDQ    b2+72(FP), R8
+	ADDQ    a2+40(FP), BX
+	ADDQ    a2+40(FP), SI
+	DECQ    R10
+	JNZ     outer
+	MOVQ    acc+136(FP), BX
+	TESTQ   BX, BX
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVUPS (SI), Y8
+	VADDPS  Y8, Y0, Y0
+	VMOVUPS 32(SI), Y8
+	VADDPS  Y8, Y1, Y1
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y8
+	VADDPS  Y8, Y2, Y2
+	VMOVUPS 32(SI), Y8
+	VADDPS  Y8, Y3, Y3
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y8
+	VADDPS  Y8, Y4, Y4
+	VMOVUPS 32(SI), Y8
+	VADDPS  Y8, Y5, Y5
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y8
+	VADDPS  Y8, Y6, Y6
+	VMOVUPS 32(SI), Y8
+	VADDPS  Y8, Y7, Y7
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -654,9 +880,9 @@ strip:
 	VPXOR Y4, Y4, Y4
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMASKMOVPS   (R8), Y7, Y5
 	VBROADCASTSS (BX), Y6
 	VFMADD231PS  Y5, Y6, Y0
@@ -672,31 +898,68 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMASKMOVPS   (R8), Y7, Y5
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (BX)(CX*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (BX)(CX*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (SI)(CX*1), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	VMASKMOVPS   (R8)(R9*1), Y7, Y5
+	VBROADCASTSS (R12), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (R12)(CX*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (R12)(CX*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (R13), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (R13)(CX*1), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y7, Y5
-	VADDPS       Y5, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y5
-	VADDPS       Y5, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y5
-	VADDPS       Y5, Y2, Y2
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y5
-	VADDPS       Y5, Y3, Y3
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y5
-	VADDPS       Y5, Y4, Y4
+
+summed:
+	ADDQ       b2+72(FP), R8
+	ADDQ       a2+40(FP), BX
+	ADDQ       a2+40(FP), SI
+	DECQ       R10
+	JNZ        outer
+	MOVQ       acc+136(FP), BX
+	TESTQ      BX, BX
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y7, Y5
+	VADDPS     Y5, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y5
+	VADDPS     Y5, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y5
+	VADDPS     Y5, Y2, Y2
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y5
+	VADDPS     Y5, Y3, Y3
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y5
+	VADDPS     Y5, Y4, Y4
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -752,9 +1015,9 @@ strip:
 	VPXOR Y9, Y9, Y9
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMOVUPS      (R8), Y10
 	VMOVUPS      32(R8), Y11
 	VBROADCASTSS (BX), Y12
@@ -776,41 +1039,90 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMOVUPS      (R8), Y10
+	VMOVUPS      32(R8), Y11
+	VBROADCASTSS (BX), Y12
+	VFMADD231PS  Y10, Y12, Y0
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (BX)(CX*1), Y12
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (BX)(CX*2), Y12
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (SI), Y12
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (SI)(CX*1), Y12
+	VFMADD231PS  Y10, Y12, Y8
+	VFMADD231PS  Y11, Y12, Y9
+	VMOVUPS      (R8)(R9*1), Y10
+	VMOVUPS      32(R8)(R9*1), Y11
+	VBROADCASTSS (R12), Y12
+	VFMADD231PS  Y10, Y12, Y0
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (R12)(CX*1), Y12
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (R12)(CX*2), Y12
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (R13), Y12
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (R13)(CX*1), Y12
+	VFMADD231PS  Y10, Y12, Y8
+	VFMADD231PS  Y11, Y12, Y9
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y0, Y0
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y2, Y2
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y4, Y4
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y5, Y5
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y6, Y6
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y7, Y7
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y8, Y8
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y9, Y9
+
+summed:
+	ADDQ    b2+72(FP), R8
+	ADDQ    a2+40(FP), BX
+	ADDQ    a2+40(FP), SI
+	DECQ    R10
+	JNZ     outer
+	MOVQ    acc+136(FP), BX
+	TESTQ   BX, BX
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVUPS (SI), Y10
+	VADDPS  Y10, Y0, Y0
+	VMOVUPS 32(SI), Y10
+	VADDPS  Y10, Y1, Y1
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y10
+	VADDPS  Y10, Y2, Y2
+	VMOVUPS 32(SI), Y10
+	VADDPS  Y10, Y3, Y3
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y10
+	VADDPS  Y10, Y4, Y4
+	VMOVUPS 32(SI), Y10
+	VADDPS  Y10, Y5, Y5
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y10
+	VADDPS  Y10, Y6, Y6
+	VMOVUPS 32(SI), Y10
+	VADDPS  Y10, Y7, Y7
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y10
+	VADDPS  Y10, Y8, Y8
+	VMOVUPS 32(SI), Y10
+	VADDPS  Y10, Y9, Y9
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -869,9 +1181,9 @@ strip:
 	VPXOR Y5, Y5, Y5
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMASKMOVPS   (R8), Y8, Y6
 	VBROADCASTSS (BX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -889,34 +1201,75 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMASKMOVPS   (R8), Y8, Y6
+	VBROADCASTSS (BX), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (BX)(CX*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (BX)(CX*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (SI)(CX*1), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (SI)(CX*2), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	VMASKMOVPS   (R8)(R9*1), Y8, Y6
+	VBROADCASTSS (R12), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (R12)(CX*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (R12)(CX*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (R13), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (R13)(CX*1), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (R13)(CX*2), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y8, Y6
-	VADDPS       Y6, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y8, Y6
-	VADDPS       Y6, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y8, Y6
-	VADDPS       Y6, Y2, Y2
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y8, Y6
-	VADDPS       Y6, Y3, Y3
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y8, Y6
-	VADDPS       Y6, Y4, Y4
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y8, Y6
-	VADDPS       Y6, Y5, Y5
+
+summed:
+	ADDQ       b2+72(FP), R8
+	ADDQ       a2+40(FP), BX
+	ADDQ       a2+40(FP), SI
+	DECQ       R10
+	JNZ        outer
+	MOVQ       acc+136(FP), BX
+	TESTQ      BX, BX
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y8, Y6
+	VADDPS     Y6, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y8, Y6
+	VADDPS     Y6, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y8, Y6
+	VADDPS     Y6, Y2, Y2
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y8, Y6
+	VADDPS     Y6, Y3, Y3
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y8, Y6
+	VADDPS     Y6, Y4, Y4
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y8, Y6
+	VADDPS     Y6, Y5, Y5
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -976,9 +1329,9 @@ strip:
 	VPXOR Y11, Y11, Y11
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (BX), Y14
@@ -1003,46 +1356,101 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMOVUPS      (R8), Y12
+	VMOVUPS      32(R8), Y13
+	VBROADCASTSS (BX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (BX)(CX*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (BX)(CX*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (SI), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (SI)(CX*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (SI)(CX*2), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	VMOVUPS      (R8)(R9*1), Y12
+	VMOVUPS      32(R8)(R9*1), Y13
+	VBROADCASTSS (R12), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (R12)(CX*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (R12)(CX*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R13), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R13)(CX*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R13)(CX*2), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y0, Y0
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y2, Y2
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y4, Y4
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y5, Y5
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y6, Y6
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y7, Y7
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y8, Y8
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y9, Y9
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y10, Y10
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y11, Y11
+
+summed:
+	ADDQ    b2+72(FP), R8
+	ADDQ    a2+40(FP), BX
+	ADDQ    a2+40(FP), SI
+	DECQ    R10
+	JNZ     outer
+	MOVQ    acc+136(FP), BX
+	TESTQ   BX, BX
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVUPS (SI), Y12
+	VADDPS  Y12, Y0, Y0
+	VMOVUPS 32(SI), Y12
+	VADDPS  Y12, Y1, Y1
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y12
+	VADDPS  Y12, Y2, Y2
+	VMOVUPS 32(SI), Y12
+	VADDPS  Y12, Y3, Y3
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y12
+	VADDPS  Y12, Y4, Y4
+	VMOVUPS 32(SI), Y12
+	VADDPS  Y12, Y5, Y5
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y12
+	VADDPS  Y12, Y6, Y6
+	VMOVUPS 32(SI), Y12
+	VADDPS  Y12, Y7, Y7
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y12
+	VADDPS  Y12, Y8, Y8
+	VMOVUPS 32(SI), Y12
+	VADDPS  Y12, Y9, Y9
+	ADDQ    BX, SI
+	VMOVUPS (SI), Y12
+	VADDPS  Y12, Y10, Y10
+	VMOVUPS 32(SI), Y12
+	VADDPS  Y12, Y11, Y11
 
 store:
 	MOVQ    ldc+88(FP), BX

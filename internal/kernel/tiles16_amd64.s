@@ -26,9 +26,9 @@ strip:
 	VPXOR Y0, Y0, Y0
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VPMASKMOVD   (SI), Y2, Y1
 	VPBROADCASTD (DX), Y3
 	VPMADDWD     Y1, Y3, Y1
@@ -36,22 +36,42 @@ inner:
 	ADDQ         DI, SI
 	ADDQ         BX, DX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (DX)(BX*1), R10
+
+inner:
+	VPMASKMOVD   (SI), Y2, Y1
+	VPBROADCASTD (DX), Y3
+	VPMADDWD     Y1, Y3, Y1
+	VPADDD       Y1, Y0, Y0
+	VPMASKMOVD   (SI)(DI*1), Y2, Y1
+	VPBROADCASTD (R10), Y3
+	VPMADDWD     Y1, Y3, Y1
+	VPADDD       Y1, Y0, Y0
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(BX*2), R10
+	LEAQ         (DX)(BX*2), DX
+	SUBQ         $+2, R9
 	JNZ          inner
-	ADDQ         b2+72(FP), SI
-	ADDQ         a2+40(FP), DX
-	DECQ         R8
-	JNZ          outer
-	MOVQ         m+152(FP), DX
-	MOVQ         acc+136(FP), BX
-	VMASKMOVPS   (DX), Y2, Y1
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y1, Y0, Y0
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), DX
-	MOVQ         CX, DX
-	VMASKMOVPS   (DX), Y2, Y1
-	VADDPS       Y1, Y0, Y0
+
+summed:
+	ADDQ       b2+72(FP), SI
+	ADDQ       a2+40(FP), DX
+	DECQ       R8
+	JNZ        outer
+	MOVQ       m+152(FP), DX
+	MOVQ       acc+136(FP), BX
+	VMASKMOVPS (DX), Y2, Y1
+	VCVTDQ2PS  Y0, Y0
+	VMULPS     Y1, Y0, Y0
+	TESTQ      BX, BX
+	JZ         store
+	MOVQ       ldc+88(FP), DX
+	MOVQ       CX, DX
+	VMASKMOVPS (DX), Y2, Y1
+	VADDPS     Y1, Y0, Y0
 
 store:
 	MOVQ       ldc+88(FP), DX
@@ -89,9 +109,9 @@ strip:
 	VPXOR Y1, Y1, Y1
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMOVDQU      (SI), Y2
 	VMOVDQU      32(SI), Y3
 	VPBROADCASTD (DX), Y4
@@ -102,27 +122,53 @@ inner:
 	ADDQ         DI, SI
 	ADDQ         BX, DX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (DX)(BX*1), R10
+
+inner:
+	VMOVDQU      (SI), Y2
+	VMOVDQU      32(SI), Y3
+	VPBROADCASTD (DX), Y4
+	VPMADDWD     Y2, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	VPMADDWD     Y3, Y4, Y2
+	VPADDD       Y2, Y1, Y1
+	VMOVDQU      (SI)(DI*1), Y2
+	VMOVDQU      32(SI)(DI*1), Y3
+	VPBROADCASTD (R10), Y4
+	VPMADDWD     Y2, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	VPMADDWD     Y3, Y4, Y2
+	VPADDD       Y2, Y1, Y1
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(BX*2), R10
+	LEAQ         (DX)(BX*2), DX
+	SUBQ         $+2, R9
 	JNZ          inner
-	ADDQ         b2+72(FP), SI
-	ADDQ         a2+40(FP), DX
-	DECQ         R8
-	JNZ          outer
-	MOVQ         m+152(FP), DX
-	MOVQ         acc+136(FP), BX
-	VMOVUPS      (DX), Y2
-	VMOVUPS      32(DX), Y3
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y2, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y3, Y1, Y1
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), DX
-	MOVQ         CX, DX
-	VMOVUPS      (DX), Y2
-	VADDPS       Y2, Y0, Y0
-	VMOVUPS      32(DX), Y2
-	VADDPS       Y2, Y1, Y1
+
+summed:
+	ADDQ      b2+72(FP), SI
+	ADDQ      a2+40(FP), DX
+	DECQ      R8
+	JNZ       outer
+	MOVQ      m+152(FP), DX
+	MOVQ      acc+136(FP), BX
+	VMOVUPS   (DX), Y2
+	VMOVUPS   32(DX), Y3
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y2, Y0, Y0
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y3, Y1, Y1
+	TESTQ     BX, BX
+	JZ        store
+	MOVQ      ldc+88(FP), DX
+	MOVQ      CX, DX
+	VMOVUPS   (DX), Y2
+	VADDPS    Y2, Y0, Y0
+	VMOVUPS   32(DX), Y2
+	VADDPS    Y2, Y1, Y1
 
 store:
 	MOVQ    ldc+88(FP), DX
@@ -163,9 +209,9 @@ strip:
 	VPXOR Y1, Y1, Y1
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VPMASKMOVD   (DI), Y3, Y2
 	VPBROADCASTD (BX), Y4
 	VPMADDWD     Y2, Y4, Y4
@@ -176,27 +222,53 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VPMASKMOVD   (DI), Y3, Y2
+	VPBROADCASTD (BX), Y4
+	VPMADDWD     Y2, Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPBROADCASTD (BX)(CX*1), Y4
+	VPMADDWD     Y2, Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VPMASKMOVD   (DI)(R8*1), Y3, Y2
+	VPBROADCASTD (R11), Y4
+	VPMADDWD     Y2, Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPBROADCASTD (R11)(CX*1), Y4
+	VPMADDWD     Y2, Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMASKMOVPS   (BX), Y3, Y2
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y2, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y2, Y1, Y1
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y3, Y2
-	VADDPS       Y2, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y3, Y2
-	VADDPS       Y2, Y1, Y1
+
+summed:
+	ADDQ       b2+72(FP), DI
+	ADDQ       a2+40(FP), BX
+	DECQ       R9
+	JNZ        outer
+	MOVQ       m+152(FP), BX
+	MOVQ       acc+136(FP), SI
+	VMASKMOVPS (BX), Y3, Y2
+	VCVTDQ2PS  Y0, Y0
+	VMULPS     Y2, Y0, Y0
+	VCVTDQ2PS  Y1, Y1
+	VMULPS     Y2, Y1, Y1
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y3, Y2
+	VADDPS     Y2, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y3, Y2
+	VADDPS     Y2, Y1, Y1
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -238,9 +310,9 @@ strip:
 	VPXOR Y3, Y3, Y3
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU      (DI), Y4
 	VMOVDQU      32(DI), Y5
 	VPBROADCASTD (BX), Y6
@@ -256,36 +328,72 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVDQU      (DI), Y4
+	VMOVDQU      32(DI), Y5
+	VPBROADCASTD (BX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
+	VMOVDQU      (DI)(R8*1), Y4
+	VMOVDQU      32(DI)(R8*1), Y5
+	VPBROADCASTD (R11), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (R11)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMOVUPS      (BX), Y4
-	VMOVUPS      32(BX), Y5
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y4, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y5, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y4, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y5, Y3, Y3
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y4
-	VADDPS       Y4, Y0, Y0
-	VMOVUPS      32(SI), Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y4
-	VADDPS       Y4, Y2, Y2
-	VMOVUPS      32(SI), Y4
-	VADDPS       Y4, Y3, Y3
+
+summed:
+	ADDQ      b2+72(FP), DI
+	ADDQ      a2+40(FP), BX
+	DECQ      R9
+	JNZ       outer
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	VMOVUPS   (BX), Y4
+	VMOVUPS   32(BX), Y5
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y4, Y0, Y0
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y5, Y1, Y1
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y4, Y2, Y2
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y5, Y3, Y3
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS   (SI), Y4
+	VADDPS    Y4, Y0, Y0
+	VMOVUPS   32(SI), Y4
+	VADDPS    Y4, Y1, Y1
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y4
+	VADDPS    Y4, Y2, Y2
+	VMOVUPS   32(SI), Y4
+	VADDPS    Y4, Y3, Y3
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -330,9 +438,9 @@ strip:
 	VPXOR Y2, Y2, Y2
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VPMASKMOVD   (DI), Y4, Y3
 	VPBROADCASTD (BX), Y5
 	VPMADDWD     Y3, Y5, Y5
@@ -346,32 +454,64 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VPMASKMOVD   (DI), Y4, Y3
+	VPBROADCASTD (BX), Y5
+	VPMADDWD     Y3, Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VPBROADCASTD (BX)(CX*1), Y5
+	VPMADDWD     Y3, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (BX)(CX*2), Y5
+	VPMADDWD     Y3, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPMASKMOVD   (DI)(R8*1), Y4, Y3
+	VPBROADCASTD (R11), Y5
+	VPMADDWD     Y3, Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VPBROADCASTD (R11)(CX*1), Y5
+	VPMADDWD     Y3, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (R11)(CX*2), Y5
+	VPMADDWD     Y3, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMASKMOVPS   (BX), Y4, Y3
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y3, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y3, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y3, Y2, Y2
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y4, Y3
-	VADDPS       Y3, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y4, Y3
-	VADDPS       Y3, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y4, Y3
-	VADDPS       Y3, Y2, Y2
+
+summed:
+	ADDQ       b2+72(FP), DI
+	ADDQ       a2+40(FP), BX
+	DECQ       R9
+	JNZ        outer
+	MOVQ       m+152(FP), BX
+	MOVQ       acc+136(FP), SI
+	VMASKMOVPS (BX), Y4, Y3
+	VCVTDQ2PS  Y0, Y0
+	VMULPS     Y3, Y0, Y0
+	VCVTDQ2PS  Y1, Y1
+	VMULPS     Y3, Y1, Y1
+	VCVTDQ2PS  Y2, Y2
+	VMULPS     Y3, Y2, Y2
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y4, Y3
+	VADDPS     Y3, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y4, Y3
+	VADDPS     Y3, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y4, Y3
+	VADDPS     Y3, Y2, Y2
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -417,9 +557,9 @@ strip:
 	VPXOR Y5, Y5, Y5
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU      (DI), Y6
 	VMOVDQU      32(DI), Y7
 	VPBROADCASTD (BX), Y8
@@ -440,45 +580,91 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVDQU      (DI), Y6
+	VMOVDQU      32(DI), Y7
+	VPBROADCASTD (BX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
+	VMOVDQU      (DI)(R8*1), Y6
+	VMOVDQU      32(DI)(R8*1), Y7
+	VPBROADCASTD (R11), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (R11)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (R11)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMOVUPS      (BX), Y6
-	VMOVUPS      32(BX), Y7
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y6, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y7, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y6, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y7, Y3, Y3
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y6, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VMULPS       Y7, Y5, Y5
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y6
-	VADDPS       Y6, Y0, Y0
-	VMOVUPS      32(SI), Y6
-	VADDPS       Y6, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y6
-	VADDPS       Y6, Y2, Y2
-	VMOVUPS      32(SI), Y6
-	VADDPS       Y6, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y6
-	VADDPS       Y6, Y4, Y4
-	VMOVUPS      32(SI), Y6
-	VADDPS       Y6, Y5, Y5
+
+summed:
+	ADDQ      b2+72(FP), DI
+	ADDQ      a2+40(FP), BX
+	DECQ      R9
+	JNZ       outer
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	VMOVUPS   (BX), Y6
+	VMOVUPS   32(BX), Y7
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y6, Y0, Y0
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y7, Y1, Y1
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y6, Y2, Y2
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y7, Y3, Y3
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y6, Y4, Y4
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y7, Y5, Y5
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS   (SI), Y6
+	VADDPS    Y6, Y0, Y0
+	VMOVUPS   32(SI), Y6
+	VADDPS    Y6, Y1, Y1
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y6
+	VADDPS    Y6, Y2, Y2
+	VMOVUPS   32(SI), Y6
+	VADDPS    Y6, Y3, Y3
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y6
+	VADDPS    Y6, Y4, Y4
+	VMOVUPS   32(SI), Y6
+	VADDPS    Y6, Y5, Y5
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -529,9 +715,9 @@ strip:
 	VPXOR Y3, Y3, Y3
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VPMASKMOVD   (R8), Y5, Y4
 	VPBROADCASTD (BX), Y6
 	VPMADDWD     Y4, Y6, Y6
@@ -549,38 +735,79 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VPMASKMOVD   (R8), Y5, Y4
+	VPBROADCASTD (BX), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPBROADCASTD (BX)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPBROADCASTD (BX)(CX*2), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPBROADCASTD (SI), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPMASKMOVD   (R8)(R9*1), Y5, Y4
+	VPBROADCASTD (R12), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPBROADCASTD (R12)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPBROADCASTD (R12)(CX*2), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPBROADCASTD (R13), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMASKMOVPS   (BX), Y5, Y4
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y4, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y4, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y4, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y4, Y3, Y3
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y5, Y4
-	VADDPS       Y4, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y5, Y4
-	VADDPS       Y4, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y5, Y4
-	VADDPS       Y4, Y2, Y2
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y5, Y4
-	VADDPS       Y4, Y3, Y3
+
+summed:
+	ADDQ       b2+72(FP), R8
+	ADDQ       a2+40(FP), BX
+	ADDQ       a2+40(FP), SI
+	DECQ       R10
+	JNZ        outer
+	MOVQ       m+152(FP), BX
+	MOVQ       acc+136(FP), SI
+	VMASKMOVPS (BX), Y5, Y4
+	VCVTDQ2PS  Y0, Y0
+	VMULPS     Y4, Y0, Y0
+	VCVTDQ2PS  Y1, Y1
+	VMULPS     Y4, Y1, Y1
+	VCVTDQ2PS  Y2, Y2
+	VMULPS     Y4, Y2, Y2
+	VCVTDQ2PS  Y3, Y3
+	VMULPS     Y4, Y3, Y3
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y5, Y4
+	VADDPS     Y4, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y5, Y4
+	VADDPS     Y4, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y5, Y4
+	VADDPS     Y4, Y2, Y2
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y5, Y4
+	VADDPS     Y4, Y3, Y3
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -632,9 +859,9 @@ strip:
 	VPXOR Y7, Y7, Y7
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMOVDQU      (R8), Y8
 	VMOVDQU      32(R8), Y9
 	VPBROADCASTD (BX), Y10
@@ -661,55 +888,114 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMOVDQU      (R8), Y8
+	VMOVDQU      32(R8), Y9
+	VPBROADCASTD (BX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (SI), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	VMOVDQU      (R8)(R9*1), Y8
+	VMOVDQU      32(R8)(R9*1), Y9
+	VPBROADCASTD (R12), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (R12)(CX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (R12)(CX*2), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (R13), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMOVUPS      (BX), Y8
-	VMOVUPS      32(BX), Y9
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y8, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y9, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y8, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y9, Y3, Y3
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y8, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VMULPS       Y9, Y5, Y5
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y8, Y6, Y6
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y9, Y7, Y7
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y0, Y0
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y2, Y2
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y4, Y4
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y5, Y5
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y8
-	VADDPS       Y8, Y6, Y6
-	VMOVUPS      32(SI), Y8
-	VADDPS       Y8, Y7, Y7
+
+summed:
+	ADDQ      b2+72(FP), R8
+	ADDQ      a2+40(FP), BX
+	ADDQ      a2+40(FP), SI
+	DECQ      R10
+	JNZ       outer
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	VMOVUPS   (BX), Y8
+	VMOVUPS   32(BX), Y9
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y8, Y0, Y0
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y9, Y1, Y1
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y8, Y2, Y2
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y9, Y3, Y3
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y8, Y4, Y4
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y9, Y5, Y5
+	VCVTDQ2PS Y6, Y6
+	VMULPS    Y8, Y6, Y6
+	VCVTDQ2PS Y7, Y7
+	VMULPS    Y9, Y7, Y7
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS   (SI), Y8
+	VADDPS    Y8, Y0, Y0
+	VMOVUPS   32(SI), Y8
+	VADDPS    Y8, Y1, Y1
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y8
+	VADDPS    Y8, Y2, Y2
+	VMOVUPS   32(SI), Y8
+	VADDPS    Y8, Y3, Y3
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y8
+	VADDPS    Y8, Y4, Y4
+	VMOVUPS   32(SI), Y8
+	VADDPS    Y8, Y5, Y5
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y8
+	VADDPS    Y8, Y6, Y6
+	VMOVUPS   32(SI), Y8
+	VADDPS    Y8, Y7, Y7
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -764,9 +1050,9 @@ strip:
 	VPXOR Y4, Y4, Y4
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VPMASKMOVD   (R8), Y6, Y5
 	VPBROADCASTD (BX), Y7
 	VPMADDWD     Y5, Y7, Y7
@@ -787,43 +1073,90 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VPMASKMOVD   (R8), Y6, Y5
+	VPBROADCASTD (BX), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y0, Y0
+	VPBROADCASTD (BX)(CX*1), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (BX)(CX*2), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VPBROADCASTD (SI), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	VPBROADCASTD (SI)(CX*1), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y4, Y4
+	VPMASKMOVD   (R8)(R9*1), Y6, Y5
+	VPBROADCASTD (R12), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y0, Y0
+	VPBROADCASTD (R12)(CX*1), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (R12)(CX*2), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VPBROADCASTD (R13), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	VPBROADCASTD (R13)(CX*1), Y7
+	VPMADDWD     Y5, Y7, Y7
+	VPADDD       Y7, Y4, Y4
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMASKMOVPS   (BX), Y6, Y5
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y5, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y5, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y5, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y5, Y3, Y3
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y5, Y4, Y4
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y6, Y5
-	VADDPS       Y5, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y6, Y5
-	VADDPS       Y5, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y6, Y5
-	VADDPS       Y5, Y2, Y2
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y6, Y5
-	VADDPS       Y5, Y3, Y3
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y6, Y5
-	VADDPS       Y5, Y4, Y4
+
+summed:
+	ADDQ       b2+72(FP), R8
+	ADDQ       a2+40(FP), BX
+	ADDQ       a2+40(FP), SI
+	DECQ       R10
+	JNZ        outer
+	MOVQ       m+152(FP), BX
+	MOVQ       acc+136(FP), SI
+	VMASKMOVPS (BX), Y6, Y5
+	VCVTDQ2PS  Y0, Y0
+	VMULPS     Y5, Y0, Y0
+	VCVTDQ2PS  Y1, Y1
+	VMULPS     Y5, Y1, Y1
+	VCVTDQ2PS  Y2, Y2
+	VMULPS     Y5, Y2, Y2
+	VCVTDQ2PS  Y3, Y3
+	VMULPS     Y5, Y3, Y3
+	VCVTDQ2PS  Y4, Y4
+	VMULPS     Y5, Y4, Y4
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y6, Y5
+	VADDPS     Y5, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y5
+	VADDPS     Y5, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y5
+	VADDPS     Y5, Y2, Y2
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y5
+	VADDPS     Y5, Y3, Y3
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y5
+	VADDPS     Y5, Y4, Y4
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -879,9 +1212,9 @@ strip:
 	VPXOR Y9, Y9, Y9
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMOVDQU      (R8), Y10
 	VMOVDQU      32(R8), Y11
 	VPBROADCASTD (BX), Y12
@@ -913,64 +1246,133 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMOVDQU      (R8), Y10
+	VMOVDQU      32(R8), Y11
+	VPBROADCASTD (BX), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD (SI), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y9, Y9
+	VMOVDQU      (R8)(R9*1), Y10
+	VMOVDQU      32(R8)(R9*1), Y11
+	VPBROADCASTD (R12), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPBROADCASTD (R12)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD (R12)(CX*2), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD (R13), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD (R13)(CX*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y9, Y9
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMOVUPS      (BX), Y10
-	VMOVUPS      32(BX), Y11
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y10, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y11, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y10, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y11, Y3, Y3
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y10, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VMULPS       Y11, Y5, Y5
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y10, Y6, Y6
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y11, Y7, Y7
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y10, Y8, Y8
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y11, Y9, Y9
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y0, Y0
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y2, Y2
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y4, Y4
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y5, Y5
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y6, Y6
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y7, Y7
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y10
-	VADDPS       Y10, Y8, Y8
-	VMOVUPS      32(SI), Y10
-	VADDPS       Y10, Y9, Y9
+
+summed:
+	ADDQ      b2+72(FP), R8
+	ADDQ      a2+40(FP), BX
+	ADDQ      a2+40(FP), SI
+	DECQ      R10
+	JNZ       outer
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	VMOVUPS   (BX), Y10
+	VMOVUPS   32(BX), Y11
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y10, Y0, Y0
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y11, Y1, Y1
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y10, Y2, Y2
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y11, Y3, Y3
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y10, Y4, Y4
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y11, Y5, Y5
+	VCVTDQ2PS Y6, Y6
+	VMULPS    Y10, Y6, Y6
+	VCVTDQ2PS Y7, Y7
+	VMULPS    Y11, Y7, Y7
+	VCVTDQ2PS Y8, Y8
+	VMULPS    Y10, Y8, Y8
+	VCVTDQ2PS Y9, Y9
+	VMULPS    Y11, Y9, Y9
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS   (SI), Y10
+	VADDPS    Y10, Y0, Y0
+	VMOVUPS   32(SI), Y10
+	VADDPS    Y10, Y1, Y1
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y10
+	VADDPS    Y10, Y2, Y2
+	VMOVUPS   32(SI), Y10
+	VADDPS    Y10, Y3, Y3
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y10
+	VADDPS    Y10, Y4, Y4
+	VMOVUPS   32(SI), Y10
+	VADDPS    Y10, Y5, Y5
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y10
+	VADDPS    Y10, Y6, Y6
+	VMOVUPS   32(SI), Y10
+	VADDPS    Y10, Y7, Y7
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y10
+	VADDPS    Y10, Y8, Y8
+	VMOVUPS   32(SI), Y10
+	VADDPS    Y10, Y9, Y9
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -1029,9 +1431,9 @@ strip:
 	VPXOR Y5, Y5, Y5
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VPMASKMOVD   (R8), Y7, Y6
 	VPBROADCASTD (BX), Y8
 	VPMADDWD     Y6, Y8, Y8
@@ -1055,48 +1457,101 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VPMASKMOVD   (R8), Y7, Y6
+	VPBROADCASTD (BX), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y0, Y0
+	VPBROADCASTD (BX)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VPBROADCASTD (BX)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VPBROADCASTD (SI), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y3, Y3
+	VPBROADCASTD (SI)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VPBROADCASTD (SI)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VPMASKMOVD   (R8)(R9*1), Y7, Y6
+	VPBROADCASTD (R12), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y0, Y0
+	VPBROADCASTD (R12)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VPBROADCASTD (R12)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VPBROADCASTD (R13), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y3, Y3
+	VPBROADCASTD (R13)(CX*1), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VPBROADCASTD (R13)(CX*2), Y8
+	VPMADDWD     Y6, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMASKMOVPS   (BX), Y7, Y6
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y6, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y6, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y6, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y6, Y3, Y3
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y6, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VMULPS       Y6, Y5, Y5
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMASKMOVPS   (SI), Y7, Y6
-	VADDPS       Y6, Y0, Y0
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y6
-	VADDPS       Y6, Y1, Y1
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y6
-	VADDPS       Y6, Y2, Y2
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y6
-	VADDPS       Y6, Y3, Y3
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y6
-	VADDPS       Y6, Y4, Y4
-	ADDQ         BX, SI
-	VMASKMOVPS   (SI), Y7, Y6
-	VADDPS       Y6, Y5, Y5
+
+summed:
+	ADDQ       b2+72(FP), R8
+	ADDQ       a2+40(FP), BX
+	ADDQ       a2+40(FP), SI
+	DECQ       R10
+	JNZ        outer
+	MOVQ       m+152(FP), BX
+	MOVQ       acc+136(FP), SI
+	VMASKMOVPS (BX), Y7, Y6
+	VCVTDQ2PS  Y0, Y0
+	VMULPS     Y6, Y0, Y0
+	VCVTDQ2PS  Y1, Y1
+	VMULPS     Y6, Y1, Y1
+	VCVTDQ2PS  Y2, Y2
+	VMULPS     Y6, Y2, Y2
+	VCVTDQ2PS  Y3, Y3
+	VMULPS     Y6, Y3, Y3
+	VCVTDQ2PS  Y4, Y4
+	VMULPS     Y6, Y4, Y4
+	VCVTDQ2PS  Y5, Y5
+	VMULPS     Y6, Y5, Y5
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VMASKMOVPS (SI), Y7, Y6
+	VADDPS     Y6, Y0, Y0
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y6
+	VADDPS     Y6, Y1, Y1
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y6
+	VADDPS     Y6, Y2, Y2
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y6
+	VADDPS     Y6, Y3, Y3
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y6
+	VADDPS     Y6, Y4, Y4
+	ADDQ       BX, SI
+	VMASKMOVPS (SI), Y7, Y6
+	VADDPS     Y6, Y5, Y5
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -1156,9 +1611,9 @@ strip:
 	VPXOR Y11, Y11, Y11
 
 outer:
-	MOVQ k+0(FP), R11
-
-inner:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
 	VMOVDQU      (R8), Y12
 	VMOVDQU      32(R8), Y13
 	VPBROADCASTD (BX), Y14
@@ -1195,73 +1650,152 @@ inner:
 	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (BX)(DI*1), R12
+	LEAQ (SI)(DI*1), R13
+
+inner:
+	VMOVDQU      (R8), Y12
+	VMOVDQU      32(R8), Y13
+	VPBROADCASTD (BX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTD (SI), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTD (SI)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	VMOVDQU      (R8)(R9*1), Y12
+	VMOVDQU      32(R8)(R9*1), Y13
+	VPBROADCASTD (R12), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTD (R12)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTD (R12)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTD (R13), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTD (R13)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTD (R13)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (R13)(DI*2), R13
+	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
-	ADDQ         a2+40(FP), SI
-	DECQ         R10
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	VMOVUPS      (BX), Y12
-	VMOVUPS      32(BX), Y13
-	VCVTDQ2PS    Y0, Y0
-	VMULPS       Y12, Y0, Y0
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y13, Y1, Y1
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y12, Y2, Y2
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y13, Y3, Y3
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y12, Y4, Y4
-	VCVTDQ2PS    Y5, Y5
-	VMULPS       Y13, Y5, Y5
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       Y12, Y6, Y6
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y13, Y7, Y7
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y12, Y8, Y8
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y13, Y9, Y9
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y12, Y10, Y10
-	VCVTDQ2PS    Y11, Y11
-	VMULPS       Y13, Y11, Y11
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y0, Y0
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y1, Y1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y2, Y2
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y3, Y3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y4, Y4
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y5, Y5
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y6, Y6
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y7, Y7
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y8, Y8
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y9, Y9
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Y12
-	VADDPS       Y12, Y10, Y10
-	VMOVUPS      32(SI), Y12
-	VADDPS       Y12, Y11, Y11
+
+summed:
+	ADDQ      b2+72(FP), R8
+	ADDQ      a2+40(FP), BX
+	ADDQ      a2+40(FP), SI
+	DECQ      R10
+	JNZ       outer
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	VMOVUPS   (BX), Y12
+	VMOVUPS   32(BX), Y13
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y12, Y0, Y0
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y13, Y1, Y1
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y12, Y2, Y2
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y13, Y3, Y3
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y12, Y4, Y4
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y13, Y5, Y5
+	VCVTDQ2PS Y6, Y6
+	VMULPS    Y12, Y6, Y6
+	VCVTDQ2PS Y7, Y7
+	VMULPS    Y13, Y7, Y7
+	VCVTDQ2PS Y8, Y8
+	VMULPS    Y12, Y8, Y8
+	VCVTDQ2PS Y9, Y9
+	VMULPS    Y13, Y9, Y9
+	VCVTDQ2PS Y10, Y10
+	VMULPS    Y12, Y10, Y10
+	VCVTDQ2PS Y11, Y11
+	VMULPS    Y13, Y11, Y11
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS   (SI), Y12
+	VADDPS    Y12, Y0, Y0
+	VMOVUPS   32(SI), Y12
+	VADDPS    Y12, Y1, Y1
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y12
+	VADDPS    Y12, Y2, Y2
+	VMOVUPS   32(SI), Y12
+	VADDPS    Y12, Y3, Y3
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y12
+	VADDPS    Y12, Y4, Y4
+	VMOVUPS   32(SI), Y12
+	VADDPS    Y12, Y5, Y5
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y12
+	VADDPS    Y12, Y6, Y6
+	VMOVUPS   32(SI), Y12
+	VADDPS    Y12, Y7, Y7
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y12
+	VADDPS    Y12, Y8, Y8
+	VMOVUPS   32(SI), Y12
+	VADDPS    Y12, Y9, Y9
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Y12
+	VADDPS    Y12, Y10, Y10
+	VMOVUPS   32(SI), Y12
+	VADDPS    Y12, Y11, Y11
 
 store:
 	MOVQ    ldc+88(FP), BX
