@@ -45,6 +45,7 @@ func main() {
 		{"block", blocks},
 		{"row", rows},
 		{"row3", rows3},
+		{"row3y", rows3y},
 		{"rowgrad", rowGrads},
 		{"norm", norms},
 		{"after", after},

@@ -81,9 +81,14 @@ func copyPixels[T any](dst, x []T, pitch, channels, n int) {
 	}
 }
 
+// fill sets all of x to v: the first few one by one, the rest from those.
 func fill[T any](x []T, v T) {
-	for i := range x {
+	n := min(len(x), 16)
+	for i := range x[:n] {
 		x[i] = v
+	}
+	for ; n < len(x) && n > 0; n *= 2 {
+		copy(x[n:], x[:n])
 	}
 }
 

@@ -12,7 +12,7 @@ func (t *isa) depthwiseVec(y, x, w []float32, r pixelRun, st cellSteps, out int,
 		run = depthwiseF32Z
 	}
 	c, tap := g.Cout, at.of(r)
-	if stride := t.sideBySide(r, st, g); stride != 0 && at.row == 3*at.cell {
+	if stride := sideBySide(r, st, g); stride != 0 && at.row == 3*at.cell && t.tier == cpu.AVX512VNNI {
 		run := depthwise3F32Stride1
 		if stride == 2 {
 			run = depthwise3F32Stride2
@@ -64,9 +64,9 @@ func (t *isa) depthwiseWeightVec(dw, x, dy []float32, r pixelRun, st cellSteps, 
 }
 
 // sideBySide returns the stride, in cells, of a run of whole 3x3 windows that
-// the tier has a routine for; else 0.
-func (t *isa) sideBySide(r pixelRun, st cellSteps, g ConvGeom) int {
-	if t.tier != cpu.AVX512VNNI || g.KH != 3 || g.KW != 3 || r.rows != 3 || r.cols != 3 {
+// has a routine of its own; else 0.
+func sideBySide(r pixelRun, st cellSteps, g ConvGeom) int {
+	if g.KH != 3 || g.KW != 3 || r.rows != 3 || r.cols != 3 {
 		return 0
 	}
 	switch st.pixel {
@@ -78,17 +78,23 @@ func (t *isa) sideBySide(r pixelRun, st cellSteps, g ConvGeom) int {
 	return 0
 }
 
+// sum3Func and requant3Func are the routines of whole 3x3 windows.
+type (
+	sum3Func     = func(y *int32, x *uint8, w *int8, pixels, rowStep, pitch, yStep, wStep int)
+	requant3Func = func(y, x *uint8, w *int8, pixels, rowStep, pitch, yStep, wStep int, bias *int32, m *float32, lo, hi float32, zero int32)
+)
+
 // depthwiseU8Vec computes the leading channels of a run of whole windows.
 func (t *isa) depthwiseU8Vec(sums []int32, rq *rowRequant, x []uint8, w []int8, r pixelRun, st cellSteps, g ConvGeom) (done int) {
 	if t.tier == cpu.Generic {
 		return 0
 	}
-	c, wide, stride := g.Cout, t.tier == cpu.AVX512VNNI, t.sideBySide(r, st, g)
+	c, wide, stride := g.Cout, t.tier == cpu.AVX512VNNI, sideBySide(r, st, g)
 	if sums != nil {
 		if stride != 0 {
-			run := depthwise3U8Stride1
-			if stride == 2 {
-				run = depthwise3U8Stride2
+			run := [2]sum3Func{depthwise3U8Stride1Y, depthwise3U8Stride2Y}[stride-1]
+			if wide {
+				run = [2]sum3Func{depthwise3U8Stride1, depthwise3U8Stride2}[stride-1]
 			}
 			for ; done+vecLanes <= c; done += vecLanes {
 				run(&sums[r.yAt+done], &x[r.xAt+done], &w[done], r.pixels, st.row, st.cell, 4*c, c)
@@ -106,9 +112,9 @@ func (t *isa) depthwiseU8Vec(sums []int32, rq *rowRequant, x []uint8, w []int8, 
 	}
 	lo, hi := float32(rq.lo-rq.zero), float32(rq.hi-rq.zero)
 	if stride != 0 {
-		run := depthwise3RequantStride1
-		if stride == 2 {
-			run = depthwise3RequantStride2
+		run := [2]requant3Func{depthwise3RequantStride1Y, depthwise3RequantStride2Y}[stride-1]
+		if wide {
+			run = [2]requant3Func{depthwise3RequantStride1, depthwise3RequantStride2}[stride-1]
 		}
 		for ; done+vecLanes <= c; done += vecLanes {
 			run(&rq.dst[r.yAt+done], &x[r.xAt+done], &w[done], r.pixels, st.row, st.cell, c, c, &rq.bias[done], &rq.m[done], lo, hi, rq.zero)
