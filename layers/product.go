@@ -34,6 +34,7 @@ type product struct {
 
 	x, w, b []float32
 	codes   *qat.Codes
+	rows    kernel.RowsU8 // the codes of a dense layer
 	y       *tensor.Dense
 	ys      []float32
 	acc     *qat.Acc
@@ -159,6 +160,9 @@ func (k *product) imagesFloat(y []float32, s, lo, hi int) {
 // read once and not once for each cut.
 func (k *product) run() error {
 	if k.dense {
+		if k.weight != nil {
+			k.rows.Set(k.codes.U8, k.in, k.in, k.st.Rows)
+		}
 		return k.st.Each((k.geom.Cout+kernel.ColumnUnit-1)/kernel.ColumnUnit, k.each)
 	}
 	return k.st.EachRow(k.each)
@@ -193,7 +197,7 @@ func (k *product) loadCodes(in []G.Value) error {
 func (k *product) shardCodes(s, lo, hi int) {
 	if k.dense {
 		from, to := k.columns(lo, hi)
-		kernel.GemmU8S8Columns(k.acc.Raw, k.geom.Cout, k.codes.U8, k.in, k.weight.Packed(), k.st.Rows, from, to, k.st.Scratch(s))
+		kernel.GemmU8S8Columns(k.acc.Raw, k.geom.Cout, &k.rows, k.weight.Packed(), from, to, k.st.Scratch(s))
 		return
 	}
 	k.imagesCodes(k.acc.Raw[lo*k.outRow:hi*k.outRow], s, lo, hi)

@@ -15,11 +15,62 @@ func GemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int, s *S
 // widest tile, so that a cut costs nothing.
 const ColumnUnit = 32
 
-// GemmU8S8Columns is the columns [from, to) of GemmU8S8; from is a multiple of
-// ColumnUnit, and so is to unless it is b.N. Cutting columns reads every weight
-// once, where cutting a few rows reads all weights for each cut.
-func GemmU8S8Columns(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
-	active.gemmU8S8(acc, ldc, a, lda, b, m, from, to, s)
+// RowsU8 is a matrix of codes as the integer tiles of the tier read it, for a
+// product that is computed in pieces. The zero value is ready for Set.
+type RowsU8 struct {
+	m, k int
+
+	codes []uint8 // the matrix as given, rows lda apart; or
+	lda   int
+	words []int16 // the same widened, rows of whole groups of four
+}
+
+// Set takes the matrix a, m rows of k codes that are lda apart. It may keep a,
+// whose elements must not change until the product is done.
+func (r *RowsU8) Set(a []uint8, lda, k, m int) { active.setRows(r, a, lda, k, m) }
+
+func (t *isa) setRows(r *RowsU8, a []uint8, lda, k, m int) {
+	r.m, r.k, r.codes, r.lda = m, k, a, lda
+	if t.s8 != nil && t.s8.size == 2 && m > 0 {
+		ld := (k + 3) &^ 3
+		widenRows(grow(&r.words, m*ld), ld, matrix(a, lda, m, k), lda, k, m)
+	}
+}
+
+// GemmU8S8Columns is the columns [from, to) of the product of a with b, as
+// GemmU8S8 computes it; from is a multiple of ColumnUnit, and so is to unless
+// it is b.N. Cutting columns reads every weight once, where cutting a few rows
+// reads all weights for each cut.
+func GemmU8S8Columns(acc []int32, ldc int, a *RowsU8, b *PackedS8, from, to int, s *Scratch) {
+	active.gemmU8S8Columns(acc, ldc, a, b, from, to, s)
+}
+
+func (t *isa) gemmU8S8Columns(acc []int32, ldc int, a *RowsU8, b *PackedS8, from, to int, s *Scratch) {
+	if a.k != b.K {
+		panic("kernel: codes and weights do not have the same length")
+	}
+	if t.s8 == nil || t.s8.size == 1 || a.m == 0 || a.k == 0 {
+		t.gemmU8S8(acc, ldc, a.codes, a.lda, b, a.m, from, to, s)
+		return
+	}
+	t.checkColumns(b, from, to)
+	acc = matrix(acc, ldc, a.m, b.N)
+	ld := (a.k + 3) &^ 3
+	step := t.s8.wideRows(ld)
+	for i := 0; i < a.m; i += step {
+		t.s8.wide(acc, nil, ldc, a.words[i*ld:], b, i, min(step, a.m-i), from, to)
+	}
+}
+
+// checkColumns stops a caller whose cut of columns or weights would make tiles
+// read past them.
+func (t *isa) checkColumns(b *PackedS8, from, to int) {
+	if from%ColumnUnit != 0 || to > b.N || (to%ColumnUnit != 0 && to != b.N) {
+		panic("kernel: a cut of columns is not a multiple of the widest tile")
+	}
+	if b.layout != t.tier {
+		panic("kernel: weights were packed for another instruction tier")
+	}
 }
 
 // GemmU8S8Requant is GemmU8S8 followed by RequantRows, a few rows at a time so
@@ -32,12 +83,7 @@ func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m,
 	if m <= 0 || from >= to {
 		return
 	}
-	if from%ColumnUnit != 0 || to > b.N || (to%ColumnUnit != 0 && to != b.N) {
-		panic("kernel: a cut of columns is not a multiple of the widest tile")
-	}
-	if b.layout != t.tier {
-		panic("kernel: weights were packed for another instruction tier")
-	}
+	t.checkColumns(b, from, to)
 	acc = matrix(acc, ldc, m, b.N)
 	if b.K == 0 {
 		for i := range m {

@@ -208,3 +208,32 @@ func ExampleRequantRows() {
 	fmt.Println(codes)
 	// Output: [133 134 134 0 255]
 }
+
+// Columns computed apart, in any order and of codes set again and again, are
+// those of the whole product.
+func TestGemmU8S8ByColumns(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		r := newRand(8)
+		var rows RowsU8
+		for _, s := range [][3]int{{5, 70, 33}, {64, 96, 784}, {1, 10, 3}, {3, 33, 1}, {400, 40, 700}, {0, 32, 9}, {2, 32, 0}} {
+			m, n, k := s[0], s[1], s[2]
+			lda := k + r.IntN(3)
+			a, w := make([]uint8, m*lda), make([]int8, k*n)
+			randomCodes(r, a)
+			randomCodes(r, w)
+			var p PackedS8
+			kern.packS8(&p, w, k, n)
+			want, got := make([]int32, m*n), qtest.Guarded[int32](m*n, m)
+			kern.gemmU8S8(want, n, a, lda, &p, m, 0, n, new(Scratch))
+			kern.setRows(&rows, a, lda, k, m)
+			for from := (n - 1) / ColumnUnit * ColumnUnit; from >= 0; from -= ColumnUnit {
+				kern.gemmU8S8Columns(got.Data, n, &rows, &p, from, min(from+ColumnUnit, n), new(Scratch))
+			}
+			for _, err := range []error{qtest.Same("sums", got.Data, want), got.Check()} {
+				if err != nil {
+					t.Errorf("%v: %v", s, err)
+				}
+			}
+		}
+	})
+}

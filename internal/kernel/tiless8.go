@@ -201,13 +201,22 @@ func (t *tilesS8) gemmShort(acc []int32, rq *rowRequant, ldc int, a []uint8, lda
 // multiplies it.
 func (t *tilesS8) gemmWide(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
 	ld := (b.K + 3) &^ 3
-	step := max(t.rows, blockBytes/(4*ld)/t.rows*t.rows)
+	step := t.wideRows(ld)
 	words := grow(&s.words, min(step, m)*ld)
 	for i := 0; i < m; i += step {
 		r := min(step, m-i)
 		widenRows(words, ld, a[i*lda:], lda, b.K, r)
-		p := productS8{a: wordBytes(words), rs: 2 * ld, cs: 8, k: ld / 4, k2: 1, ldc: ldc, lines: 1}
-		p.to(acc, rq, i*ldc)
-		t.columnsOf(&p, b, r, from, to)
+		t.wide(acc, rq, ldc, words, b, i, r, from, to)
 	}
+}
+
+// wideRows is how many rows of ld widened codes are multiplied at a time.
+func (t *tilesS8) wideRows(ld int) int { return max(t.rows, blockBytes/(4*ld)/t.rows*t.rows) }
+
+// wide computes m rows, the first of which is row i of the result.
+func (t *tilesS8) wide(acc []int32, rq *rowRequant, ldc int, words []int16, b *PackedS8, i, m, from, to int) {
+	ld := (b.K + 3) &^ 3
+	p := productS8{a: wordBytes(words), rs: 2 * ld, cs: 8, k: ld / 4, k2: 1, ldc: ldc, lines: 1}
+	p.to(acc, rq, i*ldc)
+	t.columnsOf(&p, b, m, from, to)
 }
