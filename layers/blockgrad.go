@@ -6,6 +6,7 @@ import (
 	"github.com/narrow-ml/narrow/internal/gx"
 	"github.com/narrow-ml/narrow/internal/kernel"
 	"github.com/narrow-ml/narrow/internal/par"
+	"github.com/narrow-ml/narrow/qat"
 )
 
 func (k *block) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
@@ -15,7 +16,11 @@ func (k *block) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	if k.norm != nil {
 		b.norm = newNormGrad(k.norm)
 	}
-	dw, err := gx.Apply(b, "gradient("+b.product.how()+k.label+")", b.product.dw, in[0], in[1], out, grad)
+	args := G.Nodes{in[0], in[1], out, grad}
+	if k.product.needDX && !k.product.dense {
+		args = append(args, gx.Join(in[0])...)
+	}
+	dw, err := gx.Apply(b, "gradient("+b.product.how()+k.label+")", b.product.dw, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +66,8 @@ type blockGrad struct {
 	product               *productGrad
 	norm                  *normGrad
 	dy, dys               []float32 // of the output, and behind quantizer and ReLU
+	masked                *qat.MaskedGrad
+	own                   []float32 // dy of a masked one that must be written
 	images                [par.Shards][]float32
 	eachFirst, eachSecond func(shard, lo, hi int)
 }
@@ -71,7 +78,10 @@ func (b *blockGrad) Run(in []G.Value) (G.Value, error) {
 		return nil, err
 	}
 	var err error
-	if b.dy, err = gx.Floats(in[3]); err != nil {
+	if b.product.others, err = gradParts(b.product.others, in[4:]); err != nil {
+		return nil, err
+	}
+	if err := b.begin(in[3]); err != nil {
 		return nil, err
 	}
 	if f.act != nil {
@@ -96,6 +106,41 @@ func (b *blockGrad) Run(in []G.Value) (G.Value, error) {
 	return b.product.dw, b.product.join()
 }
 
+// begin takes the gradient of the output.
+func (b *blockGrad) begin(v G.Value) (err error) {
+	var masked bool
+	b.masked, masked = v.(*qat.MaskedGrad)
+	switch {
+	case !masked:
+		b.dy, err = gx.Floats(v)
+	case b.narrows():
+		b.dy = b.masked.Whole()
+	default:
+		if b.own == nil {
+			b.own = make([]float32, len(b.dys))
+		}
+		b.dy = b.own
+	}
+	return err
+}
+
+// narrows reports that a masked gradient's mask joins that of the block's own quantizer.
+func (b *blockGrad) narrows() bool { return b.f.act != nil && b.f.act.Masks() }
+
+// arrive makes the gradient of the examples [i, j) what it is behind a mask.
+func (b *blockGrad) arrive(i, j int) {
+	switch {
+	case b.masked == nil:
+	case b.narrows():
+		for e := i; e < j; e++ {
+			_, mask := b.masked.Row(e)
+			b.f.act.Restrict(e, mask)
+		}
+	default:
+		b.masked.Write(b.own[i*b.f.out:j*b.f.out], i, j)
+	}
+}
+
 func (b *blockGrad) firstShard(s, lo, hi int) {
 	f := b.f
 	step := f.step(lo, hi)
@@ -103,6 +148,7 @@ func (b *blockGrad) firstShard(s, lo, hi int) {
 		b.norm.clearSums(s)
 	}
 	for i := lo; i < hi; i += step {
+		b.arrive(i, i+step)
 		if f.direct() {
 			if f.act != nil {
 				f.act.LearnedGradExamples(s, i, i+1)

@@ -25,12 +25,48 @@ func (b *builder) fork(n *model.Node) error {
 	}
 	b.forked[name] = true
 	shape := e.node.Shape()
-	k := &gradSum{st: b.st, row: shape.TotalSize() / shape[0], dx: gx.NewTensor(shape...)}
-	k.dxs, k.each = k.dx.Data().([]float32), k.shard
 	var err error
-	e.node, err = gx.Fork(e.node, "fork "+name, k, k.dx)
+	e.node, err = gx.Fork(e.node, "fork "+name, func() (gx.Kernel, G.Value) {
+		k := &gradSum{st: b.st, row: shape.TotalSize() / shape[0], dx: gx.NewTensor(shape...)}
+		k.dxs, k.each = k.dx.Data().([]float32), k.shard
+		return k, k.dx
+	})
 	b.edges[name] = e
 	return err
+}
+
+// gradPart is a gradient that is added to another one.
+type gradPart struct {
+	floats []float32
+	masked *qat.MaskedGrad // in place of floats
+}
+
+// gradParts reads gradients into parts.
+func gradParts(parts []gradPart, in []G.Value) ([]gradPart, error) {
+	parts = parts[:0]
+	for _, v := range in {
+		p := gradPart{}
+		if m, ok := v.(*qat.MaskedGrad); ok {
+			p.masked = m
+		} else {
+			var err error
+			if p.floats, err = gx.Floats(v); err != nil {
+				return nil, err
+			}
+		}
+		parts = append(parts, p)
+	}
+	return parts, nil
+}
+
+// add writes dst = a + example i of p; dst may be a.
+func (p *gradPart) add(dst, a []float32, i int) {
+	if p.masked != nil {
+		dy, mask := p.masked.Row(i)
+		kernel.AddMasked(dst, a, dy, mask)
+		return
+	}
+	kernel.Add(dst, a, p.floats[i*len(dst):(i+1)*len(dst)])
 }
 
 // gradSum is the sum of several readers' gradients, in their order.
@@ -39,26 +75,29 @@ type gradSum struct {
 	row   int
 	dx    *tensor.Dense
 	dxs   []float32
-	parts [][]float32
+	first []float32
+	rest  []gradPart
 	each  func(shard, lo, hi int)
 }
 
 func (k *gradSum) Run(in []G.Value) (G.Value, error) {
-	k.parts = k.parts[:0]
-	for _, v := range in {
-		x, err := gx.Floats(v)
-		if err != nil {
-			return nil, err
-		}
-		k.parts = append(k.parts, x)
+	var err error
+	if k.first, err = gx.Floats(in[0]); err != nil {
+		return nil, err
+	}
+	if k.rest, err = gradParts(k.rest, in[1:]); err != nil {
+		return nil, err
 	}
 	return k.dx, k.st.EachRow(k.each)
 }
 
 func (k *gradSum) shard(_, lo, hi int) {
-	from, to := lo*k.row, hi*k.row
-	kernel.Add(k.dxs[from:to], k.parts[0][from:to], k.parts[1][from:to])
-	for _, p := range k.parts[2:] {
-		kernel.Add(k.dxs[from:to], k.dxs[from:to], p[from:to])
+	for i := lo; i < hi; i++ {
+		sum := k.dxs[i*k.row : (i+1)*k.row]
+		a := k.first[i*k.row : (i+1)*k.row]
+		for _, p := range k.rest {
+			p.add(sum, a, i)
+			a = sum
+		}
 	}
 }

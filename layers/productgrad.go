@@ -52,6 +52,7 @@ type productGrad struct {
 	ws         []float32             // values of a convolution's weight codes
 	flipped    []float32             // a convolution's w in the order that dx reads it
 	parts      [par.Shards][]float32 // of dw
+	others     []gradPart            // what is added to dx
 	biasParts  []float64
 	biasSum    []float64
 
@@ -247,11 +248,21 @@ func (b *productGrad) image(s, i int, dy []float32, first bool) {
 		if !b.integer.Image(s, b.parts[s], dx, b.codes.U8[i*f.in:(i+1)*f.in], z, dy, !first) {
 			b.bad[s] = true
 		}
+		b.addOthers(i)
 		return
 	}
 	kernel.ConvBackwardWeight(b.parts[s], b.values(s, i), dy, 1, f.geom, !first, f.st.Scratch(s))
 	if f.needDX {
 		kernel.ConvBackwardInputFlipped(b.dxs[i*f.in:(i+1)*f.in], dy, b.flipped, 1, f.geom, f.st.Scratch(s))
+	}
+	b.addOthers(i)
+}
+
+// addOthers adds the gradients that other readers of the input have for example i to this one's.
+func (b *productGrad) addOthers(i int) {
+	for _, p := range b.others {
+		dx := b.dxs[i*b.f.in : (i+1)*b.f.in]
+		p.add(dx, dx, i)
 	}
 }
 

@@ -37,14 +37,12 @@ type Act struct {
 	seen [par.Shards]extremes
 	each func(shard, lo, hi int)
 
-	share    int // elements of an example that share what is learned
-	dx       *tensor.Dense
-	dxs, dy  []float32
-	grads    [2][]float32          // of the learned numbers
-	t        [par.Shards][]float32 // an example's values, or these in units of the scale
-	tmask    [par.Shards][]uint8
-	parts    [par.Shards]slopes
-	eachBack func(shard, lo, hi int)
+	share   int // elements of an example that share what is learned
+	dxs, dy []float32
+	grads   [2][]float32          // of the learned numbers
+	t       [par.Shards][]float32 // an example's values, or these in units of the scale
+	tmask   [par.Shards][]uint8
+	parts   [par.Shards]slopes
 }
 
 type extremes struct {
@@ -88,7 +86,7 @@ func NewAct(st *Step, name string, p *quant.Params, shape tensor.Shape, learned 
 		a.out = NewActCodes(p, shape)
 	}
 	a.share = a.row
-	a.each, a.eachBack = a.shard, a.backShard
+	a.each = a.shard
 	a.maskRow = kernel.MaskLen(a.row)
 	a.mask = make([]uint8, shape[0]*a.maskRow)
 	if p.Spec.Range.Observed() {
@@ -324,8 +322,16 @@ func (a *Act) Needs() []bool {
 
 // Backward is the straight-through estimator and the gradients of what is learned.
 func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	a.dx = gx.NewTensor(a.shape...)
-	dx, err := gx.Apply(actGrad{a}, "gradient(act "+a.name+")", a.dx, out, grad)
+	k := &actGrad{f: a}
+	var result G.Value
+	if signSlope(a.p.Spec.Estimator) == nil && !gx.Foreign(grad) {
+		k.masked = &MaskedGrad{act: a}
+		result = k.masked
+	} else {
+		k.dx = gx.NewTensor(a.shape...)
+		result = k.dx
+	}
+	dx, err := gx.Apply(k, "gradient(act "+a.name+")", result, out, grad)
 	if err != nil {
 		return nil, err
 	}
@@ -341,20 +347,36 @@ func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return grads, nil
 }
 
-type actGrad struct{ f *Act }
+// actGrad is the gradient of a quantizer: where the estimator is a mask it is left to its readers to apply it.
+type actGrad struct {
+	f      *Act
+	masked *MaskedGrad
+	dx     *tensor.Dense // else
+}
 
-func (k actGrad) Run(in []G.Value) (G.Value, error) {
+func (k *actGrad) Run(in []G.Value) (G.Value, error) {
 	a := k.f
 	dy, err := gx.Floats(in[1])
 	if err != nil {
 		return nil, err
 	}
-	a.BeginGrad(a.dx.Data().([]float32), dy)
-	if err := a.st.EachRow(a.eachBack); err != nil {
+	if k.masked != nil {
+		k.masked.dy, k.masked.set = dy, false
+		a.BeginGrad(nil, dy)
+		if len(a.learned) > 0 {
+			if err := a.st.EachRow(a.LearnedGradExamples); err != nil {
+				return nil, err
+			}
+		}
+		a.EndGrad()
+		return k.masked, nil
+	}
+	a.BeginGrad(k.dx.Data().([]float32), dy)
+	if err := a.st.EachRow(a.ExamplesGrad); err != nil {
 		return nil, err
 	}
 	a.EndGrad()
-	return a.dx, nil
+	return k.dx, nil
 }
 
 // BeginGrad takes the memory of the gradients of the input and of the output. [Act.ExamplesGrad] and [Act.EndGrad] follow,
@@ -381,8 +403,6 @@ func (a *Act) EndGrad() {
 // LearnedGrads is the memory of the gradients of what is learned.
 func (a *Act) LearnedGrads() [][]float32 { return a.grads[:len(a.learned)] }
 
-func (a *Act) backShard(s, from, to int) { a.ExamplesGrad(s, from, to) }
-
 // ExamplesGrad makes the gradients of the examples [from, to) of a shard.
 func (a *Act) ExamplesGrad(s, from, to int) {
 	e, m := a.row, a.maskRow
@@ -396,6 +416,18 @@ func (a *Act) ExamplesGrad(s, from, to int) {
 		kernel.MaskGrad(a.dxs[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m])
 	}
 	a.LearnedGradExamples(s, from, to)
+}
+
+// Masks reports that the gradient of the input is that of the output where the mask says, and nothing else depends on the
+// latter. Then an op may narrow the mask by [Act.Restrict] rather than bring it a narrower gradient.
+func (a *Act) Masks() bool { return len(a.learned) == 0 && signSlope(a.p.Spec.Estimator) == nil }
+
+// Restrict clears the bits of example i's mask that are not set in by.
+func (a *Act) Restrict(i int, by []uint8) {
+	mask := a.Mask(i)
+	for j, b := range by[:len(mask)] {
+		mask[j] &= b
+	}
 }
 
 // Mask is the bits of one example where its gradient passes.

@@ -180,6 +180,7 @@ func streams(g *gen) {
 		g.dequantize("U8")
 		g.dequantize("S8")
 		g.maskGrad()
+		g.addMasked()
 		g.normalize()
 		g.adam()
 		g.absMaxColumns()
@@ -568,6 +569,22 @@ func (g *gen) maskGrad() {
 	s.loop(false, func() {
 		for h := range g.halves() {
 			g.VMOVUPS(bits.load(off(dy, h*g.bytes()), mask, h), off(dx, h*g.bytes()))
+		}
+	})
+	g.end()
+}
+
+func (g *gen) addMasked() {
+	name := "addMasked" + g.suffix()
+	g.begin(name, "func(dst, a, dy *float32, mask *uint8, n int)", name+" computes dst = a + (dy where the mask bit is set, else 0).")
+	s := g.newStream()
+	dst, a, dy, mask := s.pointer("dst", 64), s.pointer("a", 64), s.pointer("dy", 64), s.pointer("mask", 2)
+	bits := g.newMaskBits()
+	s.loop(false, func() {
+		for h := range g.halves() {
+			v := bits.load(off(dy, h*g.bytes()), mask, h)
+			g.VADDPS(off(a, h*g.bytes()), v, v)
+			g.VMOVUPS(v, off(dst, h*g.bytes()))
 		}
 	})
 	g.end()

@@ -12,16 +12,40 @@ import (
 //
 // To Gorgonia only the first reader has a gradient. The others must have a further input that needs one, so that
 // Gorgonia still asks them; those that have none stay with Gorgonia: see [Summed].
-func Fork(x *G.Node, name string, add Kernel, dx G.Value) (*G.Node, error) {
-	return Apply(&fork{name: name, add: add, dx: dx}, name, Output(x), x)
+//
+// The first reader may add the others' gradients to its own: see [Join]. add is called where it did not.
+func Fork(x *G.Node, name string, add func() (sum Kernel, dx G.Value)) (*G.Node, error) {
+	return Apply(&fork{name: name, add: add}, name, Output(x), x)
 }
 
 type fork struct {
-	name  string
-	add   Kernel
-	dx    G.Value
-	known int     // readers whose gradients Gorgonia knows
-	late  []*late // the others
+	name   string
+	add    func() (Kernel, G.Value)
+	known  int     // readers whose gradients Gorgonia knows
+	late   []*late // the others
+	joined bool    // the first reader adds theirs
+}
+
+// Join is for the gradient of a reader of x, while it is built. Where x is a fork whose other readers have their gradients
+// already, it returns these, in order, and takes the reader's gradient for the sum of its own and them; else it returns nil.
+func Join(x *G.Node) G.Nodes {
+	o, ok := x.Op().(*op)
+	if !ok {
+		return nil
+	}
+	f, ok := o.kernel.(*fork)
+	if !ok || f.known != 1 || f.joined {
+		return nil
+	}
+	var grads G.Nodes
+	for _, l := range f.late {
+		if l.grad == nil {
+			return nil
+		}
+		grads = append(grads, l.grad)
+	}
+	f.joined = len(grads) > 0
+	return grads
 }
 
 // late is the gradient that a reader hands to a fork past Gorgonia.
@@ -80,9 +104,10 @@ func (f *fork) Backward(_ G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 		}
 		all = append(all, l.grad)
 	}
-	if len(all) == 1 {
-		return all, nil
+	if len(all) == 1 || f.joined {
+		return all[:1], nil
 	}
-	n, err := Apply(f.add, "gradient("+f.name+")", f.dx, all...)
+	sum, dx := f.add()
+	n, err := Apply(sum, "gradient("+f.name+")", dx, all...)
 	return G.Nodes{n}, err
 }

@@ -168,7 +168,7 @@ func TestFork(t *testing.T) {
 		x, b := leaf(t, g, "x", 1, 2, -3), leaf(t, g, "b", 5, 7, 11)
 		first := newSquare(3)
 		dx := gx.NewTensor(3)
-		f, err := gx.Fork(apply(t, first, "first", first.y, x), "fork", &total{dx}, dx)
+		f, err := gx.Fork(apply(t, first, "first", first.y, x), "fork", func() (gx.Kernel, G.Value) { return &total{dx}, dx })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -112,6 +112,12 @@ func Output(n *G.Node) G.Value {
 	return nil
 }
 
+// Foreign reports a node that Apply did not make, whose memory Gorgonia may use for other values once its readers have run.
+func Foreign(n *G.Node) bool {
+	_, own := n.Op().(*op)
+	return !own
+}
+
 // Name is the name given to Apply, or the node's own name for other nodes.
 func Name(n *G.Node) string {
 	if o, ok := n.Op().(*op); ok {

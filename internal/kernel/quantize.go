@@ -55,6 +55,21 @@ func (t *isa) maskGrad(dx, dy []float32, mask []uint8) {
 	}
 }
 
+// AddMasked writes dst = a + dy where the mask bit is set, else a + 0. dst may
+// be a.
+func AddMasked(dst, a, dy []float32, mask []uint8) { active.addMasked(dst, a, dy, mask) }
+
+func (t *isa) addMasked(dst, a, dy []float32, mask []uint8) {
+	dst, a, mask = dst[:len(dy)], a[:len(dy)], mask[:MaskLen(len(dy))]
+	for i := t.addMaskedVec(dst, a, dy, mask); i < len(dy); i++ {
+		v := dy[i]
+		if mask[i>>3]>>(i&7)&1 == 0 {
+			v = 0
+		}
+		dst[i] = a[i] + v
+	}
+}
+
 // DequantizeU8 writes scale[c]*(q-zero) with one scale, or one per channel.
 func DequantizeU8(dst []float32, q []uint8, scale []float32, zero int32) {
 	active.dequantizeU8(dst, q, scale, zero)

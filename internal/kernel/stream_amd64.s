@@ -624,6 +624,44 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addMaskedY(dst *float32, a *float32, dy *float32, mask *uint8, n int)
+// Requires: AVX, AVX2
+TEXT ·addMaskedY(SB), NOSPLIT, $0-40
+	MOVQ      dst+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      dy+16(FP), DX
+	MOVQ      mask+24(FP), BX
+	MOVQ      $0x8040201008040201, SI
+	VMOVQ     SI, X0
+	VPMOVZXBD X0, Y0
+	MOVQ      n+32(FP), SI
+
+loop:
+	MOVBLZX      (BX), DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	VPAND        Y0, Y1, Y1
+	VPCMPEQD     Y0, Y1, Y1
+	VANDPS       (DX), Y1, Y1
+	VADDPS       (CX), Y1, Y1
+	VMOVUPS      Y1, (AX)
+	MOVBLZX      1(BX), DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	VPAND        Y0, Y1, Y1
+	VPCMPEQD     Y0, Y1, Y1
+	VANDPS       32(DX), Y1, Y1
+	VADDPS       32(CX), Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	ADDQ         $+64, DX
+	ADDQ         $+2, BX
+	SUBQ         $+16, SI
+	JNZ          loop
+	VZEROUPPER
+	RET
+
 // func normalizeY(y *float32, x *float32, mean *float32, a *float32, beta *float32, n int, period int)
 // Requires: AVX, CMOV
 TEXT ·normalizeY(SB), NOSPLIT, $0-56
@@ -1707,6 +1745,29 @@ loop:
 	ADDQ      $+64, CX
 	ADDQ      $+2, DX
 	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func addMaskedZ(dst *float32, a *float32, dy *float32, mask *uint8, n int)
+// Requires: AVX, AVX512F
+TEXT ·addMaskedZ(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ dy+16(FP), DX
+	MOVQ mask+24(FP), BX
+	MOVQ n+32(FP), SI
+
+loop:
+	KMOVW     (BX), K1
+	VMOVUPS.Z (DX), K1, Z0
+	VADDPS    (CX), Z0, Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	ADDQ      $+64, DX
+	ADDQ      $+2, BX
+	SUBQ      $+16, SI
 	JNZ       loop
 	VZEROUPPER
 	RET

@@ -76,6 +76,11 @@ func dequantizeS8Y(dst *float32, q *int8, scale *float32, n int, period int, zer
 //go:noescape
 func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
 
+// addMaskedY computes dst = a + (dy where the mask bit is set, else 0).
+//
+//go:noescape
+func addMaskedY(dst *float32, a *float32, dy *float32, mask *uint8, n int)
+
 // normalizeY computes y = (x-mean)*a + beta.
 //
 //go:noescape
@@ -223,6 +228,11 @@ func dequantizeS8Z(dst *float32, q *int8, scale *float32, n int, period int, zer
 //
 //go:noescape
 func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
+
+// addMaskedZ computes dst = a + (dy where the mask bit is set, else 0).
+//
+//go:noescape
+func addMaskedZ(dst *float32, a *float32, dy *float32, mask *uint8, n int)
 
 // normalizeZ computes y = (x-mean)*a + beta.
 //

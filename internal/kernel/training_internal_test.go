@@ -356,6 +356,17 @@ func TestMaskGradSameBitsInAllTiers(t *testing.T) {
 			if err := dx.Check(); err != nil {
 				t.Fatal(err)
 			}
+			a, sum := make([]float32, n), qtest.Guarded[float32](n, i)
+			randomF32(r, a, true)
+			kern.addMasked(sum.Data, a, dy, mask)
+			for j, v := range sum.Data {
+				if want := a[j] + dx.Data[j]; math.Float32bits(v) != math.Float32bits(want) && want == want {
+					t.Fatalf("n=%d: sum[%d] = %v, want %v", n, j, v, want)
+				}
+			}
+			if err := sum.Check(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
