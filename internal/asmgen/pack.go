@@ -11,6 +11,7 @@ func packs(g *gen) {
 	g.packQuads()
 	g.packPairs()
 	g.widenCodes()
+	g.packPanel()
 	g.transpose8()
 }
 
@@ -109,6 +110,23 @@ func (g *gen) widenCodes() {
 		g.MOVBLZX(off(x, 0), code)
 		g.MOVW(code.As16(), off(dst, 0))
 	})
+	g.end()
+}
+
+// packPanel copies rows of two registers.
+func (g *gen) packPanel() {
+	g.begin("packPanelY", "func(dst, src *float32, rows, stride int)", "packPanelY copies rows of 16 columns, stride bytes apart, one behind the other.")
+	dst, src, rows, stride := g.arg("dst"), g.arg("src"), g.arg("rows"), g.arg("stride")
+	g.Label("loop")
+	for h := range 2 {
+		v := g.vec()
+		g.VMOVUPS(off(src, 32*h), v)
+		g.VMOVUPS(v, off(dst, 32*h))
+	}
+	g.ADDQ(operand.I8(64), dst)
+	g.ADDQ(stride, src)
+	g.DECQ(rows)
+	g.JNZ(operand.LabelRef("loop"))
 	g.end()
 }
 

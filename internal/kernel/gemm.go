@@ -45,7 +45,7 @@ func (t *isa) gemm(dst []float32, ldc int, a []float32, lda int, transA bool, b 
 		b = matrix(b, ldb, k, n)
 	}
 	if t.f32 != nil {
-		t.f32.gemm(dst, ldc, a, rs, cs, b, ldb, m, n, k, accumulate)
+		t.f32.gemm(dst, ldc, a, rs, cs, b, ldb, m, n, k, accumulate, s)
 		return
 	}
 	gemmGeneric(dst, ldc, a, rs, cs, b, ldb, m, n, k, accumulate)
@@ -66,7 +66,7 @@ func (t *isa) gemmSwapped(dst []float32, ldc int, a []float32, rs, cs int, b []f
 	if accumulate {
 		t.transpose(out, m, dst, ldc, m, n)
 	}
-	t.f32.gemm(out, m, b, ldb, 1, at, m, n, m, k, accumulate)
+	t.f32.gemm(out, m, b, ldb, 1, at, m, n, m, k, accumulate, s)
 	t.transpose(dst, ldc, out, m, n, m)
 }
 

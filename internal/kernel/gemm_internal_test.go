@@ -183,3 +183,37 @@ func TestGemmDoesNotAllocateAfterWarmUp(t *testing.T) {
 		}
 	})
 }
+
+// Tile columns of B copied together give the bits of those in place.
+func TestPackedColumnsSameBits(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		if kern.f32 == nil || kern.f32.pack == nil {
+			t.Skip("this tier reads B in place")
+		}
+		plain := *kern.f32
+		plain.pack = nil
+		inPlace := *kern
+		inPlace.f32 = &plain
+		for i, s := range [][4]int{{packRows, 256, 600, 256}, {40, 250, 1100, 512}, {500, 17, 130, 1024}, {33, 9, 700, 256}, {64, 64, 288, 64}} {
+			m, n, k, ldb := s[0], s[1], s[2], s[3]
+			if !collide(ldb, min(k, kBlock)) {
+				t.Fatalf("%v: rows do not collide, so nothing is copied", s)
+			}
+			a, b := make([]float32, m*k), make([]float32, (k-1)*ldb+n)
+			randomF32(newRand(uint64(i)), a, false)
+			randomF32(newRand(uint64(i+9)), b, false)
+			for _, add := range []bool{false, true} {
+				got, want := qtest.Guarded[float32](m*n, i), make([]float32, m*n)
+				fill(got.Data, 3)
+				fill(want, 3)
+				kern.gemm(got.Data, n, a, k, false, b, ldb, false, m, n, k, add, new(Scratch))
+				inPlace.gemm(want, n, a, k, false, b, ldb, false, m, n, k, add, new(Scratch))
+				for _, err := range []error{qtest.SameBits("c", got.Data, want), got.Check()} {
+					if err != nil {
+						t.Fatalf("%v: %v", s, err)
+					}
+				}
+			}
+		}
+	})
+}

@@ -27,7 +27,7 @@ var tilesF32Z = tilesF32{
 }
 
 var tilesF32Y = tilesF32{
-	rows: 6, lanes: 8, mask: maskLanes,
+	rows: 6, lanes: 8, mask: maskLanes, pack: packPanelY,
 	run: [3][]tileFunc{
 		1: {nil, tileF32Y1x1, tileF32Y2x1, tileF32Y3x1, tileF32Y4x1, tileF32Y5x1, tileF32Y6x1},
 		2: {nil, tileF32Y1x2, tileF32Y2x2, tileF32Y3x2, tileF32Y4x2, tileF32Y5x2, tileF32Y6x2},

@@ -21,6 +21,11 @@ func packPairsY(panel *int8, w *int8, groups int, stride int)
 //go:noescape
 func widenCodesY(dst *int16, x *uint8, n int)
 
+// packPanelY copies rows of 16 columns, stride bytes apart, one behind the other.
+//
+//go:noescape
+func packPanelY(dst *float32, src *float32, rows int, stride int)
+
 // transpose8 writes blocks of eight columns of eight rows of src as rows of dst; strides are in bytes.
 //
 //go:noescape

@@ -4,7 +4,8 @@ package kernel
 // ready; buffers grow on demand and are kept, so that a loop allocates nothing
 // after its first turn. One Scratch serves one goroutine.
 type Scratch struct {
-	pack  []float32 // packed or transposed B of Gemm
+	pack  []float32 // transposed B of Gemm
+	panel []float32 // a tile column of B
 	cols  []float32 // patch matrix or padded image
 	flip  []float32 // weights rearranged for the input gradient
 	tile  []float32 // edge tile of a matrix product

@@ -17,8 +17,11 @@ type tileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2
 
 // tilesF32 is the float32 tiles of a tier: up to rows high, one or two vectors
 // of lanes columns wide. A one-vector tile computes the columns mask(n) names.
+// pack, where there is one, copies the rows of B that one tile column reads, so
+// that they lie together.
 type tilesF32 struct {
 	rows, lanes int
+	pack        func(dst, src *float32, rows, stride int)
 	mask        func(n int) *int32
 	run         [3][]tileFunc // by vectors, then rows
 }
@@ -93,8 +96,19 @@ const (
 	mBlock = 448
 )
 
+// packRows is how many rows of A make copying B worth its time.
+const packRows = 32
+
+// collide reports that k rows of B, ldb apart, do not stay together in a
+// first-level cache of eight ways of 4 kB: large powers of two share its sets.
+func collide(ldb, k int) bool {
+	const way, ways = 4096, 8
+	step := 4 * ldb & -(4 * ldb) // the power of two in it
+	return k > ways*way/min(max(step, 64), way)
+}
+
 // gemm is Gemm on tiles with B not transposed.
-func (t *tilesF32) gemm(dst []float32, ldc int, a []float32, rs, cs int, b []float32, ldb, m, n, k int, accumulate bool) {
+func (t *tilesF32) gemm(dst []float32, ldc int, a []float32, rs, cs int, b []float32, ldb, m, n, k int, accumulate bool, s *Scratch) {
 	for k0 := 0; k0 < k; k0 += kBlock {
 		for m0 := 0; m0 < m; m0 += mBlock {
 			p := product{
@@ -103,7 +117,33 @@ func (t *tilesF32) gemm(dst []float32, ldc int, a []float32, rs, cs int, b []flo
 				k: min(kBlock, k-k0), k2: 1,
 				c: dst[m0*ldc:], ldc: ldc, add: accumulate || k0 > 0, lines: 1,
 			}
-			t.block(&p, min(mBlock, m-m0), n)
+			if r := min(mBlock, m-m0); t.pack != nil && r >= packRows && collide(ldb, p.k) {
+				t.packed(&p, r, n, s)
+			} else {
+				t.block(&p, r, n)
+			}
 		}
+	}
+}
+
+// packed is block on copies of B's tile columns; the last one, where it is
+// narrower, stays where it is.
+func (t *tilesF32) packed(p *product, m, n int, s *Scratch) {
+	width, flag := 2*t.lanes, 0
+	if p.add {
+		flag = 1
+	}
+	panel := grow(&s.panel, p.k*width)
+	j := 0
+	for ; j+width <= n; j += width {
+		t.pack(&panel[0], &p.b[j], p.k, 4*p.bs)
+		q := *p
+		q.b, q.bs, q.c = panel, width, p.c[j:]
+		t.column(&q, 0, m, 2, flag, nil)
+	}
+	if j < n {
+		q := *p
+		q.b, q.c = p.b[j:], p.c[j:]
+		t.block(&q, m, n-j)
 	}
 }
