@@ -169,6 +169,7 @@ func (d *driver) begin(ctx context.Context, g group, e *entry) error {
 func (d *driver) spec(g group, c contestant) Spec {
 	s := g.net.Spec
 	s.Task, s.Precision, s.Threads, s.Batches, s.Model, s.Library = g.task, c.precision, g.threads, g.batches, c.model, d.ort
+	s.Exact = c.name == nameORTOurs
 	return s
 }
 

@@ -48,6 +48,11 @@ func loadORT(s Spec) (runner, Ready, error) {
 			return nil, Ready{}, set
 		}
 	}
+	if s.Exact {
+		if err := options.AddSessionConfigEntry("session.x64quantprecision", "1"); err != nil {
+			return nil, Ready{}, err
+		}
+	}
 	inputs, outputs, err := ort.GetInputOutputInfo(s.Model)
 	if err != nil {
 		return nil, Ready{}, fmt.Errorf("%s: %w", s.Model, err)

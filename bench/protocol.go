@@ -32,6 +32,7 @@ type Spec struct {
 	Data      Data    `json:"data"`              // examples
 	Model     string  `json:"model,omitempty"`   // file of the net, for inference by Narrow and ONNX Runtime
 	Library   string  `json:"library,omitempty"` // libonnxruntime
+	Exact     bool    `json:"exact,omitempty"`   // ONNX Runtime: no products that saturate
 	LR        float64 `json:"lr"`                // of Adam
 }
 

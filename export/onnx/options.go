@@ -20,7 +20,7 @@ func ParsePreset(name string) (Preset, error) {
 	case "", ORTx64:
 		return ORTx64, nil
 	case "ort-x64-novnni":
-		return "", fmt.Errorf("%q: %w: without VNNI, pair sums of 8-bit weights saturate; train with weight format int7 and export with %s", name, ErrPreset, ORTx64)
+		return "", fmt.Errorf("%q: %w: without VNNI, pair sums of 8-bit weights saturate; export with %s and set ONNX Runtime's session option session.x64quantprecision to 1, or train with weight format int7", name, ErrPreset, ORTx64)
 	case "arm", "tensorrt":
 		return "", fmt.Errorf("%q: %w: it needs int8 activations; %s files also run there through ONNX Runtime", name, ErrPreset, ORTx64)
 	case "qoperator":
