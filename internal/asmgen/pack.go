@@ -12,6 +12,8 @@ func packs(g *gen) {
 	g.packPairs()
 	g.widenCodes()
 	g.packPanel()
+	g.packBytes()
+	g.absMaxS8()
 	g.transpose8()
 }
 
@@ -110,6 +112,52 @@ func (g *gen) widenCodes() {
 		g.MOVBLZX(off(x, 0), code)
 		g.MOVW(code.As16(), off(dst, 0))
 	})
+	g.end()
+}
+
+// packBytes interleaves four rows of 16 bytes for each group.
+func (g *gen) packBytes() {
+	g.begin("packBytesY", "func(panel, w *int8, groups, stride int)",
+		"packBytesY writes groups of four rows of 16 columns, rows stride bytes apart, as the four bytes of each column.")
+	panel, w, groups, stride := g.arg("panel"), g.arg("w"), g.arg("groups"), g.arg("stride")
+	stride3 := g.GP64()
+	g.LEAQ(operand.Mem{Base: stride, Index: stride, Scale: 2}, stride3)
+	g.Label("loop")
+	r := []reg.VecVirtual{g.XMM(), g.XMM(), g.XMM(), g.XMM()}
+	g.VMOVDQU(off(w, 0), r[0])
+	g.VMOVDQU(operand.Mem{Base: w, Index: stride, Scale: 1}, r[1])
+	g.VMOVDQU(operand.Mem{Base: w, Index: stride, Scale: 2}, r[2])
+	g.VMOVDQU(operand.Mem{Base: w, Index: stride3, Scale: 1}, r[3])
+	for i, unpack := range []func(ops ...operand.Op){g.VPUNPCKLBW, g.VPUNPCKHBW} {
+		first, second, out := g.XMM(), g.XMM(), g.XMM()
+		unpack(r[1], r[0], first)
+		unpack(r[3], r[2], second)
+		g.VPUNPCKLWD(second, first, out)
+		g.VMOVDQU(out, off(panel, 32*i))
+		g.VPUNPCKHWD(second, first, out)
+		g.VMOVDQU(out, off(panel, 32*i+16))
+	}
+	g.ADDQ(operand.I8(64), panel)
+	g.LEAQ(operand.Mem{Base: w, Index: stride, Scale: 4}, w)
+	g.DECQ(groups)
+	g.JNZ(operand.LabelRef("loop"))
+	g.end()
+}
+
+// absMaxS8 is the greatest magnitude of codes.
+func (g *gen) absMaxS8() {
+	g.begin("absMaxS8Y", "func(top *uint8, x *int8, n int)",
+		"absMaxS8Y raises the 32 bytes at top to the magnitudes of n codes, a multiple of 32.")
+	top, x, n := g.arg("top"), g.arg("x"), g.arg("n")
+	best, v := g.vec(), g.vec()
+	g.VMOVDQU(off(top, 0), best)
+	g.Label("loop")
+	g.VPABSB(off(x, 0), v)
+	g.VPMAXUB(v, best, best)
+	g.ADDQ(operand.I8(32), x)
+	g.SUBQ(operand.I8(32), n)
+	g.JNZ(operand.LabelRef("loop"))
+	g.VMOVDQU(best, off(top, 0))
 	g.end()
 }
 

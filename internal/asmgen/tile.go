@@ -21,6 +21,7 @@ const (
 	rowsF32Y = 6  // 12, 2, 2
 	rowsS8Z  = 14
 	rowsS8Y  = 6 // 12 accumulators, 2 of B, A, the product
+	rowsS6Y  = 5 // 10, ones, B, A, 2 sums, the product
 )
 
 const tileSignature = "func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline int"
@@ -243,6 +244,9 @@ func tilesS8(g *gen) {
 		g.wide = false
 		g.tileWords(rows, sums)
 	}
+	for rows := 1; rows <= rowsS6Y; rows++ {
+		g.tileBytes(rows, sums)
+	}
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.wide = true
 		g.tileS8(rows, 1, sums)
@@ -265,6 +269,9 @@ func tilesValues(g *gen) {
 	for rows := 1; rows <= rowsS8Y; rows++ {
 		g.tileWords(rows, values)
 	}
+	for rows := 1; rows <= rowsS6Y; rows++ {
+		g.tileBytes(rows, values)
+	}
 	g.wide = true
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.tileS8(rows, 1, values)
@@ -278,6 +285,9 @@ func tilesRequant(g *gen) {
 	for rows := 1; rows <= rowsS8Y; rows++ {
 		g.tileWords(rows, codes)
 	}
+	for rows := 1; rows <= rowsS6Y; rows++ {
+		g.tileBytes(rows, codes)
+	}
 	g.wide = true
 	for rows := 1; rows <= rowsS8Z; rows++ {
 		g.tileS8(rows, 1, codes)
@@ -287,17 +297,21 @@ func tilesRequant(g *gen) {
 
 // beginInteger starts an integer tile, named for what it stores.
 func (g *gen) beginInteger(rows, width int, result tileResult) {
+	g.beginResult("", rows, width, result)
+}
+
+func (g *gen) beginResult(kind string, rows, width int, result tileResult) {
 	switch result {
 	case values:
-		name := g.tileName("tileValues", rows, width)
+		name := g.tileName("tileValues"+kind, rows, width)
 		g.begin(name, tileSignature+", tail int, mask *int32, bias *int32, m *float32)",
 			name+" computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.")
 	case codes:
-		name := g.tileName("tileRequant", rows, width)
+		name := g.tileName("tileRequant"+kind, rows, width)
 		g.begin(name, tileSignature+", tail int, mask *int32, bias *int32, m *float32, lo, hi float32, zero int32)",
 			name+" computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.")
 	default:
-		name := g.tileName("tileS8", rows, width)
+		name := g.tileName("tileS8"+kind, rows, width)
 		g.begin(name, tileSignature+", tail int, mask *int32)",
 			name+" computes strips of an exact u8 x s8 product: C = A*B.")
 	}

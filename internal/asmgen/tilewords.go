@@ -5,10 +5,11 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// The integer tiles of AVX2. VPMADDUBSW would multiply bytes, but saturates
-// where two products pass 16 bits, so these multiply s16 pairs with VPMADDWD,
+// The integer tiles of AVX2. VPMADDUBSW multiplies bytes, but saturates where
+// two products pass 16 bits, so tileWords multiplies s16 pairs with VPMADDWD,
 // which is exact. A is u8 codes widened to s16 beforehand: a broadcast of a
-// pair is then one load, where bytes would need a shuffle each.
+// pair is then one load, where bytes would need a shuffle each. Weights of six
+// bits and fewer cannot saturate: tileBytes.
 
 // tileWords emits strips of rows x 16 columns, four steps of k at a time; rows
 // of A are whole groups of four, so tail is not looked at.
@@ -36,19 +37,23 @@ func (g *gen) tileWords(rows int, result tileResult) {
 		}
 	}
 	store := func(_ func(i, disp int) operand.Mem, _ []reg.GPVirtual, c reg.Register) {
-		mask := g.arg("mask")
-		free := []reg.VecVirtual{bv[0], bv[1], x, product}
-		if result != sums {
-			g.scaleWords(rows, acc, free, mask)
-		}
-		switch result {
-		case codes:
-			g.storeWordCodes(rows, acc, free, mask, c)
-		default:
-			g.storeDwords(rows, acc, free, mask, c)
-		}
+		g.storeYmm(rows, acc, []reg.VecVirtual{bv[0], bv[1], x, product}, result, c)
 	}
 	g.tileLoop(rows, false, step, clear, store)
+}
+
+// storeYmm stores a ymm tile's sums, or what becomes of them; free are four
+// registers.
+func (g *gen) storeYmm(rows int, acc, free []reg.VecVirtual, result tileResult, c reg.Register) {
+	mask := g.arg("mask")
+	if result != sums {
+		g.scaleWords(rows, acc, free, mask)
+	}
+	if result == codes {
+		g.storeWordCodes(rows, acc, free, mask, c)
+		return
+	}
+	g.storeDwords(rows, acc, free, mask, c)
 }
 
 // scaleWords turns the sums of a ymm tile into float32(sum+bias)*m. Of bias and
@@ -171,4 +176,42 @@ func (g *gen) storeWordCodes(rows int, acc, free []reg.VecVirtual, mask, c reg.R
 		}
 	}
 	g.Label("stored")
+}
+
+// tileBytes is the tile for codes of A in bytes and of B between -32 and 32: of
+// four steps of k the sum of two VPMADDUBSW is at most 4*255*32, so that they
+// neither saturate nor overflow together. It takes eight steps at a time; rows
+// of A are whole groups of eight.
+func (g *gen) tileBytes(rows int, result tileResult) {
+	const width = 2
+	g.beginResult("Bytes", rows, width, result)
+	acc, ones, bv, x := g.vecs(rows*width), g.vec(), g.vec(), g.vec()
+	sum := g.vecs(width)
+	t := g.vec()
+	g.VPCMPEQW(ones, ones, ones)
+	g.VPSRLW(operand.U8(15), ones, ones)
+	step := func(o operands) {
+		g.VMOVDQU(o.b(0), bv)
+		for i := range rows {
+			g.VPBROADCASTD(o.at(i, 0), x)
+			g.VPMADDUBSW(bv, x, sum[0])
+			g.VPMADDUBSW(o.b(32), x, sum[1])
+			g.VPBROADCASTD(o.at(i, 4), x)
+			for w := range width {
+				g.VPMADDUBSW(o.b(64+32*w), x, t)
+				g.VPADDW(t, sum[w], sum[w])
+				g.VPMADDWD(ones, sum[w], sum[w])
+				g.VPADDD(sum[w], acc[i*width+w], acc[i*width+w])
+			}
+		}
+	}
+	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
+		for _, v := range acc {
+			g.zero(v)
+		}
+	}
+	store := func(_ func(i, disp int) operand.Mem, _ []reg.GPVirtual, c reg.Register) {
+		g.storeYmm(rows, acc, []reg.VecVirtual{x, sum[0], sum[1], t}, result, c)
+	}
+	g.tileLoop(rows, false, step, clear, store)
 }

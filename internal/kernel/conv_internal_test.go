@@ -194,12 +194,16 @@ func TestStridedInputGradient(t *testing.T) {
 
 func TestConvU8S8AgainstDefinition(t *testing.T) {
 	const n = 2
-	for i, g := range append(groupedCases(), convCases...) {
+	cases := append(groupedCases(), convCases...)
+	for i, g := range append(cases, cases...) {
 		r := newRand(uint64(i))
 		x := make([]uint8, n*g.inSize())
 		w := make([]int8, g.weightSize())
 		randomCodes(r, x)
 		randomCodes(r, w)
+		if i >= len(cases) {
+			fewBits(w)
+		}
 		zero := uint8(r.Uint32())
 		want := make([]int32, n*g.outSize())
 		signed := make([]int32, len(want))

@@ -64,7 +64,8 @@ func (t *isa) convU8S8Requant(dst []uint8, x []uint8, xZero uint8, w *PackedS8, 
 		case g.wholeRows() && tiles:
 			for i := range g.Groups {
 				rq.first = i * each.Cout
-				t.s8.gemm(nil, rq, g.Cout, x[i*each.Cin:], g.Cin, w.group(i, g), n*pixels, 0, each.Cout, s)
+				wi := w.group(i, g)
+				wi.tiles.gemm(nil, rq, g.Cout, x[i*each.Cin:], g.Cin, wi, n*pixels, 0, each.Cout, s)
 			}
 			return
 		case tiles && each.direct() && !g.pointwise():

@@ -126,15 +126,14 @@ func (t *tilesF32) backwardInput(dx []float32, ld int, dy, w []float32, g, padde
 }
 
 // forward computes one image of a direct convolution of codes; img is padded.
-// A kernel row of run codes takes whole groups of four: the weights of the
-// codes beyond it are zero, and img, of codes of t.size bytes, may be read up to
-// three codes past its end. The result begins at element at of acc, or with rq
+// A kernel row of codes takes whole groups: the weights of the codes beyond it
+// are zero, and img, of codes of t.size bytes, may be read so far past its end. The result begins at element at of acc, or with rq
 // of its codes; its pixels are ld apart.
 func (t *tilesS8) forward(acc []int32, rq *rowRequant, at, ld int, img []uint8, b *PackedS8, g ConvGeom) {
-	outW, outH, groups := g.OutW(), g.OutH(), (g.KW*g.Cin+3)/4
+	outW, outH, groups := g.OutW(), g.OutH(), t.groups(g.KW*g.Cin)
 	row := t.size * g.paddedRow()
 	p := productS8{
-		a: img, rs: t.size * g.StrideW * g.Cin, cs: t.size * 4, a2: g.dilH()*row - t.size*4*groups,
+		a: img, rs: t.size * g.StrideW * g.Cin, cs: t.size * t.group, a2: g.dilH()*row - t.size*t.group*groups,
 		k: groups, k2: g.KH, ldc: ld,
 		lines: outH, aline: g.StrideH * row, cline: outW * ld,
 	}
@@ -143,21 +142,21 @@ func (t *tilesS8) forward(acc []int32, rq *rowRequant, at, ld int, img []uint8, 
 }
 
 // convDirect is a convolution of codes without a patch matrix. When a kernel
-// row is not a multiple of four codes, the weights are packed anew with zeros
+// row is no whole groups of codes, the weights are packed anew with zeros
 // after each kernel row, unless PackConvS8 did; such rows are those of first
 // layers, and short. The result is acc's or, with rq, codes.
 func (t *isa) convDirect(acc []int32, rq *rowRequant, x []uint8, zero uint8, w *PackedS8, n int, g ConvGeom, s *Scratch) {
 	each := g.group()
 	in, out, run := g.inSize(), g.outSize(), g.KW*each.Cin
-	slack := -run & 3
 	for i := range g.Groups {
 		wi, first := w.group(i, g), i*each.Cout
+		slack := wi.tiles.slack(run)
 		switch {
 		case slack == 0:
 		case wi.rowsLen == run && wi.rows.layout == t.tier:
 			wi = wi.rows
 		default:
-			t.packRows(&s.packed, wi.raw, s, each)
+			t.packRows(&s.packed, wi.raw, s, each, wi.tiles)
 			wi = &s.packed
 		}
 		sums := acc
@@ -171,12 +170,12 @@ func (t *isa) convDirect(acc []int32, rq *rowRequant, x []uint8, zero uint8, w *
 			if slack != 0 || g.padded() || g.Groups > 1 {
 				img = padInto(grow(&s.bytes, each.paddedSize()+slack), img, g.Cin, zero, each)
 			}
-			if t.s8.size == 2 {
+			if wi.tiles.size == 2 {
 				words := grow(&s.words, len(img))
 				widenRows(words, len(img), img, len(img), len(img), 1)
 				img = wordBytes(words)
 			}
-			t.s8.forward(sums, rq, image*out, g.Cout, img, wi, each)
+			wi.tiles.forward(sums, rq, image*out, g.Cout, img, wi, each)
 		}
 	}
 }

@@ -9,14 +9,18 @@ import (
 // Values of a convolution of codes are those of its sums.
 func TestConvValuesAreScaledSums(t *testing.T) {
 	const n = 2
-	for i, g := range append([]ConvGeom{
+	cases := append([]ConvGeom{
 		{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 32, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 		{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 80, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
-	}, append(groupedCases(), convCases...)...) {
+	}, append(groupedCases(), convCases...)...)
+	for i, g := range append(cases, cases...) {
 		r := newRand(uint64(i))
 		x, w := make([]uint8, n*g.inSize()), make([]int8, g.weightSize())
 		randomCodes(r, x)
 		randomCodes(r, w)
+		if i >= len(cases) {
+			fewBits(w)
+		}
 		offset, m := make([]int32, g.Cout), make([]float32, g.Cout)
 		for c := range m {
 			offset[c], m[c] = int32(r.IntN(20000)-10000), float32(r.Float64())*1e-3

@@ -49,16 +49,16 @@ func (t *isa) gemmU8S8Columns(acc []int32, ldc int, a *RowsU8, b *PackedS8, from
 	if a.k != b.K {
 		panic("kernel: codes and weights do not have the same length")
 	}
-	if t.s8 == nil || t.s8.size == 1 || a.m == 0 || a.k == 0 {
+	if t.s8 == nil || b.tiles.size == 1 || a.m == 0 || a.k == 0 {
 		t.gemmU8S8(acc, ldc, a.codes, a.lda, b, a.m, from, to, s)
 		return
 	}
 	t.checkColumns(b, from, to)
 	acc = matrix(acc, ldc, a.m, b.N)
 	ld := (a.k + 3) &^ 3
-	step := t.s8.wideRows(ld)
+	step := b.tiles.wideRows(ld)
 	for i := 0; i < a.m; i += step {
-		t.s8.wide(acc, nil, ldc, a.words[i*ld:], b, i, min(step, a.m-i), from, to)
+		b.tiles.wide(acc, nil, ldc, a.words[i*ld:], b, i, min(step, a.m-i), from, to)
 	}
 }
 
@@ -93,7 +93,7 @@ func (t *isa) gemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m,
 	}
 	a = matrix(a, lda, m, b.K)
 	if t.s8 != nil {
-		t.s8.gemm(acc, nil, ldc, a, lda, b, m, from, to, s)
+		b.tiles.gemm(acc, nil, ldc, a, lda, b, m, from, to, s)
 		return
 	}
 	gemmU8S8Generic(acc, ldc, a, lda, b.raw, m, b.N, b.K, from, to)
@@ -125,7 +125,7 @@ func (t *isa) gemmU8S8Requant(dst []uint8, a []uint8, lda int, b *PackedS8, bias
 	}
 	dst = dst[:m*n]
 	if bias != nil && b.K > 0 && t.s8 != nil && b.layout == t.tier {
-		t.s8.gemm(nil, s.requant(rowRequant{dst: dst, bias: bias[:n], m: mult[:n], zero: zero, lo: lo, hi: hi}), n, matrix(a, lda, m, b.K), lda, b, m, 0, n, s)
+		b.tiles.gemm(nil, s.requant(rowRequant{dst: dst, bias: bias[:n], m: mult[:n], zero: zero, lo: lo, hi: hi}), n, matrix(a, lda, m, b.K), lda, b, m, 0, n, s)
 		return
 	}
 	rows := min(m, max(1, accumulatorBytes/(4*n)))

@@ -41,6 +41,9 @@ func checkGemmU8(t *testing.T, kern *isa, m, n, k, pad, shift int) {
 		fill(ga.Data, 255)
 		fill(w, -127)
 	}
+	if (m+k)%2 == 0 {
+		fewBits(w)
+	}
 	for i := range gc.Data {
 		gc.Data[i] = -77
 	}
@@ -63,6 +66,36 @@ func checkGemmU8(t *testing.T, kern *isa, m, n, k, pad, shift int) {
 			t.Fatalf("m=%d n=%d k=%d pad=%d: acc[%d,%d] = %d, want %d", m, n, k, pad, row, col, got, want)
 		}
 	}
+}
+
+// fewBits brings codes to the greatest magnitudes that the tiles for few bits
+// take.
+func fewBits(w []int8) {
+	for i, v := range w {
+		w[i] = max(min(v, limitS6), -limitS6)
+	}
+}
+
+// The tiles for few bits are for weights of at most limitS6, wherever the
+// greatest one lies.
+func TestFewBits(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		r := newRand(11)
+		for _, n := range []int{1, 31, 32, 33, 100, 640} {
+			w := make([]int8, 8*n)
+			randomCodes(r, w)
+			fewBits(w)
+			at := r.IntN(len(w))
+			for _, top := range []int8{limitS6, -limitS6, limitS6 + 1, -limitS6 - 1, 127, -128} {
+				w[at] = top
+				var p PackedS8
+				kern.packS8(&p, w, 8, n)
+				if few := p.tiles == kern.s6 && kern.s6 != nil; few != (kern.s6 != nil && top <= limitS6 && top >= -limitS6) {
+					t.Errorf("%d columns, weight %d at %d: tiles for few bits: %t", n, top, at, few)
+				}
+			}
+		}
+	})
 }
 
 func TestPackS8ColumnSums(t *testing.T) {
@@ -182,6 +215,9 @@ func TestGemmU8S8RequantIsTheTwoSteps(t *testing.T) {
 			a, w := make([]uint8, m*k), make([]int8, k*n)
 			randomCodes(r, a)
 			randomCodes(r, w)
+			if n%2 == 0 {
+				fewBits(w)
+			}
 			bias, mult := make([]int32, n), make([]float32, n)
 			for c := range mult {
 				bias[c], mult[c] = r.Int32N(4000)-2000, float32(r.Float64())/100
@@ -221,6 +257,9 @@ func TestGemmU8S8ByColumns(t *testing.T) {
 			a, w := make([]uint8, m*lda), make([]int8, k*n)
 			randomCodes(r, a)
 			randomCodes(r, w)
+			if n%2 == 0 {
+				fewBits(w)
+			}
 			var p PackedS8
 			kern.packS8(&p, w, k, n)
 			want, got := make([]int32, m*n), qtest.Guarded[int32](m*n, m)

@@ -8,6 +8,7 @@ type isa struct {
 	tier cpu.Tier
 	f32  *tilesF32
 	s8   *tilesS8
+	s6   *tilesS8 // for weights of at most limitS6
 	s16  *tilesS16
 }
 

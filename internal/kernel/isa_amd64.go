@@ -8,7 +8,7 @@ func tierKernels(t cpu.Tier) *isa {
 	case cpu.AVX512VNNI:
 		return &isa{tier: t, f32: &tilesF32Z, s8: &tilesS8Z, s16: &tilesS16Z}
 	case cpu.AVX2:
-		return &isa{tier: t, f32: &tilesF32Y, s8: &tilesS8Y, s16: &tilesS16Y}
+		return &isa{tier: t, f32: &tilesF32Y, s8: &tilesS8Y, s6: &tilesS6Y, s16: &tilesS16Y}
 	default:
 		return &isa{tier: t}
 	}
@@ -35,7 +35,7 @@ var tilesF32Y = tilesF32{
 }
 
 var tilesS8Z = tilesS8{
-	rows: 14, cols: 32, size: 1, mask: maskBits32, pack: packQuads,
+	rows: 14, cols: 32, size: 1, group: 4, mask: maskBits32, pack: packQuads, packVec: packQuadsY,
 	run: []tileFunc{nil, tileS8Z1x2, tileS8Z2x2, tileS8Z3x2, tileS8Z4x2, tileS8Z5x2, tileS8Z6x2, tileS8Z7x2,
 		tileS8Z8x2, tileS8Z9x2, tileS8Z10x2, tileS8Z11x2, tileS8Z12x2, tileS8Z13x2, tileS8Z14x2},
 	narrow: []tileFunc{nil, tileS8Z1x1, tileS8Z2x1, tileS8Z3x1, tileS8Z4x1, tileS8Z5x1, tileS8Z6x1, tileS8Z7x1,
@@ -51,10 +51,17 @@ var tilesS8Z = tilesS8{
 }
 
 var tilesS8Y = tilesS8{
-	rows: 6, cols: 16, size: 2, mask: maskLanes, pack: packPairs,
+	rows: 6, cols: 16, size: 2, group: 4, mask: maskLanes, pack: packPairs, packVec: packPairsY,
 	run:    []tileFunc{nil, tileS8Y1x2, tileS8Y2x2, tileS8Y3x2, tileS8Y4x2, tileS8Y5x2, tileS8Y6x2},
 	codes:  []requantTileFunc{nil, tileRequantY1x2, tileRequantY2x2, tileRequantY3x2, tileRequantY4x2, tileRequantY5x2, tileRequantY6x2},
 	values: []valueTileFunc{nil, tileValuesY1x2, tileValuesY2x2, tileValuesY3x2, tileValuesY4x2, tileValuesY5x2, tileValuesY6x2},
+}
+
+var tilesS6Y = tilesS8{
+	rows: 5, cols: 16, size: 1, group: 8, mask: maskLanes, pack: packQuads, packVec: packBytesY,
+	run:    []tileFunc{nil, tileS8BytesY1x2, tileS8BytesY2x2, tileS8BytesY3x2, tileS8BytesY4x2, tileS8BytesY5x2},
+	codes:  []requantTileFunc{nil, tileRequantBytesY1x2, tileRequantBytesY2x2, tileRequantBytesY3x2, tileRequantBytesY4x2, tileRequantBytesY5x2},
+	values: []valueTileFunc{nil, tileValuesBytesY1x2, tileValuesBytesY2x2, tileValuesBytesY3x2, tileValuesBytesY4x2, tileValuesBytesY5x2},
 }
 
 var tilesS16Z = tilesS16{

@@ -141,6 +141,57 @@ loop:
 	VZEROUPPER
 	RET
 
+// func packBytesY(panel *int8, w *int8, groups int, stride int)
+// Requires: AVX
+TEXT ·packBytesY(SB), NOSPLIT, $0-32
+	MOVQ panel+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ groups+16(FP), DX
+	MOVQ stride+24(FP), BX
+	LEAQ (BX)(BX*2), SI
+
+loop:
+	VMOVDQU    (CX), X0
+	VMOVDQU    (CX)(BX*1), X1
+	VMOVDQU    (CX)(BX*2), X2
+	VMOVDQU    (CX)(SI*1), X3
+	VPUNPCKLBW X1, X0, X4
+	VPUNPCKLBW X3, X2, X5
+	VPUNPCKLWD X5, X4, X6
+	VMOVDQU    X6, (AX)
+	VPUNPCKHWD X5, X4, X6
+	VMOVDQU    X6, 16(AX)
+	VPUNPCKHBW X1, X0, X0
+	VPUNPCKHBW X3, X2, X1
+	VPUNPCKLWD X1, X0, X2
+	VMOVDQU    X2, 32(AX)
+	VPUNPCKHWD X1, X0, X2
+	VMOVDQU    X2, 48(AX)
+	ADDQ       $+64, AX
+	LEAQ       (CX)(BX*4), CX
+	DECQ       DX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func absMaxS8Y(top *uint8, x *int8, n int)
+// Requires: AVX, AVX2
+TEXT ·absMaxS8Y(SB), NOSPLIT, $0-24
+	MOVQ    top+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVDQU (AX), Y0
+
+loop:
+	VPABSB  (CX), Y1
+	VPMAXUB Y1, Y0, Y0
+	ADDQ    $+32, CX
+	SUBQ    $+32, DX
+	JNZ     loop
+	VMOVDQU Y0, (AX)
+	VZEROUPPER
+	RET
+
 // func transpose8(dst *float32, src *float32, dstStride int, srcStride int, blocks int)
 // Requires: AVX
 TEXT ·transpose8(SB), NOSPLIT, $0-40

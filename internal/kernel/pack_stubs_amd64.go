@@ -26,6 +26,16 @@ func widenCodesY(dst *int16, x *uint8, n int)
 //go:noescape
 func packPanelY(dst *float32, src *float32, rows int, stride int)
 
+// packBytesY writes groups of four rows of 16 columns, rows stride bytes apart, as the four bytes of each column.
+//
+//go:noescape
+func packBytesY(panel *int8, w *int8, groups int, stride int)
+
+// absMaxS8Y raises the 32 bytes at top to the magnitudes of n codes, a multiple of 32.
+//
+//go:noescape
+func absMaxS8Y(top *uint8, x *int8, n int)
+
 // transpose8 writes blocks of eight columns of eight rows of src as rows of dst; strides are in bytes.
 //
 //go:noescape

@@ -11,10 +11,11 @@ type PackedS8 struct {
 	ColSums []int32
 
 	raw    []int8 // the matrix as given, row-major
-	panels []int8 // the same as the tier's tiles read it
+	panels []int8 // the same as tiles read it
 	layout cpu.Tier
+	tiles  *tilesS8
 
-	// Of a convolution's weights whose kernel rows are no multiple of four codes
+	// Of a convolution's weights whose kernel rows are no whole groups of codes
 	// long: rowsLen is that length and rows the same with zeros after each row.
 	rowsLen int
 	rows    *PackedS8
@@ -48,17 +49,23 @@ func (p *PackedS8) RepackConv(w []int8, g ConvGeom, s *Scratch) {
 }
 
 func (t *isa) packConv(p *PackedS8, w []int8, g ConvGeom, s *Scratch) {
-	t.packS8(p, w, g.Depth(), g.Cout)
-	switch run := g.KW * g.Cin; {
+	run := g.KW * g.Cin
+	direct := t.s8 != nil && g.direct() && !g.pointwise()
+	if direct {
+		t.packAs(p, w, g.Depth(), g.Cout, t.tilesFor(w, run))
+	} else {
+		t.packS8(p, w, g.Depth(), g.Cout)
+	}
+	switch {
 	case g.depthwise():
 	case g.Groups > 1:
 		t.packGroups(p, w, g, s)
-	case t.s8 != nil && g.direct() && !g.pointwise() && run%4 != 0:
+	case direct && p.tiles.slack(run) != 0:
 		if p.rows == nil {
 			p.rows = new(PackedS8)
 		}
 		p.rowsLen = run
-		t.packRows(p.rows, w, s, g)
+		t.packRows(p.rows, w, s, g, p.tiles)
 		p.rows.raw = nil // was the scratch memory's
 	}
 }
@@ -94,17 +101,16 @@ func (p *PackedS8) group(i int, g ConvGeom) *PackedS8 {
 	return &p.groups[i]
 }
 
-// packRows packs w with zeros after each kernel row, up to a multiple of four
-// codes.
-func (t *isa) packRows(p *PackedS8, w []int8, s *Scratch, g ConvGeom) {
+// packRows packs w with zeros after each kernel row, up to whole groups.
+func (t *isa) packRows(p *PackedS8, w []int8, s *Scratch, g ConvGeom, tiles *tilesS8) {
 	run := g.KW * g.Cin
-	long := (run + 3) &^ 3
+	long := run + tiles.slack(run)
 	wide := grow(&s.codes, g.KH*long*g.Cout)
 	clear(wide)
 	for kh := range g.KH {
 		copy(wide[kh*long*g.Cout:], w[kh*run*g.Cout:(kh+1)*run*g.Cout])
 	}
-	t.packS8(p, wide, g.KH*long, g.Cout)
+	t.packAs(p, wide, g.KH*long, g.Cout, tiles)
 }
 
 // Repack is PackS8 into the memory of p.
@@ -118,18 +124,45 @@ func (p *PackedS8) Begin(w []int8, k, n int) { active.beginPack(p, w, k, n) }
 // and so is to unless it is N.
 func (p *PackedS8) RepackColumns(from, to int) { active.packColumns(p, from, to) }
 
-func (t *isa) packS8(p *PackedS8, w []int8, k, n int) {
-	t.beginPack(p, w, k, n)
+func (t *isa) packS8(p *PackedS8, w []int8, k, n int) { t.packAs(p, w, k, n, t.tilesFor(w[:k*n], k)) }
+
+func (t *isa) packAs(p *PackedS8, w []int8, k, n int, tiles *tilesS8) {
+	t.beginPackAs(p, w, k, n, tiles)
 	t.packColumns(p, 0, n)
 }
 
 func (t *isa) beginPack(p *PackedS8, w []int8, k, n int) {
-	p.K, p.N, p.layout, p.rowsLen, p.groups = k, n, t.tier, 0, p.groups[:0]
+	t.beginPackAs(p, w, k, n, t.tilesFor(w[:k*n], k))
+}
+
+func (t *isa) beginPackAs(p *PackedS8, w []int8, k, n int, tiles *tilesS8) {
+	p.K, p.N, p.layout, p.tiles, p.rowsLen, p.groups = k, n, t.tier, tiles, 0, p.groups[:0]
 	p.raw = w[:k*n]
 	grow(&p.ColSums, n)
-	if t.s8 != nil {
-		grow(&p.panels, groupBytes*((k+3)/4)*((n+t.s8.cols-1)/t.s8.cols))
+	if tiles != nil {
+		grow(&p.panels, groupBytes*tiles.groups(k)*((n+tiles.cols-1)/tiles.cols))
 	}
+}
+
+// limitS6 is the greatest magnitude of weights that the tiles for few bits take.
+const limitS6 = 32
+
+// tilesFor returns the tiles for weights w of which run follow each other along
+// the sum: nil where the tier has none.
+func (t *isa) tilesFor(w []int8, run int) *tilesS8 {
+	if t.s6 != nil && (run%t.s6.group == 0 || run >= 2*t.s6.group) && absMaxS8(w) <= limitS6 {
+		return t.s6
+	}
+	return t.s8
+}
+
+// absMaxS8 is the greatest magnitude of codes.
+func absMaxS8(w []int8) int {
+	top, done := absMaxS8Vec(w)
+	for _, v := range w[done:] {
+		top = max(top, int(v), -int(v))
+	}
+	return top
 }
 
 func (t *isa) packColumns(p *PackedS8, from, to int) {
@@ -139,7 +172,7 @@ func (t *isa) packColumns(p *PackedS8, from, to int) {
 	clear(p.ColSums[from:to])
 	if t.s8 != nil && p.K > 0 && from < to {
 		t.packPanels(p, from, to)
-		t.s8.columnSums(p, from, to)
+		p.tiles.columnSums(p, from, to)
 		return
 	}
 	for i := range p.K {

@@ -1929,6 +1929,1468 @@ stored:
 	VZEROUPPER
 	RET
 
+// func tileRequantBytesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·tileRequantBytesY1x2(SB), NOSPLIT, $8-180
+	VPCMPEQW Y2, Y2, Y2
+	VPSRLW   $0x0f, Y2, Y2
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
+
+strip:
+	MOVQ  AX, DX
+	MOVQ  cs+32(FP), BX
+	MOVQ  b+56(FP), SI
+	MOVQ  bs+64(FP), DI
+	MOVQ  k2+8(FP), R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+
+outer:
+	MOVQ k+0(FP), R9
+
+inner:
+	VMOVDQU      (SI), Y3
+	VPBROADCASTD (DX), Y4
+	VPMADDUBSW   Y3, Y4, Y3
+	VPMADDUBSW   32(SI), Y4, Y5
+	VPBROADCASTD 4(DX), Y4
+	VPMADDUBSW   64(SI), Y4, Y6
+	VPADDW       Y6, Y3, Y3
+	VPMADDWD     Y2, Y3, Y3
+	VPADDD       Y3, Y0, Y0
+	VPMADDUBSW   96(SI), Y4, Y6
+	VPADDW       Y6, Y5, Y5
+	VPMADDWD     Y2, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	ADDQ         DI, SI
+	ADDQ         BX, DX
+	DECQ         R9
+	JNZ          inner
+	ADDQ         b2+72(FP), SI
+	ADDQ         a2+40(FP), DX
+	DECQ         R8
+	JNZ          outer
+	MOVQ         mask+144(FP), DX
+	MOVQ         bias+152(FP), BX
+	MOVQ         m+160(FP), SI
+	TESTQ        DX, DX
+	JZ           scale
+	VMOVDQU      (DX), Y5
+	VPMASKMOVD   (BX), Y5, Y4
+	VMOVDQU      (DX), Y5
+	VPMASKMOVD   (SI), Y5, Y3
+	VPADDD       Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y3, Y0, Y0
+	VMOVDQU      32(DX), Y5
+	VPMASKMOVD   32(BX), Y5, Y4
+	VMOVDQU      32(DX), Y5
+	VPMASKMOVD   32(SI), Y5, Y3
+	VPADDD       Y4, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	JMP          scaled
+
+scale:
+	VMOVDQU   (BX), Y4
+	VMOVDQU   (SI), Y3
+	VPADDD    Y4, Y0, Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y3, Y0, Y0
+	VMOVDQU   32(BX), Y4
+	VMOVDQU   32(SI), Y3
+	VPADDD    Y4, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y3, Y1, Y1
+
+scaled:
+	MOVL      $0x0000ffff, BX
+	TESTQ     DX, DX
+	JZ        round
+	VMOVDQU   (DX), Y4
+	VMOVMSKPS Y4, BX
+	VMOVDQU   32(DX), Y4
+	VMOVMSKPS Y4, DX
+	SHLL      $0x08, DX
+	ORL       DX, BX
+
+round:
+	VBROADCASTSS lo+168(FP), Y4
+	VBROADCASTSS hi+172(FP), Y3
+	VBROADCASTSS zero+176(FP), Y5
+	VMAXPS       Y4, Y0, Y0
+	VMINPS       Y3, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       Y5, Y0, Y0
+	VMAXPS       Y4, Y1, Y1
+	VMINPS       Y3, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       Y5, Y1, Y1
+	MOVQ         ldc+88(FP), DX
+	MOVQ         CX, DX
+	VPACKSSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X6
+	VPACKUSWB    X6, X0, X0
+	CMPL         BX, $0x0000ffff
+	JNE          part
+	VMOVDQU      X0, (DX)
+	JMP          stored
+
+part:
+	POPCNTL BX, BX
+	TESTL   $0x00000008, BX
+	JZ      row0less8
+	VMOVQ   X0, (DX)
+	VPSRLDQ $0x08, X0, X0
+	ADDQ    $+8, DX
+
+row0less8:
+	TESTL   $0x00000004, BX
+	JZ      row0less4
+	VMOVD   X0, (DX)
+	VPSRLDQ $0x04, X0, X0
+	ADDQ    $+4, DX
+
+row0less4:
+	TESTL   $0x00000002, BX
+	JZ      row0less2
+	VPEXTRW $0x00, X0, (DX)
+	VPSRLDQ $0x02, X0, X0
+	ADDQ    $+2, DX
+
+row0less2:
+	TESTL   $0x00000001, BX
+	JZ      row0less1
+	VPEXTRB $0x00, X0, (DX)
+
+row0less1:
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), CX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), CX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileRequantBytesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·tileRequantBytesY2x2(SB), NOSPLIT, $8-180
+	VPCMPEQW Y4, Y4, Y4
+	VPSRLW   $0x0f, Y4, Y4
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+
+outer:
+	MOVQ k+0(FP), R10
+
+inner:
+	VMOVDQU      (DI), Y5
+	VPBROADCASTD (BX), Y6
+	VPMADDUBSW   Y5, Y6, Y7
+	VPMADDUBSW   32(DI), Y6, Y8
+	VPBROADCASTD 4(BX), Y6
+	VPMADDUBSW   64(DI), Y6, Y9
+	VPADDW       Y9, Y7, Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDUBSW   96(DI), Y6, Y9
+	VPADDW       Y9, Y8, Y8
+	VPMADDWD     Y4, Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y6
+	VPMADDUBSW   Y5, Y6, Y7
+	VPMADDUBSW   32(DI), Y6, Y8
+	VPBROADCASTD 4(BX)(CX*1), Y6
+	VPMADDUBSW   64(DI), Y6, Y9
+	VPADDW       Y9, Y7, Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDUBSW   96(DI), Y6, Y9
+	VPADDW       Y9, Y8, Y8
+	VPMADDWD     Y4, Y8, Y8
+	VPADDD       Y8, Y3, Y3
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          inner
+	ADDQ         b2+72(FP), DI
+	ADDQ         a2+40(FP), BX
+	DECQ         R9
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y8
+	VPMASKMOVD   (SI), Y8, Y6
+	VMOVDQU      (BX), Y8
+	VPMASKMOVD   (DI), Y8, Y7
+	VPADDD       Y6, Y0, Y0
+	VPADDD       Y6, Y2, Y2
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y7, Y0, Y0
+	VMULPS       Y7, Y2, Y2
+	VMOVDQU      32(BX), Y8
+	VPMASKMOVD   32(SI), Y8, Y6
+	VMOVDQU      32(BX), Y8
+	VPMASKMOVD   32(DI), Y8, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y6, Y3, Y3
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y7, Y1, Y1
+	VMULPS       Y7, Y3, Y3
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y6
+	VMOVDQU   (DI), Y7
+	VPADDD    Y6, Y0, Y0
+	VPADDD    Y6, Y2, Y2
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y7, Y0, Y0
+	VMULPS    Y7, Y2, Y2
+	VMOVDQU   32(SI), Y6
+	VMOVDQU   32(DI), Y7
+	VPADDD    Y6, Y1, Y1
+	VPADDD    Y6, Y3, Y3
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y7, Y1, Y1
+	VMULPS    Y7, Y3, Y3
+
+scaled:
+	MOVL      $0x0000ffff, SI
+	TESTQ     BX, BX
+	JZ        round
+	VMOVDQU   (BX), Y6
+	VMOVMSKPS Y6, SI
+	VMOVDQU   32(BX), Y6
+	VMOVMSKPS Y6, BX
+	SHLL      $0x08, BX
+	ORL       BX, SI
+
+round:
+	VBROADCASTSS lo+168(FP), Y6
+	VBROADCASTSS hi+172(FP), Y7
+	VBROADCASTSS zero+176(FP), Y8
+	VMAXPS       Y6, Y0, Y0
+	VMINPS       Y7, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       Y8, Y0, Y0
+	VMAXPS       Y6, Y1, Y1
+	VMINPS       Y7, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       Y8, Y1, Y1
+	VMAXPS       Y6, Y2, Y2
+	VMINPS       Y7, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       Y8, Y2, Y2
+	VMAXPS       Y6, Y3, Y3
+	VMINPS       Y7, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       Y8, Y3, Y3
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, DI
+	VPACKSSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X9
+	VPACKUSWB    X9, X0, X0
+	VPACKSSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X9
+	VPACKUSWB    X9, X2, X2
+	CMPL         SI, $0x0000ffff
+	JNE          part
+	VMOVDQU      X0, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X2, (DI)
+	JMP          stored
+
+part:
+	POPCNTL SI, SI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row0less8
+	VMOVQ   X0, (R8)
+	VPSRLDQ $0x08, X0, X0
+	ADDQ    $+8, R8
+
+row0less8:
+	TESTL   $0x00000004, SI
+	JZ      row0less4
+	VMOVD   X0, (R8)
+	VPSRLDQ $0x04, X0, X0
+	ADDQ    $+4, R8
+
+row0less4:
+	TESTL   $0x00000002, SI
+	JZ      row0less2
+	VPEXTRW $0x00, X0, (R8)
+	VPSRLDQ $0x02, X0, X0
+	ADDQ    $+2, R8
+
+row0less2:
+	TESTL   $0x00000001, SI
+	JZ      row0less1
+	VPEXTRB $0x00, X0, (R8)
+
+row0less1:
+	ADDQ    BX, DI
+	MOVQ    DI, BX
+	TESTL   $0x00000008, SI
+	JZ      row1less8
+	VMOVQ   X2, (BX)
+	VPSRLDQ $0x08, X2, X2
+	ADDQ    $+8, BX
+
+row1less8:
+	TESTL   $0x00000004, SI
+	JZ      row1less4
+	VMOVD   X2, (BX)
+	VPSRLDQ $0x04, X2, X2
+	ADDQ    $+4, BX
+
+row1less4:
+	TESTL   $0x00000002, SI
+	JZ      row1less2
+	VPEXTRW $0x00, X2, (BX)
+	VPSRLDQ $0x02, X2, X2
+	ADDQ    $+2, BX
+
+row1less2:
+	TESTL   $0x00000001, SI
+	JZ      row1less1
+	VPEXTRB $0x00, X2, (BX)
+
+row1less1:
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileRequantBytesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·tileRequantBytesY3x2(SB), NOSPLIT, $8-180
+	VPCMPEQW Y6, Y6, Y6
+	VPSRLW   $0x0f, Y6, Y6
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+
+outer:
+	MOVQ k+0(FP), R10
+
+inner:
+	VMOVDQU      (DI), Y7
+	VPBROADCASTD (BX), Y8
+	VPMADDUBSW   Y7, Y8, Y9
+	VPMADDUBSW   32(DI), Y8, Y10
+	VPBROADCASTD 4(BX), Y8
+	VPMADDUBSW   64(DI), Y8, Y11
+	VPADDW       Y11, Y9, Y9
+	VPMADDWD     Y6, Y9, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDUBSW   96(DI), Y8, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y8
+	VPMADDUBSW   Y7, Y8, Y9
+	VPMADDUBSW   32(DI), Y8, Y10
+	VPBROADCASTD 4(BX)(CX*1), Y8
+	VPMADDUBSW   64(DI), Y8, Y11
+	VPADDW       Y11, Y9, Y9
+	VPMADDWD     Y6, Y9, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDUBSW   96(DI), Y8, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y8
+	VPMADDUBSW   Y7, Y8, Y9
+	VPMADDUBSW   32(DI), Y8, Y10
+	VPBROADCASTD 4(BX)(CX*2), Y8
+	VPMADDUBSW   64(DI), Y8, Y11
+	VPADDW       Y11, Y9, Y9
+	VPMADDWD     Y6, Y9, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDUBSW   96(DI), Y8, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y5, Y5
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          inner
+	ADDQ         b2+72(FP), DI
+	ADDQ         a2+40(FP), BX
+	DECQ         R9
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y10
+	VPMASKMOVD   (SI), Y10, Y8
+	VMOVDQU      (BX), Y10
+	VPMASKMOVD   (DI), Y10, Y9
+	VPADDD       Y8, Y0, Y0
+	VPADDD       Y8, Y2, Y2
+	VPADDD       Y8, Y4, Y4
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y9, Y0, Y0
+	VMULPS       Y9, Y2, Y2
+	VMULPS       Y9, Y4, Y4
+	VMOVDQU      32(BX), Y10
+	VPMASKMOVD   32(SI), Y10, Y8
+	VMOVDQU      32(BX), Y10
+	VPMASKMOVD   32(DI), Y10, Y9
+	VPADDD       Y8, Y1, Y1
+	VPADDD       Y8, Y3, Y3
+	VPADDD       Y8, Y5, Y5
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y1, Y1
+	VMULPS       Y9, Y3, Y3
+	VMULPS       Y9, Y5, Y5
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y8
+	VMOVDQU   (DI), Y9
+	VPADDD    Y8, Y0, Y0
+	VPADDD    Y8, Y2, Y2
+	VPADDD    Y8, Y4, Y4
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y9, Y0, Y0
+	VMULPS    Y9, Y2, Y2
+	VMULPS    Y9, Y4, Y4
+	VMOVDQU   32(SI), Y8
+	VMOVDQU   32(DI), Y9
+	VPADDD    Y8, Y1, Y1
+	VPADDD    Y8, Y3, Y3
+	VPADDD    Y8, Y5, Y5
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y9, Y1, Y1
+	VMULPS    Y9, Y3, Y3
+	VMULPS    Y9, Y5, Y5
+
+scaled:
+	MOVL      $0x0000ffff, SI
+	TESTQ     BX, BX
+	JZ        round
+	VMOVDQU   (BX), Y8
+	VMOVMSKPS Y8, SI
+	VMOVDQU   32(BX), Y8
+	VMOVMSKPS Y8, BX
+	SHLL      $0x08, BX
+	ORL       BX, SI
+
+round:
+	VBROADCASTSS lo+168(FP), Y8
+	VBROADCASTSS hi+172(FP), Y9
+	VBROADCASTSS zero+176(FP), Y10
+	VMAXPS       Y8, Y0, Y0
+	VMINPS       Y9, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       Y10, Y0, Y0
+	VMAXPS       Y8, Y1, Y1
+	VMINPS       Y9, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       Y10, Y1, Y1
+	VMAXPS       Y8, Y2, Y2
+	VMINPS       Y9, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       Y10, Y2, Y2
+	VMAXPS       Y8, Y3, Y3
+	VMINPS       Y9, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       Y10, Y3, Y3
+	VMAXPS       Y8, Y4, Y4
+	VMINPS       Y9, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VPADDD       Y10, Y4, Y4
+	VMAXPS       Y8, Y5, Y5
+	VMINPS       Y9, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPADDD       Y10, Y5, Y5
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, DI
+	VPACKSSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X11
+	VPACKUSWB    X11, X0, X0
+	VPACKSSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X11
+	VPACKUSWB    X11, X2, X2
+	VPACKSSDW    Y5, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X11
+	VPACKUSWB    X11, X4, X4
+	CMPL         SI, $0x0000ffff
+	JNE          part
+	VMOVDQU      X0, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X2, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X4, (DI)
+	JMP          stored
+
+part:
+	POPCNTL SI, SI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row0less8
+	VMOVQ   X0, (R8)
+	VPSRLDQ $0x08, X0, X0
+	ADDQ    $+8, R8
+
+row0less8:
+	TESTL   $0x00000004, SI
+	JZ      row0less4
+	VMOVD   X0, (R8)
+	VPSRLDQ $0x04, X0, X0
+	ADDQ    $+4, R8
+
+row0less4:
+	TESTL   $0x00000002, SI
+	JZ      row0less2
+	VPEXTRW $0x00, X0, (R8)
+	VPSRLDQ $0x02, X0, X0
+	ADDQ    $+2, R8
+
+row0less2:
+	TESTL   $0x00000001, SI
+	JZ      row0less1
+	VPEXTRB $0x00, X0, (R8)
+
+row0less1:
+	ADDQ    BX, DI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row1less8
+	VMOVQ   X2, (R8)
+	VPSRLDQ $0x08, X2, X2
+	ADDQ    $+8, R8
+
+row1less8:
+	TESTL   $0x00000004, SI
+	JZ      row1less4
+	VMOVD   X2, (R8)
+	VPSRLDQ $0x04, X2, X2
+	ADDQ    $+4, R8
+
+row1less4:
+	TESTL   $0x00000002, SI
+	JZ      row1less2
+	VPEXTRW $0x00, X2, (R8)
+	VPSRLDQ $0x02, X2, X2
+	ADDQ    $+2, R8
+
+row1less2:
+	TESTL   $0x00000001, SI
+	JZ      row1less1
+	VPEXTRB $0x00, X2, (R8)
+
+row1less1:
+	ADDQ    BX, DI
+	MOVQ    DI, BX
+	TESTL   $0x00000008, SI
+	JZ      row2less8
+	VMOVQ   X4, (BX)
+	VPSRLDQ $0x08, X4, X4
+	ADDQ    $+8, BX
+
+row2less8:
+	TESTL   $0x00000004, SI
+	JZ      row2less4
+	VMOVD   X4, (BX)
+	VPSRLDQ $0x04, X4, X4
+	ADDQ    $+4, BX
+
+row2less4:
+	TESTL   $0x00000002, SI
+	JZ      row2less2
+	VPEXTRW $0x00, X4, (BX)
+	VPSRLDQ $0x02, X4, X4
+	ADDQ    $+2, BX
+
+row2less2:
+	TESTL   $0x00000001, SI
+	JZ      row2less1
+	VPEXTRB $0x00, X4, (BX)
+
+row2less1:
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileRequantBytesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·tileRequantBytesY4x2(SB), NOSPLIT, $8-180
+	VPCMPEQW Y8, Y8, Y8
+	VPSRLW   $0x0f, Y8, Y8
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y9
+	VPBROADCASTD (BX), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(BX), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(BX)(CX*1), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(BX)(CX*2), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y5, Y5
+	VPBROADCASTD (SI), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(SI), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y12
+	VPMASKMOVD   (SI), Y12, Y10
+	VMOVDQU      (BX), Y12
+	VPMASKMOVD   (DI), Y12, Y11
+	VPADDD       Y10, Y0, Y0
+	VPADDD       Y10, Y2, Y2
+	VPADDD       Y10, Y4, Y4
+	VPADDD       Y10, Y6, Y6
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y11, Y0, Y0
+	VMULPS       Y11, Y2, Y2
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y6, Y6
+	VMOVDQU      32(BX), Y12
+	VPMASKMOVD   32(SI), Y12, Y10
+	VMOVDQU      32(BX), Y12
+	VPMASKMOVD   32(DI), Y12, Y11
+	VPADDD       Y10, Y1, Y1
+	VPADDD       Y10, Y3, Y3
+	VPADDD       Y10, Y5, Y5
+	VPADDD       Y10, Y7, Y7
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y11, Y1, Y1
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y7, Y7
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y10
+	VMOVDQU   (DI), Y11
+	VPADDD    Y10, Y0, Y0
+	VPADDD    Y10, Y2, Y2
+	VPADDD    Y10, Y4, Y4
+	VPADDD    Y10, Y6, Y6
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VCVTDQ2PS Y6, Y6
+	VMULPS    Y11, Y0, Y0
+	VMULPS    Y11, Y2, Y2
+	VMULPS    Y11, Y4, Y4
+	VMULPS    Y11, Y6, Y6
+	VMOVDQU   32(SI), Y10
+	VMOVDQU   32(DI), Y11
+	VPADDD    Y10, Y1, Y1
+	VPADDD    Y10, Y3, Y3
+	VPADDD    Y10, Y5, Y5
+	VPADDD    Y10, Y7, Y7
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VCVTDQ2PS Y7, Y7
+	VMULPS    Y11, Y1, Y1
+	VMULPS    Y11, Y3, Y3
+	VMULPS    Y11, Y5, Y5
+	VMULPS    Y11, Y7, Y7
+
+scaled:
+	MOVL      $0x0000ffff, SI
+	TESTQ     BX, BX
+	JZ        round
+	VMOVDQU   (BX), Y10
+	VMOVMSKPS Y10, SI
+	VMOVDQU   32(BX), Y10
+	VMOVMSKPS Y10, BX
+	SHLL      $0x08, BX
+	ORL       BX, SI
+
+round:
+	VBROADCASTSS lo+168(FP), Y10
+	VBROADCASTSS hi+172(FP), Y11
+	VBROADCASTSS zero+176(FP), Y12
+	VMAXPS       Y10, Y0, Y0
+	VMINPS       Y11, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       Y12, Y0, Y0
+	VMAXPS       Y10, Y1, Y1
+	VMINPS       Y11, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       Y12, Y1, Y1
+	VMAXPS       Y10, Y2, Y2
+	VMINPS       Y11, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       Y12, Y2, Y2
+	VMAXPS       Y10, Y3, Y3
+	VMINPS       Y11, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       Y12, Y3, Y3
+	VMAXPS       Y10, Y4, Y4
+	VMINPS       Y11, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VPADDD       Y12, Y4, Y4
+	VMAXPS       Y10, Y5, Y5
+	VMINPS       Y11, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPADDD       Y12, Y5, Y5
+	VMAXPS       Y10, Y6, Y6
+	VMINPS       Y11, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       Y12, Y6, Y6
+	VMAXPS       Y10, Y7, Y7
+	VMINPS       Y11, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPADDD       Y12, Y7, Y7
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, DI
+	VPACKSSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X13
+	VPACKUSWB    X13, X0, X0
+	VPACKSSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X13
+	VPACKUSWB    X13, X2, X2
+	VPACKSSDW    Y5, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X13
+	VPACKUSWB    X13, X4, X4
+	VPACKSSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X13
+	VPACKUSWB    X13, X6, X6
+	CMPL         SI, $0x0000ffff
+	JNE          part
+	VMOVDQU      X0, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X2, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X4, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X6, (DI)
+	JMP          stored
+
+part:
+	POPCNTL SI, SI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row0less8
+	VMOVQ   X0, (R8)
+	VPSRLDQ $0x08, X0, X0
+	ADDQ    $+8, R8
+
+row0less8:
+	TESTL   $0x00000004, SI
+	JZ      row0less4
+	VMOVD   X0, (R8)
+	VPSRLDQ $0x04, X0, X0
+	ADDQ    $+4, R8
+
+row0less4:
+	TESTL   $0x00000002, SI
+	JZ      row0less2
+	VPEXTRW $0x00, X0, (R8)
+	VPSRLDQ $0x02, X0, X0
+	ADDQ    $+2, R8
+
+row0less2:
+	TESTL   $0x00000001, SI
+	JZ      row0less1
+	VPEXTRB $0x00, X0, (R8)
+
+row0less1:
+	ADDQ    BX, DI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row1less8
+	VMOVQ   X2, (R8)
+	VPSRLDQ $0x08, X2, X2
+	ADDQ    $+8, R8
+
+row1less8:
+	TESTL   $0x00000004, SI
+	JZ      row1less4
+	VMOVD   X2, (R8)
+	VPSRLDQ $0x04, X2, X2
+	ADDQ    $+4, R8
+
+row1less4:
+	TESTL   $0x00000002, SI
+	JZ      row1less2
+	VPEXTRW $0x00, X2, (R8)
+	VPSRLDQ $0x02, X2, X2
+	ADDQ    $+2, R8
+
+row1less2:
+	TESTL   $0x00000001, SI
+	JZ      row1less1
+	VPEXTRB $0x00, X2, (R8)
+
+row1less1:
+	ADDQ    BX, DI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row2less8
+	VMOVQ   X4, (R8)
+	VPSRLDQ $0x08, X4, X4
+	ADDQ    $+8, R8
+
+row2less8:
+	TESTL   $0x00000004, SI
+	JZ      row2less4
+	VMOVD   X4, (R8)
+	VPSRLDQ $0x04, X4, X4
+	ADDQ    $+4, R8
+
+row2less4:
+	TESTL   $0x00000002, SI
+	JZ      row2less2
+	VPEXTRW $0x00, X4, (R8)
+	VPSRLDQ $0x02, X4, X4
+	ADDQ    $+2, R8
+
+row2less2:
+	TESTL   $0x00000001, SI
+	JZ      row2less1
+	VPEXTRB $0x00, X4, (R8)
+
+row2less1:
+	ADDQ    BX, DI
+	MOVQ    DI, BX
+	TESTL   $0x00000008, SI
+	JZ      row3less8
+	VMOVQ   X6, (BX)
+	VPSRLDQ $0x08, X6, X6
+	ADDQ    $+8, BX
+
+row3less8:
+	TESTL   $0x00000004, SI
+	JZ      row3less4
+	VMOVD   X6, (BX)
+	VPSRLDQ $0x04, X6, X6
+	ADDQ    $+4, BX
+
+row3less4:
+	TESTL   $0x00000002, SI
+	JZ      row3less2
+	VPEXTRW $0x00, X6, (BX)
+	VPSRLDQ $0x02, X6, X6
+	ADDQ    $+2, BX
+
+row3less2:
+	TESTL   $0x00000001, SI
+	JZ      row3less1
+	VPEXTRB $0x00, X6, (BX)
+
+row3less1:
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileRequantBytesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·tileRequantBytesY5x2(SB), NOSPLIT, $8-180
+	VPCMPEQW Y10, Y10, Y10
+	VPSRLW   $0x0f, Y10, Y10
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y11
+	VPBROADCASTD (BX), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(BX), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(BX)(CX*1), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(BX)(CX*2), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD (SI), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(SI), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(SI)(CX*1), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y9, Y9
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y14
+	VPMASKMOVD   (SI), Y14, Y12
+	VMOVDQU      (BX), Y14
+	VPMASKMOVD   (DI), Y14, Y13
+	VPADDD       Y12, Y0, Y0
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y12, Y8, Y8
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y6, Y6
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y13, Y0, Y0
+	VMULPS       Y13, Y2, Y2
+	VMULPS       Y13, Y4, Y4
+	VMULPS       Y13, Y6, Y6
+	VMULPS       Y13, Y8, Y8
+	VMOVDQU      32(BX), Y14
+	VPMASKMOVD   32(SI), Y14, Y12
+	VMOVDQU      32(BX), Y14
+	VPMASKMOVD   32(DI), Y14, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y12, Y9, Y9
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VCVTDQ2PS    Y7, Y7
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y13, Y1, Y1
+	VMULPS       Y13, Y3, Y3
+	VMULPS       Y13, Y5, Y5
+	VMULPS       Y13, Y7, Y7
+	VMULPS       Y13, Y9, Y9
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y12
+	VMOVDQU   (DI), Y13
+	VPADDD    Y12, Y0, Y0
+	VPADDD    Y12, Y2, Y2
+	VPADDD    Y12, Y4, Y4
+	VPADDD    Y12, Y6, Y6
+	VPADDD    Y12, Y8, Y8
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VCVTDQ2PS Y6, Y6
+	VCVTDQ2PS Y8, Y8
+	VMULPS    Y13, Y0, Y0
+	VMULPS    Y13, Y2, Y2
+	VMULPS    Y13, Y4, Y4
+	VMULPS    Y13, Y6, Y6
+	VMULPS    Y13, Y8, Y8
+	VMOVDQU   32(SI), Y12
+	VMOVDQU   32(DI), Y13
+	VPADDD    Y12, Y1, Y1
+	VPADDD    Y12, Y3, Y3
+	VPADDD    Y12, Y5, Y5
+	VPADDD    Y12, Y7, Y7
+	VPADDD    Y12, Y9, Y9
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VCVTDQ2PS Y7, Y7
+	VCVTDQ2PS Y9, Y9
+	VMULPS    Y13, Y1, Y1
+	VMULPS    Y13, Y3, Y3
+	VMULPS    Y13, Y5, Y5
+	VMULPS    Y13, Y7, Y7
+	VMULPS    Y13, Y9, Y9
+
+scaled:
+	MOVL      $0x0000ffff, SI
+	TESTQ     BX, BX
+	JZ        round
+	VMOVDQU   (BX), Y12
+	VMOVMSKPS Y12, SI
+	VMOVDQU   32(BX), Y12
+	VMOVMSKPS Y12, BX
+	SHLL      $0x08, BX
+	ORL       BX, SI
+
+round:
+	VBROADCASTSS lo+168(FP), Y12
+	VBROADCASTSS hi+172(FP), Y13
+	VBROADCASTSS zero+176(FP), Y14
+	VMAXPS       Y12, Y0, Y0
+	VMINPS       Y13, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       Y14, Y0, Y0
+	VMAXPS       Y12, Y1, Y1
+	VMINPS       Y13, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       Y14, Y1, Y1
+	VMAXPS       Y12, Y2, Y2
+	VMINPS       Y13, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       Y14, Y2, Y2
+	VMAXPS       Y12, Y3, Y3
+	VMINPS       Y13, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       Y14, Y3, Y3
+	VMAXPS       Y12, Y4, Y4
+	VMINPS       Y13, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VPADDD       Y14, Y4, Y4
+	VMAXPS       Y12, Y5, Y5
+	VMINPS       Y13, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPADDD       Y14, Y5, Y5
+	VMAXPS       Y12, Y6, Y6
+	VMINPS       Y13, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       Y14, Y6, Y6
+	VMAXPS       Y12, Y7, Y7
+	VMINPS       Y13, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPADDD       Y14, Y7, Y7
+	VMAXPS       Y12, Y8, Y8
+	VMINPS       Y13, Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       Y14, Y8, Y8
+	VMAXPS       Y12, Y9, Y9
+	VMINPS       Y13, Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPADDD       Y14, Y9, Y9
+	MOVQ         ldc+88(FP), BX
+	MOVQ         DX, DI
+	VPACKSSDW    Y1, Y0, Y0
+	VPERMQ       $0xd8, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X15
+	VPACKUSWB    X15, X0, X0
+	VPACKSSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X15
+	VPACKUSWB    X15, X2, X2
+	VPACKSSDW    Y5, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X15
+	VPACKUSWB    X15, X4, X4
+	VPACKSSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X15
+	VPACKUSWB    X15, X6, X6
+	VPACKSSDW    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X15
+	VPACKUSWB    X15, X8, X8
+	CMPL         SI, $0x0000ffff
+	JNE          part
+	VMOVDQU      X0, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X2, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X4, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X6, (DI)
+	ADDQ         BX, DI
+	VMOVDQU      X8, (DI)
+	JMP          stored
+
+part:
+	POPCNTL SI, SI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row0less8
+	VMOVQ   X0, (R8)
+	VPSRLDQ $0x08, X0, X0
+	ADDQ    $+8, R8
+
+row0less8:
+	TESTL   $0x00000004, SI
+	JZ      row0less4
+	VMOVD   X0, (R8)
+	VPSRLDQ $0x04, X0, X0
+	ADDQ    $+4, R8
+
+row0less4:
+	TESTL   $0x00000002, SI
+	JZ      row0less2
+	VPEXTRW $0x00, X0, (R8)
+	VPSRLDQ $0x02, X0, X0
+	ADDQ    $+2, R8
+
+row0less2:
+	TESTL   $0x00000001, SI
+	JZ      row0less1
+	VPEXTRB $0x00, X0, (R8)
+
+row0less1:
+	ADDQ    BX, DI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row1less8
+	VMOVQ   X2, (R8)
+	VPSRLDQ $0x08, X2, X2
+	ADDQ    $+8, R8
+
+row1less8:
+	TESTL   $0x00000004, SI
+	JZ      row1less4
+	VMOVD   X2, (R8)
+	VPSRLDQ $0x04, X2, X2
+	ADDQ    $+4, R8
+
+row1less4:
+	TESTL   $0x00000002, SI
+	JZ      row1less2
+	VPEXTRW $0x00, X2, (R8)
+	VPSRLDQ $0x02, X2, X2
+	ADDQ    $+2, R8
+
+row1less2:
+	TESTL   $0x00000001, SI
+	JZ      row1less1
+	VPEXTRB $0x00, X2, (R8)
+
+row1less1:
+	ADDQ    BX, DI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row2less8
+	VMOVQ   X4, (R8)
+	VPSRLDQ $0x08, X4, X4
+	ADDQ    $+8, R8
+
+row2less8:
+	TESTL   $0x00000004, SI
+	JZ      row2less4
+	VMOVD   X4, (R8)
+	VPSRLDQ $0x04, X4, X4
+	ADDQ    $+4, R8
+
+row2less4:
+	TESTL   $0x00000002, SI
+	JZ      row2less2
+	VPEXTRW $0x00, X4, (R8)
+	VPSRLDQ $0x02, X4, X4
+	ADDQ    $+2, R8
+
+row2less2:
+	TESTL   $0x00000001, SI
+	JZ      row2less1
+	VPEXTRB $0x00, X4, (R8)
+
+row2less1:
+	ADDQ    BX, DI
+	MOVQ    DI, R8
+	TESTL   $0x00000008, SI
+	JZ      row3less8
+	VMOVQ   X6, (R8)
+	VPSRLDQ $0x08, X6, X6
+	ADDQ    $+8, R8
+
+row3less8:
+	TESTL   $0x00000004, SI
+	JZ      row3less4
+	VMOVD   X6, (R8)
+	VPSRLDQ $0x04, X6, X6
+	ADDQ    $+4, R8
+
+row3less4:
+	TESTL   $0x00000002, SI
+	JZ      row3less2
+	VPEXTRW $0x00, X6, (R8)
+	VPSRLDQ $0x02, X6, X6
+	ADDQ    $+2, R8
+
+row3less2:
+	TESTL   $0x00000001, SI
+	JZ      row3less1
+	VPEXTRB $0x00, X6, (R8)
+
+row3less1:
+	ADDQ    BX, DI
+	MOVQ    DI, BX
+	TESTL   $0x00000008, SI
+	JZ      row4less8
+	VMOVQ   X8, (BX)
+	VPSRLDQ $0x08, X8, X8
+	ADDQ    $+8, BX
+
+row4less8:
+	TESTL   $0x00000004, SI
+	JZ      row4less4
+	VMOVD   X8, (BX)
+	VPSRLDQ $0x04, X8, X8
+	ADDQ    $+4, BX
+
+row4less4:
+	TESTL   $0x00000002, SI
+	JZ      row4less2
+	VPEXTRW $0x00, X8, (BX)
+	VPSRLDQ $0x02, X8, X8
+	ADDQ    $+2, BX
+
+row4less2:
+	TESTL   $0x00000001, SI
+	JZ      row4less1
+	VPEXTRB $0x00, X8, (BX)
+
+row4less1:
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
 // func tileRequantZ1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tileRequantZ1x1(SB), NOSPLIT, $8-180

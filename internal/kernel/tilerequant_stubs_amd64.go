@@ -34,6 +34,31 @@ func tileRequantY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int,
 //go:noescape
 func tileRequantY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
 
+// tileRequantBytesY1x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantBytesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantBytesY2x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantBytesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantBytesY3x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantBytesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantBytesY4x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantBytesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
+// tileRequantBytesY5x2 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
+//
+//go:noescape
+func tileRequantBytesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
+
 // tileRequantZ1x1 computes strips of codes from a u8 x s8 product: C = rint(clamp(float32(A*B+bias)*m, lo, hi)) + zero.
 //
 //go:noescape

@@ -34,6 +34,31 @@ func tileS8Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *b
 //go:noescape
 func tileS8Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
 
+// tileS8BytesY1x2 computes strips of an exact u8 x s8 product: C = A*B.
+//
+//go:noescape
+func tileS8BytesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
+
+// tileS8BytesY2x2 computes strips of an exact u8 x s8 product: C = A*B.
+//
+//go:noescape
+func tileS8BytesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
+
+// tileS8BytesY3x2 computes strips of an exact u8 x s8 product: C = A*B.
+//
+//go:noescape
+func tileS8BytesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
+
+// tileS8BytesY4x2 computes strips of an exact u8 x s8 product: C = A*B.
+//
+//go:noescape
+func tileS8BytesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
+
+// tileS8BytesY5x2 computes strips of an exact u8 x s8 product: C = A*B.
+//
+//go:noescape
+func tileS8BytesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
+
 // tileS8Z1x1 computes strips of an exact u8 x s8 product: C = A*B.
 //
 //go:noescape

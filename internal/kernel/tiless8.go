@@ -2,16 +2,17 @@ package kernel
 
 // tilesS8 is the integer tiles of a tier: up to rows high, cols wide, with a
 // narrow form of half the width where the tier has one. They read A in codes of
-// size bytes: 1, or 2 where A is widened to s16 first. pack writes the layout
-// of B that they read: panels of cols columns, groups of four steps of k, 128
-// bytes a group.
+// size bytes, 1, or 2 where A is widened to s16 first, group codes at a time: 4
+// or 8. B lies in panels of cols columns, 128 bytes for each group. pack writes
+// four rows of one, packVec groups of four rows of a whole one.
 type tilesS8 struct {
-	rows, cols int
-	size       int
-	mask       func(n int) *int32
-	pack       func(panel []int8, w []int8, n, cols int)
-	run        []tileFunc
-	narrow     []tileFunc
+	rows, cols  int
+	size, group int
+	mask        func(n int) *int32
+	pack        func(panel []int8, w []int8, n, cols int)
+	packVec     func(panel, w *int8, groups, stride int)
+	run         []tileFunc
+	narrow      []tileFunc
 	// the same requantizing
 	codes, narrowCodes []requantTileFunc
 	// the same storing values
@@ -24,15 +25,21 @@ type requantTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte,
 // valueTileFunc is a tileFunc whose results are float32 values.
 type valueTileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask, bias *int32, m *float32)
 
-// groupBytes is the size of one packed group of four steps.
+// groupBytes is the size of one packed group.
 const groupBytes = 128
+
+// groups is how many groups k codes take.
+func (t *tilesS8) groups(k int) int { return (k + t.group - 1) / t.group }
+
+// slack is how many codes are missing to whole groups.
+func (t *tilesS8) slack(k int) int { return t.groups(k)*t.group - k }
 
 // productS8 is the operands of an integer product in a tile's terms: A and its
 // distances in bytes, C in elements.
 type productS8 struct {
 	a          []uint8
 	rs, cs, a2 int
-	k, k2      int // in groups of four
+	k, k2      int // in groups
 	tail       int
 	c          []int32
 	ldc        int
@@ -62,7 +69,7 @@ func (p *productS8) to(acc []int32, rq *rowRequant, at int) {
 // columnsOf computes m rows of each line by the columns [from, to) of b; from
 // is a multiple of t.cols.
 func (t *tilesS8) columnsOf(p *productS8, b *PackedS8, m, from, to int) {
-	panel := groupBytes * ((b.K + 3) / 4)
+	panel := groupBytes * t.groups(b.K)
 	for j := from; j < to; j += t.cols {
 		width, run, codes, values := min(t.cols, to-j), t.run, t.codes, t.values
 		if width <= t.cols/2 && t.narrow != nil {
@@ -101,37 +108,39 @@ func (t *tilesS8) columns(width int) *int32 {
 
 // packPanels writes the panels of the columns [from, to) of the matrix as given.
 func (t *isa) packPanels(p *PackedS8, from, to int) {
-	tiles, w := t.s8, p.raw
-	size := groupBytes * ((p.K + 3) / 4)
+	tiles, w := p.tiles, p.raw
+	size, four := groupBytes*tiles.groups(p.K), groupBytes*4/tiles.group
 	for i := from / tiles.cols; i*tiles.cols < to; i++ {
 		cols, k := min(tiles.cols, to-i*tiles.cols), 0
 		panel := p.panels[i*size:][:size]
-		if cols == tiles.cols {
-			k = t.packVec(panel, w[i*cols:], p.N, p.K)
+		if k = p.K &^ 3; cols == tiles.cols && k > 0 {
+			tiles.packVec(&panel[0], &w[i*cols], k/4, p.N)
+		} else {
+			k = 0
 		}
-		clear(panel[k/4*groupBytes:])
+		clear(panel[k/4*four:])
 		for ; k < p.K; k += 4 {
 			rows := min(4, p.K-k)
 			first := k*p.N + i*tiles.cols
-			tiles.pack(panel[k/4*groupBytes:][:groupBytes], w[first:first+(rows-1)*p.N+cols], p.N, cols)
+			tiles.pack(panel[k/4*four:][:four], w[first:first+(rows-1)*p.N+cols], p.N, cols)
 		}
 	}
 }
 
-// fourOnes and wideOnes, four ones widened, are never written.
+// codeOnes and wideOnes, four ones widened, are never written.
 var (
-	fourOnes = [4]uint8{1, 1, 1, 1}
+	codeOnes = [8]uint8{1, 1, 1, 1, 1, 1, 1, 1}
 	wideOnes = [8]uint8{1, 0, 1, 0, 1, 0, 1, 0}
 )
 
 // columnSums is the product of a row of ones with b, read from one group of
-// four ones again and again.
+// ones again and again.
 func (t *tilesS8) columnSums(b *PackedS8, from, to int) {
-	ones := fourOnes[:]
+	ones := codeOnes[:]
 	if t.size == 2 {
 		ones = wideOnes[:]
 	}
-	t.columnsOf(&productS8{a: ones, k: (b.K + 3) / 4, k2: 1, c: b.ColSums, ldc: b.N, lines: 1}, b, 1, from, to)
+	t.columnsOf(&productS8{a: ones, k: t.groups(b.K), k2: 1, c: b.ColSums, ldc: b.N, lines: 1}, b, 1, from, to)
 }
 
 // packQuads packs up to four rows of w, n apart, as the four bytes of each
@@ -165,6 +174,10 @@ func (t *tilesS8) gemm(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int,
 		t.gemmWide(acc, rq, ldc, a, lda, b, m, from, to, s)
 		return
 	}
+	if t.group == 8 {
+		t.gemmBytes(acc, rq, ldc, a, lda, b, m, from, to, s)
+		return
+	}
 	// A's rows are read in groups of four bytes; a row shorter than that is copied
 	// to a padded one first unless memory follows it.
 	k, tail := b.K/4, b.K%4
@@ -192,6 +205,30 @@ func (t *tilesS8) gemmShort(acc []int32, rq *rowRequant, ldc int, a []uint8, lda
 			copy(rows[4*j:4*j+b.K], a[(i+j)*lda:])
 		}
 		p := productS8{a: rows, rs: 4, cs: 4, k: 1, k2: 1, ldc: ldc, lines: 1}
+		p.to(acc, rq, i*ldc)
+		t.columnsOf(&p, b, r, from, to)
+	}
+}
+
+// gemmBytes reads rows in whole groups of eight, and copies them where they are
+// none.
+func (t *tilesS8) gemmBytes(acc []int32, rq *rowRequant, ldc int, a []uint8, lda int, b *PackedS8, m, from, to int, s *Scratch) {
+	ld := 8 * t.groups(b.K)
+	step := max(t.rows, blockBytes/(2*ld)/t.rows*t.rows)
+	var rows []uint8
+	if ld != b.K {
+		rows = wordBytes(grow(&s.words, min(step, m)*ld/2))
+	}
+	for i := 0; i < m; i += step {
+		r, rs := min(step, m-i), lda
+		p := productS8{a: a[i*lda:], cs: 8, k: ld / 8, k2: 1, ldc: ldc, lines: 1}
+		if rows != nil {
+			for j := range r {
+				copy(rows[j*ld:][:b.K], a[(i+j)*lda:])
+			}
+			p.a, rs = rows, ld
+		}
+		p.rs = rs
 		p.to(acc, rq, i*ldc)
 		t.columnsOf(&p, b, r, from, to)
 	}

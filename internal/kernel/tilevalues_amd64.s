@@ -1114,6 +1114,879 @@ stored:
 	VZEROUPPER
 	RET
 
+// func tileValuesBytesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesBytesY1x2(SB), NOSPLIT, $8-168
+	VPCMPEQW Y2, Y2, Y2
+	VPSRLW   $0x0f, Y2, Y2
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), CX
+
+line:
+	MOVQ strips+104(FP), DX
+	MOVQ DX, (SP)
+
+strip:
+	MOVQ  AX, DX
+	MOVQ  cs+32(FP), BX
+	MOVQ  b+56(FP), SI
+	MOVQ  bs+64(FP), DI
+	MOVQ  k2+8(FP), R8
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+
+outer:
+	MOVQ k+0(FP), R9
+
+inner:
+	VMOVDQU      (SI), Y3
+	VPBROADCASTD (DX), Y4
+	VPMADDUBSW   Y3, Y4, Y3
+	VPMADDUBSW   32(SI), Y4, Y5
+	VPBROADCASTD 4(DX), Y4
+	VPMADDUBSW   64(SI), Y4, Y6
+	VPADDW       Y6, Y3, Y3
+	VPMADDWD     Y2, Y3, Y3
+	VPADDD       Y3, Y0, Y0
+	VPMADDUBSW   96(SI), Y4, Y6
+	VPADDW       Y6, Y5, Y5
+	VPMADDWD     Y2, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	ADDQ         DI, SI
+	ADDQ         BX, DX
+	DECQ         R9
+	JNZ          inner
+	ADDQ         b2+72(FP), SI
+	ADDQ         a2+40(FP), DX
+	DECQ         R8
+	JNZ          outer
+	MOVQ         mask+144(FP), DX
+	MOVQ         bias+152(FP), BX
+	MOVQ         m+160(FP), SI
+	TESTQ        DX, DX
+	JZ           scale
+	VMOVDQU      (DX), Y5
+	VPMASKMOVD   (BX), Y5, Y4
+	VMOVDQU      (DX), Y5
+	VPMASKMOVD   (SI), Y5, Y3
+	VPADDD       Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y3, Y0, Y0
+	VMOVDQU      32(DX), Y5
+	VPMASKMOVD   32(BX), Y5, Y4
+	VMOVDQU      32(DX), Y5
+	VPMASKMOVD   32(SI), Y5, Y3
+	VPADDD       Y4, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	JMP          scaled
+
+scale:
+	VMOVDQU   (BX), Y4
+	VMOVDQU   (SI), Y3
+	VPADDD    Y4, Y0, Y0
+	VCVTDQ2PS Y0, Y0
+	VMULPS    Y3, Y0, Y0
+	VMOVDQU   32(BX), Y4
+	VMOVDQU   32(SI), Y3
+	VPADDD    Y4, Y1, Y1
+	VCVTDQ2PS Y1, Y1
+	VMULPS    Y3, Y1, Y1
+
+scaled:
+	TESTQ      DX, DX
+	JZ         whole
+	VMOVDQU    (DX), Y4
+	VMOVDQU    32(DX), Y3
+	MOVQ       ldc+88(FP), DX
+	MOVQ       CX, DX
+	VPMASKMOVD Y0, Y4, (DX)
+	VPMASKMOVD Y1, Y3, 32(DX)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), DX
+	MOVQ    CX, DX
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), CX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), CX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileValuesBytesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesBytesY2x2(SB), NOSPLIT, $8-168
+	VPCMPEQW Y4, Y4, Y4
+	VPSRLW   $0x0f, Y4, Y4
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+
+outer:
+	MOVQ k+0(FP), R10
+
+inner:
+	VMOVDQU      (DI), Y5
+	VPBROADCASTD (BX), Y6
+	VPMADDUBSW   Y5, Y6, Y7
+	VPMADDUBSW   32(DI), Y6, Y8
+	VPBROADCASTD 4(BX), Y6
+	VPMADDUBSW   64(DI), Y6, Y9
+	VPADDW       Y9, Y7, Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDUBSW   96(DI), Y6, Y9
+	VPADDW       Y9, Y8, Y8
+	VPMADDWD     Y4, Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y6
+	VPMADDUBSW   Y5, Y6, Y7
+	VPMADDUBSW   32(DI), Y6, Y8
+	VPBROADCASTD 4(BX)(CX*1), Y6
+	VPMADDUBSW   64(DI), Y6, Y9
+	VPADDW       Y9, Y7, Y7
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDUBSW   96(DI), Y6, Y9
+	VPADDW       Y9, Y8, Y8
+	VPMADDWD     Y4, Y8, Y8
+	VPADDD       Y8, Y3, Y3
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          inner
+	ADDQ         b2+72(FP), DI
+	ADDQ         a2+40(FP), BX
+	DECQ         R9
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y8
+	VPMASKMOVD   (SI), Y8, Y6
+	VMOVDQU      (BX), Y8
+	VPMASKMOVD   (DI), Y8, Y7
+	VPADDD       Y6, Y0, Y0
+	VPADDD       Y6, Y2, Y2
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y7, Y0, Y0
+	VMULPS       Y7, Y2, Y2
+	VMOVDQU      32(BX), Y8
+	VPMASKMOVD   32(SI), Y8, Y6
+	VMOVDQU      32(BX), Y8
+	VPMASKMOVD   32(DI), Y8, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y6, Y3, Y3
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y7, Y1, Y1
+	VMULPS       Y7, Y3, Y3
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y6
+	VMOVDQU   (DI), Y7
+	VPADDD    Y6, Y0, Y0
+	VPADDD    Y6, Y2, Y2
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y7, Y0, Y0
+	VMULPS    Y7, Y2, Y2
+	VMOVDQU   32(SI), Y6
+	VMOVDQU   32(DI), Y7
+	VPADDD    Y6, Y1, Y1
+	VPADDD    Y6, Y3, Y3
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VMULPS    Y7, Y1, Y1
+	VMULPS    Y7, Y3, Y3
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y6
+	VMOVDQU    32(BX), Y7
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y6, (SI)
+	VPMASKMOVD Y1, Y7, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y6, (SI)
+	VPMASKMOVD Y3, Y7, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileValuesBytesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesBytesY3x2(SB), NOSPLIT, $8-168
+	VPCMPEQW Y6, Y6, Y6
+	VPSRLW   $0x0f, Y6, Y6
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+
+outer:
+	MOVQ k+0(FP), R10
+
+inner:
+	VMOVDQU      (DI), Y7
+	VPBROADCASTD (BX), Y8
+	VPMADDUBSW   Y7, Y8, Y9
+	VPMADDUBSW   32(DI), Y8, Y10
+	VPBROADCASTD 4(BX), Y8
+	VPMADDUBSW   64(DI), Y8, Y11
+	VPADDW       Y11, Y9, Y9
+	VPMADDWD     Y6, Y9, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDUBSW   96(DI), Y8, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y8
+	VPMADDUBSW   Y7, Y8, Y9
+	VPMADDUBSW   32(DI), Y8, Y10
+	VPBROADCASTD 4(BX)(CX*1), Y8
+	VPMADDUBSW   64(DI), Y8, Y11
+	VPADDW       Y11, Y9, Y9
+	VPMADDWD     Y6, Y9, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDUBSW   96(DI), Y8, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y8
+	VPMADDUBSW   Y7, Y8, Y9
+	VPMADDUBSW   32(DI), Y8, Y10
+	VPBROADCASTD 4(BX)(CX*2), Y8
+	VPMADDUBSW   64(DI), Y8, Y11
+	VPADDW       Y11, Y9, Y9
+	VPMADDWD     Y6, Y9, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDUBSW   96(DI), Y8, Y11
+	VPADDW       Y11, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y5, Y5
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          inner
+	ADDQ         b2+72(FP), DI
+	ADDQ         a2+40(FP), BX
+	DECQ         R9
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y10
+	VPMASKMOVD   (SI), Y10, Y8
+	VMOVDQU      (BX), Y10
+	VPMASKMOVD   (DI), Y10, Y9
+	VPADDD       Y8, Y0, Y0
+	VPADDD       Y8, Y2, Y2
+	VPADDD       Y8, Y4, Y4
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y9, Y0, Y0
+	VMULPS       Y9, Y2, Y2
+	VMULPS       Y9, Y4, Y4
+	VMOVDQU      32(BX), Y10
+	VPMASKMOVD   32(SI), Y10, Y8
+	VMOVDQU      32(BX), Y10
+	VPMASKMOVD   32(DI), Y10, Y9
+	VPADDD       Y8, Y1, Y1
+	VPADDD       Y8, Y3, Y3
+	VPADDD       Y8, Y5, Y5
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y1, Y1
+	VMULPS       Y9, Y3, Y3
+	VMULPS       Y9, Y5, Y5
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y8
+	VMOVDQU   (DI), Y9
+	VPADDD    Y8, Y0, Y0
+	VPADDD    Y8, Y2, Y2
+	VPADDD    Y8, Y4, Y4
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VMULPS    Y9, Y0, Y0
+	VMULPS    Y9, Y2, Y2
+	VMULPS    Y9, Y4, Y4
+	VMOVDQU   32(SI), Y8
+	VMOVDQU   32(DI), Y9
+	VPADDD    Y8, Y1, Y1
+	VPADDD    Y8, Y3, Y3
+	VPADDD    Y8, Y5, Y5
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y9, Y1, Y1
+	VMULPS    Y9, Y3, Y3
+	VMULPS    Y9, Y5, Y5
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y8
+	VMOVDQU    32(BX), Y9
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y8, (SI)
+	VPMASKMOVD Y1, Y9, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y8, (SI)
+	VPMASKMOVD Y3, Y9, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y4, Y8, (SI)
+	VPMASKMOVD Y5, Y9, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileValuesBytesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesBytesY4x2(SB), NOSPLIT, $8-168
+	VPCMPEQW Y8, Y8, Y8
+	VPSRLW   $0x0f, Y8, Y8
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y9
+	VPBROADCASTD (BX), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(BX), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(BX)(CX*1), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(BX)(CX*2), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y5, Y5
+	VPBROADCASTD (SI), Y10
+	VPMADDUBSW   Y9, Y10, Y11
+	VPMADDUBSW   32(R8), Y10, Y12
+	VPBROADCASTD 4(SI), Y10
+	VPMADDUBSW   64(R8), Y10, Y13
+	VPADDW       Y13, Y11, Y11
+	VPMADDWD     Y8, Y11, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDUBSW   96(R8), Y10, Y13
+	VPADDW       Y13, Y12, Y12
+	VPMADDWD     Y8, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y12
+	VPMASKMOVD   (SI), Y12, Y10
+	VMOVDQU      (BX), Y12
+	VPMASKMOVD   (DI), Y12, Y11
+	VPADDD       Y10, Y0, Y0
+	VPADDD       Y10, Y2, Y2
+	VPADDD       Y10, Y4, Y4
+	VPADDD       Y10, Y6, Y6
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y11, Y0, Y0
+	VMULPS       Y11, Y2, Y2
+	VMULPS       Y11, Y4, Y4
+	VMULPS       Y11, Y6, Y6
+	VMOVDQU      32(BX), Y12
+	VPMASKMOVD   32(SI), Y12, Y10
+	VMOVDQU      32(BX), Y12
+	VPMASKMOVD   32(DI), Y12, Y11
+	VPADDD       Y10, Y1, Y1
+	VPADDD       Y10, Y3, Y3
+	VPADDD       Y10, Y5, Y5
+	VPADDD       Y10, Y7, Y7
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y11, Y1, Y1
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y11, Y5, Y5
+	VMULPS       Y11, Y7, Y7
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y10
+	VMOVDQU   (DI), Y11
+	VPADDD    Y10, Y0, Y0
+	VPADDD    Y10, Y2, Y2
+	VPADDD    Y10, Y4, Y4
+	VPADDD    Y10, Y6, Y6
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VCVTDQ2PS Y6, Y6
+	VMULPS    Y11, Y0, Y0
+	VMULPS    Y11, Y2, Y2
+	VMULPS    Y11, Y4, Y4
+	VMULPS    Y11, Y6, Y6
+	VMOVDQU   32(SI), Y10
+	VMOVDQU   32(DI), Y11
+	VPADDD    Y10, Y1, Y1
+	VPADDD    Y10, Y3, Y3
+	VPADDD    Y10, Y5, Y5
+	VPADDD    Y10, Y7, Y7
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VCVTDQ2PS Y7, Y7
+	VMULPS    Y11, Y1, Y1
+	VMULPS    Y11, Y3, Y3
+	VMULPS    Y11, Y5, Y5
+	VMULPS    Y11, Y7, Y7
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y10
+	VMOVDQU    32(BX), Y11
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y10, (SI)
+	VPMASKMOVD Y1, Y11, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y10, (SI)
+	VPMASKMOVD Y3, Y11, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y4, Y10, (SI)
+	VPMASKMOVD Y5, Y11, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y6, Y10, (SI)
+	VPMASKMOVD Y7, Y11, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
+// func tileValuesBytesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+// Requires: AVX, AVX2
+TEXT ·tileValuesBytesY5x2(SB), NOSPLIT, $8-168
+	VPCMPEQW Y10, Y10, Y10
+	VPSRLW   $0x0f, Y10, Y10
+	MOVQ     a+16(FP), AX
+	MOVQ     rs+24(FP), CX
+	MOVQ     c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ  AX, BX
+	LEAQ  (BX)(CX*2), SI
+	ADDQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVDQU      (R8), Y11
+	VPBROADCASTD (BX), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(BX), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y1, Y1
+	VPBROADCASTD (BX)(CX*1), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(BX)(CX*1), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y3, Y3
+	VPBROADCASTD (BX)(CX*2), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(BX)(CX*2), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD (SI), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(SI), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPBROADCASTD (SI)(CX*1), Y12
+	VPMADDUBSW   Y11, Y12, Y13
+	VPMADDUBSW   32(R8), Y12, Y14
+	VPBROADCASTD 4(SI)(CX*1), Y12
+	VPMADDUBSW   64(R8), Y12, Y15
+	VPADDW       Y15, Y13, Y13
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDUBSW   96(R8), Y12, Y15
+	VPADDW       Y15, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y9, Y9
+	ADDQ         R9, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), BX
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         mask+144(FP), BX
+	MOVQ         bias+152(FP), SI
+	MOVQ         m+160(FP), DI
+	TESTQ        BX, BX
+	JZ           scale
+	VMOVDQU      (BX), Y14
+	VPMASKMOVD   (SI), Y14, Y12
+	VMOVDQU      (BX), Y14
+	VPMASKMOVD   (DI), Y14, Y13
+	VPADDD       Y12, Y0, Y0
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y12, Y8, Y8
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y6, Y6
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y13, Y0, Y0
+	VMULPS       Y13, Y2, Y2
+	VMULPS       Y13, Y4, Y4
+	VMULPS       Y13, Y6, Y6
+	VMULPS       Y13, Y8, Y8
+	VMOVDQU      32(BX), Y14
+	VPMASKMOVD   32(SI), Y14, Y12
+	VMOVDQU      32(BX), Y14
+	VPMASKMOVD   32(DI), Y14, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y12, Y9, Y9
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y3, Y3
+	VCVTDQ2PS    Y5, Y5
+	VCVTDQ2PS    Y7, Y7
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y13, Y1, Y1
+	VMULPS       Y13, Y3, Y3
+	VMULPS       Y13, Y5, Y5
+	VMULPS       Y13, Y7, Y7
+	VMULPS       Y13, Y9, Y9
+	JMP          scaled
+
+scale:
+	VMOVDQU   (SI), Y12
+	VMOVDQU   (DI), Y13
+	VPADDD    Y12, Y0, Y0
+	VPADDD    Y12, Y2, Y2
+	VPADDD    Y12, Y4, Y4
+	VPADDD    Y12, Y6, Y6
+	VPADDD    Y12, Y8, Y8
+	VCVTDQ2PS Y0, Y0
+	VCVTDQ2PS Y2, Y2
+	VCVTDQ2PS Y4, Y4
+	VCVTDQ2PS Y6, Y6
+	VCVTDQ2PS Y8, Y8
+	VMULPS    Y13, Y0, Y0
+	VMULPS    Y13, Y2, Y2
+	VMULPS    Y13, Y4, Y4
+	VMULPS    Y13, Y6, Y6
+	VMULPS    Y13, Y8, Y8
+	VMOVDQU   32(SI), Y12
+	VMOVDQU   32(DI), Y13
+	VPADDD    Y12, Y1, Y1
+	VPADDD    Y12, Y3, Y3
+	VPADDD    Y12, Y5, Y5
+	VPADDD    Y12, Y7, Y7
+	VPADDD    Y12, Y9, Y9
+	VCVTDQ2PS Y1, Y1
+	VCVTDQ2PS Y3, Y3
+	VCVTDQ2PS Y5, Y5
+	VCVTDQ2PS Y7, Y7
+	VCVTDQ2PS Y9, Y9
+	VMULPS    Y13, Y1, Y1
+	VMULPS    Y13, Y3, Y3
+	VMULPS    Y13, Y5, Y5
+	VMULPS    Y13, Y7, Y7
+	VMULPS    Y13, Y9, Y9
+
+scaled:
+	TESTQ      BX, BX
+	JZ         whole
+	VMOVDQU    (BX), Y12
+	VMOVDQU    32(BX), Y13
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD Y0, Y12, (SI)
+	VPMASKMOVD Y1, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y2, Y12, (SI)
+	VPMASKMOVD Y3, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y4, Y12, (SI)
+	VPMASKMOVD Y5, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y6, Y12, (SI)
+	VPMASKMOVD Y7, Y13, 32(SI)
+	ADDQ       BX, SI
+	VPMASKMOVD Y8, Y12, (SI)
+	VPMASKMOVD Y9, Y13, 32(SI)
+	JMP        stored
+
+whole:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU Y0, (SI)
+	VMOVDQU Y1, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y2, (SI)
+	VMOVDQU Y3, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y4, (SI)
+	VMOVDQU Y5, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+	ADDQ    BX, SI
+	VMOVDQU Y8, (SI)
+	VMOVDQU Y9, 32(SI)
+
+stored:
+	ADDQ astrip+48(FP), AX
+	ADDQ cstrip+96(FP), DX
+	DECQ (SP)
+	JNZ  strip
+	ADDQ aline+120(FP), AX
+	ADDQ cline+128(FP), DX
+	DECQ lines+112(FP)
+	JNZ  line
+	VZEROUPPER
+	RET
+
 // func tileValuesZ1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tileValuesZ1x1(SB), NOSPLIT, $8-168

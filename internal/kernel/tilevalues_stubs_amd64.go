@@ -34,6 +34,31 @@ func tileValuesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, 
 //go:noescape
 func tileValuesY6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
 
+// tileValuesBytesY1x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesBytesY1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesBytesY2x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesBytesY2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesBytesY3x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesBytesY3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesBytesY4x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesBytesY4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+
+// tileValuesBytesY5x2 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
+//
+//go:noescape
+func tileValuesBytesY5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
+
 // tileValuesZ1x1 computes strips of values of a u8 x s8 product: C = float32(A*B+bias)*m.
 //
 //go:noescape

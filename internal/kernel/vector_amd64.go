@@ -411,19 +411,19 @@ func (t *isa) normalizeVec(y, x, mean, a, beta []float32) int {
 	return n
 }
 
-// packVec packs the leading whole groups of a whole panel of columns and returns
-// how many rows of w that were.
-func (t *isa) packVec(panel, w []int8, n, k int) int {
-	groups := k / 4
-	switch {
-	case t.tier == cpu.Generic || groups == 0:
-		return 0
-	case t.tier == cpu.AVX512VNNI:
-		packQuadsY(&panel[0], &w[0], groups, n)
-	default:
-		packPairsY(&panel[0], &w[0], groups, n)
+// absMaxS8Vec does the leading codes and returns how many; it needs AVX2, as the
+// tiles that ask for it do.
+func absMaxS8Vec(w []int8) (top, done int) {
+	const unit = 32
+	if done = len(w) &^ (unit - 1); done == 0 {
+		return 0, 0
 	}
-	return 4 * groups
+	var tops [unit]uint8
+	absMaxS8Y(&tops[0], &w[0], done)
+	for _, v := range tops {
+		top = max(top, int(v))
+	}
+	return top, done
 }
 
 // widenCodesVec needs AVX2, as the tiles that read widened codes do.

@@ -52,7 +52,7 @@ func (t *isa) normalizeVec([]float32, []float32, []float32, []float32, []float32
 
 func widenCodesVec([]int16, []uint8) bool { return false }
 
-func (t *isa) packVec([]int8, []int8, int, int) int { return 0 }
+func absMaxS8Vec([]int8) (top, done int) { return 0, 0 }
 
 func (t *isa) transposeVec([]float32, int, []float32, int, int, int) (int, int) { return 0, 0 }
 
