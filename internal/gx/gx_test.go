@@ -217,6 +217,99 @@ func TestFork(t *testing.T) {
 	}
 }
 
+// joiner is y = x*x whose gradient takes in those of the other readers of x, where it may.
+type joiner struct {
+	*square
+	joined int
+}
+
+func (k *joiner) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+	others := gx.Join(in[0])
+	k.joined = len(others)
+	b := &joinerBack{squareBack{gx.NewTensor(in[0].Shape()...)}}
+	n, err := gx.Apply(b, "joiner/dx", b.dx, append(G.Nodes{in[0], grad}, others...)...)
+	return G.Nodes{n}, err
+}
+
+type joinerBack struct{ squareBack }
+
+func (k *joinerBack) Run(in []G.Value) (G.Value, error) {
+	v, err := k.squareBack.Run(in[:2])
+	dx := k.dx.Data().([]float32)
+	for _, o := range in[2:] {
+		g, err := gx.Floats(o)
+		if err != nil {
+			return nil, err
+		}
+		for i := range dx {
+			dx[i] += g[i]
+		}
+	}
+	return v, err
+}
+
+// The first reader of a fork adds the gradients of readers that lie behind it; where they do not have theirs yet, the
+// fork adds them. Either way the sum is the same.
+func TestJoin(t *testing.T) {
+	for _, behind := range []bool{true, false} {
+		g := G.NewGraph()
+		x := leaf(t, g, "x", 1, 2, -3)
+		first := newSquare(3)
+		dx := gx.NewTensor(3)
+		added := false
+		f, err := gx.Fork(apply(t, first, "first", first.y, x), "fork", func() (gx.Kernel, G.Value) {
+			added = true
+			return &total{dx}, dx
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := &joiner{square: newSquare(3)}
+		square := apply(t, k, "joiner", k.y, f) // q^2, q = x^2
+		p := &product{gx.NewTensor(3)}
+		with, wrt := square, G.Nodes{x}
+		if !behind {
+			with = leaf(t, g, "b", 5, 7, 11)
+			wrt = append(wrt, with) // else Gorgonia does not ask the product
+		}
+		cost := apply(t, p, "product", p.y, with, f) // q^3, or b*q + q^2
+		if !behind {
+			last := newSquare(3)
+			cost = G.Must(G.Add(cost, apply(t, last, "square", last.y, square)))
+		}
+		grads, err := gx.Grad(G.Must(G.Sum(cost)), wrt...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dX G.Value
+		G.Read(grads[0], &dX)
+		m, err := gx.NewMachine(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := m.Run(); err != nil {
+				t.Fatal(err)
+			}
+			got, _ := gx.Floats(dX)
+			for i, v := range []float32{1, 2, -3} {
+				q := v * v
+				want := 3 * q * q * 2 * v
+				if !behind { // b*q + q^4
+					want = ([]float32{5, 7, 11}[i] + 4*q*q*q) * 2 * v
+				}
+				if got[i] != want {
+					t.Errorf("behind %t: gradient %v, want %v", behind, got[i], want)
+				}
+			}
+		}
+		if joined := k.joined == 1; joined == added || behind && !joined {
+			t.Errorf("behind %t: joined %d gradients, the fork added: %t", behind, k.joined, added)
+		}
+		m.Close()
+	}
+}
+
 func TestPanicsBecomeErrors(t *testing.T) {
 	g := G.NewGraph()
 	x := leaf(t, g, "x", 1)
