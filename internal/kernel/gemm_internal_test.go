@@ -188,7 +188,7 @@ func TestGemmDoesNotAllocateAfterWarmUp(t *testing.T) {
 func TestPackedColumnsSameBits(t *testing.T) {
 	eachTier(t, func(t *testing.T, kern *isa) {
 		if kern.f32 == nil || kern.f32.pack == nil {
-			t.Skip("this tier reads B in place")
+			return // this tier reads B in place
 		}
 		plain := *kern.f32
 		plain.pack = nil
