@@ -16,11 +16,19 @@ import (
 )
 
 // TestDepthwiseRescaled is the table of docs/guide.md about depthwise layers: fashion-mbnet with ReLU in place of ReLU6, and
-// the same function with the channels of every ReLU multiplied by 1 to 100. Scores are of the validation split.
+// the same function with the channels of every ReLU multiplied by 1 to 100. Scores are of the validation split, 4,000 examples,
+// on which single networks scatter by half a point: the limits are for the mean of six.
 //
 //	go test -tags slow ./qat/ptq -run DepthwiseRescaled -v
 func TestDepthwiseRescaled(t *testing.T) {
-	for _, seed := range []string{"seed=7", "seed=8"} {
+	type row struct {
+		what      string
+		got       float64
+		low, high float64 // points lost against float
+	}
+	var all [][]row
+	var floats []float64
+	for _, seed := range []string{"seed=7", "seed=8", "seed=9", "seed=10", "seed=11", "seed=12"} {
 		c, err := configs.Preset("fashion-mbnet", "train.epochs=2", "qat.epochs=1", seed)
 		if err != nil {
 			t.Fatal(err)
@@ -47,22 +55,27 @@ func TestDepthwiseRescaled(t *testing.T) {
 		equalized := plain
 		equalized.Equalize = true
 		score := func(m *model.Model) float64 { return agreement(t, m, n.data.Val) }
-		for _, row := range []struct {
-			what      string
-			got       float64
-			low, high float64 // points lost against float
-		}{
+		rows := []row{
 			{"w8a8, one scale per tensor", score(n.quantized(t, wide, perTensor, plain).Model), 20, 100},
 			{"w8a8, one scale per channel of the weights", score(n.quantized(t, wide, perChannel, plain).Model), 1, 100},
 			{"equalized, w8a8, one scale per tensor", score(n.quantized(t, wide, perTensor, equalized).Model), -1, 0.5},
 			{"equalized, w8a8, one scale per channel", score(n.quantized(t, wide, perChannel, equalized).Model), -1, 0.5},
 			{"depthwise weights alone in int8, per tensor", score(onGrid(wide, perTensor.Weight)), 1, 100},
 			{"depthwise weights alone in int8, per channel", score(onGrid(wide, perChannel.Weight)), -0.5, 0.5},
-		} {
-			t.Logf("%s: %-46s %6.2f %% (float %.2f %%)", seed, row.what, row.got, float)
-			if lost := float - row.got; lost < row.low || lost > row.high {
-				t.Errorf("%s loses %.2f points, want %v to %v", row.what, lost, row.low, row.high)
-			}
+		}
+		for _, r := range rows {
+			t.Logf("%s: %-46s %6.2f %% (float %.2f %%)", seed, r.what, r.got, float)
+		}
+		all, floats = append(all, rows), append(floats, float)
+	}
+	for i, r := range all[0] {
+		lost := 0.0
+		for s, rows := range all {
+			lost += (floats[s] - rows[i].got) / float64(len(all))
+		}
+		t.Logf("mean: %-46s loses %.2f points", r.what, lost)
+		if lost < r.low || lost > r.high {
+			t.Errorf("%s loses %.2f points on average, want %v to %v", r.what, lost, r.low, r.high)
 		}
 	}
 }
