@@ -127,8 +127,9 @@ func (t *tilesF32) backwardInput(dx []float32, ld int, dy, w []float32, g, padde
 
 // forward computes one image of a direct convolution of codes; img is padded.
 // A kernel row of codes takes whole groups: the weights of the codes beyond it
-// are zero, and img, of codes of t.size bytes, may be read so far past its end. The result begins at element at of acc, or with rq
-// of its codes; its pixels are ld apart.
+// are zero, and img, of codes of t.size bytes, may be read so far past its end.
+// The result begins at element at of acc, or with rq of its codes or values; its
+// pixels are ld apart.
 func (t *tilesS8) forward(acc []int32, rq *rowRequant, at, ld int, img []uint8, b *PackedS8, g ConvGeom) {
 	outW, outH, groups := g.OutW(), g.OutH(), t.groups(g.KW*g.Cin)
 	row := t.size * g.paddedRow()

@@ -15,8 +15,8 @@ func GemmU8S8(acc []int32, ldc int, a []uint8, lda int, b *PackedS8, m int, s *S
 // widest tile, so that a cut costs nothing.
 const ColumnUnit = 32
 
-// RowsU8 is a matrix of codes as the integer tiles of the tier read it, for a
-// product that is computed in pieces. The zero value is ready for Set.
+// RowsU8 is a matrix of codes as the tier's integer tiles for all weights read
+// it, for a product that is computed in pieces. The zero value is ready for Set.
 type RowsU8 struct {
 	m, k int
 

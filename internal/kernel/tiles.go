@@ -42,8 +42,8 @@ type product struct {
 	lines, aline, cline int
 }
 
-// block computes m rows by n columns of each line of p. The caller has checked that the
-// strides stay inside the slices.
+// block computes m rows by n columns of each line of p. The caller has checked
+// that the strides stay inside the slices.
 func (t *tilesF32) block(p *product, m, n int) {
 	flag := 0
 	if p.add {
