@@ -87,11 +87,15 @@ func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
 			b.pieces[s] = make([]float32, piece*k.geom.Cout)
 		}
 	}
+	size := len(b.dws) // of a part
+	if !k.dense && b.integer == nil {
+		size = kernel.FlippedSize(k.geom)
+	}
 	for s := range par.Count(in[0]) {
 		if k.dense {
 			break
 		}
-		b.parts[s] = make([]float32, len(b.dws))
+		b.parts[s] = make([]float32, size)
 		if values {
 			b.images[s] = make([]float32, k.in)
 		}
@@ -105,7 +109,7 @@ func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
 		b.dx = gx.NewTensor(in...)
 		b.dxs = b.dx.Data().([]float32)
 		if !k.dense && b.integer == nil {
-			b.flipped = make([]float32, len(b.dws))
+			b.flipped = make([]float32, kernel.FlippedSize(k.geom))
 		}
 	}
 	return b
@@ -150,7 +154,7 @@ func (b *productGrad) load(in []G.Value) error {
 		return err
 	}
 	if b.flipped != nil {
-		kernel.FlipWeights(b.flipped, b.w, f.geom)
+		kernel.FlipWeights(b.flipped, b.w, f.geom, f.st.Scratch(0))
 	}
 	return nil
 }
@@ -289,14 +293,23 @@ func (b *productGrad) join() error {
 		kernel.Combine(b.biasSum, b.biasParts[:par.Count(f.st.Rows)*c], c)
 		kernel.Round32(b.db.Data().([]float32), b.biasSum)
 	}
-	return f.st.Each(len(b.dws), b.eachWeight)
+	if b.integer != nil {
+		return f.st.Each(len(b.dws), b.eachWeight)
+	}
+	return f.st.Each(len(b.dws)/(f.geom.KH*f.geom.KW), b.eachWeight)
 }
 
-// weightShard makes the elements [lo, hi) of a convolution's dw.
-func (b *productGrad) weightShard(_, lo, hi int) {
-	copy(b.dws[lo:hi], b.parts[0][lo:hi])
-	for p := 1; p < par.Count(b.f.st.Rows); p++ {
-		kernel.Add(b.dws[lo:hi], b.dws[lo:hi], b.parts[p][lo:hi])
+// weightShard makes the elements [lo, hi) of a convolution's dw, of every tap where parts are in an order of their own.
+func (b *productGrad) weightShard(s, lo, hi int) {
+	f := b.f
+	parts := b.parts[:par.Count(f.st.Rows)]
+	if b.integer == nil {
+		kernel.JoinWeightParts(b.dws, parts, f.geom, lo, hi, f.st.Scratch(s))
+		return
+	}
+	copy(b.dws[lo:hi], parts[0][lo:hi])
+	for _, p := range parts[1:] {
+		kernel.Add(b.dws[lo:hi], b.dws[lo:hi], p[lo:hi])
 	}
 }
 

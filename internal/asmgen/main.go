@@ -47,6 +47,7 @@ func main() {
 		{"row3", rows3},
 		{"row3y", rows3y},
 		{"rowgrad", rowGrads},
+		{"winograd", winograds},
 		{"norm", norms},
 		{"after", after},
 		{"onerow", oneRow},

@@ -18,6 +18,7 @@ import (
 // Tiles are as tall as the registers allow.
 const (
 	rowsF32Z = 14 // 28 accumulators, 2 of B, 2 of A
+	rowsThin = 16 // of one vector: channels come in sixteens
 	rowsF32Y = 6  // 12, 2, 2
 	rowsS8Z  = 14
 	rowsS8Y  = 6 // 12 accumulators, 2 of B, A, the product
@@ -157,10 +158,12 @@ func tilesF32(g *gen) {
 		g.tileF32(rows, 1)
 		g.tileF32(rows, 2)
 	}
-	for rows := 1; rows <= rowsF32Z; rows++ {
+	for rows := 1; rows <= rowsThin; rows++ {
 		g.wide = true
 		g.tileF32(rows, 1)
-		g.tileF32(rows, 2)
+		if rows <= rowsF32Z {
+			g.tileF32(rows, 2)
+		}
 	}
 }
 

@@ -7,6 +7,8 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 	const channels = 20
 	g := ConvGeom{H: 9, W: 9, Cin: channels, KH: 3, KW: 3, Cout: channels, StrideH: 1, StrideW: 1,
 		PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1}
+	even := g
+	even.H, even.W, even.Cin, even.Cout = 8, 8, 16, 16
 	first, depthwise := g, g
 	first.Cin = 1
 	depthwise.Groups = channels
@@ -29,6 +31,8 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 	act := NormAct{Norm: &norm, ReLU: true, Cap: 0.5}
 	eachTier(t, func(t *testing.T, kern *isa) {
 		var s Scratch
+		part := make([]float32, max(kern.flippedSize(g), kern.flippedSize(even)))
+		parts := [][]float32{part, part}
 		var p, p1, pd, p4, pp, pf, pw PackedS8
 		kern.packConv(&p4, s8[:grouped.weightSize()], grouped, &s)
 		kern.packConv(&pp, s8[:points.weightSize()], points, &s)
@@ -40,10 +44,14 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 			"pack":               func() { kern.packS8(&p, s8, g.Depth(), channels) },
 			"forward":            func() { kern.convForward(y, x, w, m, 1, g, &s) },
 			"dx":                 func() { kern.convBackwardInput(x, y, w, 1, g, &s) },
-			"dw":                 func() { kern.convBackwardWeight(w, x, y, 1, g, false, &s) },
+			"dw":                 func() { kern.convBackwardWeight(part, x, y, 1, g, false, &s) },
+			"join dw":            func() { kern.joinWeightParts(w, parts, g, 0, g.Cin*g.Cout, &s) },
 			"depthwise":          func() { kern.convForward(y, x, w, nil, 1, depthwise, &s) },
 			"u8 first":           func() { kern.convU8S8(acc, q, 3, &p1, 1, first, &s) },
 			"u8 depthwise":       func() { kern.convU8S8Requant(q, q, 3, &pd, bias, m, 0, 0, 255, 1, depthwise, &s) },
+			"even dx":            func() { kern.convBackwardInput(x, y, w, 1, even, &s) },
+			"even dw":            func() { kern.convBackwardWeight(part, x, y, 1, even, false, &s) },
+			"even join":          func() { kern.joinWeightParts(w, parts, even, 0, even.Cin*even.Cout, &s) },
 			"groups":             func() { kern.convForward(y, x, w, m, 1, grouped, &s) },
 			"groups dx":          func() { kern.convBackwardInput(x, y, w, 1, grouped, &s) },
 			"groups dw":          func() { kern.convBackwardWeight(w, x, y, 1, grouped, false, &s) },

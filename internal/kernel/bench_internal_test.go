@@ -70,6 +70,9 @@ func BenchmarkGemmU8S8(b *testing.B) {
 var benchConvs = []ConvGeom{
 	{H: 28, W: 28, Cin: 1, KH: 3, KW: 3, Cout: 32},
 	{H: 28, W: 28, Cin: 16, KH: 3, KW: 3, Cout: 32},
+	{H: 32, W: 32, Cin: 16, KH: 3, KW: 3, Cout: 16},
+	{H: 16, W: 16, Cin: 32, KH: 3, KW: 3, Cout: 32},
+	{H: 8, W: 8, Cin: 64, KH: 3, KW: 3, Cout: 64},
 	{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 64},
 	{H: 8, W: 8, Cin: 128, KH: 3, KW: 3, Cout: 256},
 	{H: 56, W: 56, Cin: 64, KH: 3, KW: 3, Cout: 64},
@@ -87,7 +90,7 @@ func BenchmarkConv(b *testing.B) {
 			g.PadTop, g.PadLeft, g.PadBottom, g.PadRight = 1, 1, 1, 1
 			n := 8
 			x, w, y := make([]float32, n*g.inSize()), make([]float32, g.weightSize()), make([]float32, n*g.outSize())
-			dx, dw := make([]float32, len(x)), make([]float32, len(w))
+			dx, dw := make([]float32, len(x)), make([]float32, kern.flippedSize(g))
 			randomF32(newRand(1), x, false)
 			randomF32(newRand(2), w, false)
 			randomF32(newRand(3), y, false)

@@ -16,23 +16,33 @@ func ConvBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scratch) {
 	active.convBackwardInput(dx, dy, w, n, g, s)
 }
 
-// FlipWeights arranges w as the input gradient reads it; dst has w's size and
-// an order of its own. Callers that cut a batch into shards flip once for all
-// of them and call ConvBackwardInputFlipped, with the same bits as
+// FlipWeights arranges w as the input gradient reads it; dst has FlippedSize
+// elements and an order of its own. Callers that cut a batch into shards flip
+// once for all of them and call ConvBackwardInputFlipped, with the same bits as
 // ConvBackwardInput.
-func FlipWeights(dst, w []float32, g ConvGeom) { active.flipWeights(dst, w, g) }
+func FlipWeights(dst, w []float32, g ConvGeom, s *Scratch) { active.flipWeights(dst, w, g, s) }
+
+// FlippedSize returns how many elements FlipWeights writes.
+func FlippedSize(g ConvGeom) int { return active.flippedSize(g) }
 
 // ConvBackwardInputFlipped is ConvBackwardInput with weights from FlipWeights.
 func ConvBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvGeom, s *Scratch) {
 	active.convBackwardInputFlipped(dx, dy, flipped, n, g, s)
 }
 
-// ConvBackwardWeight computes the gradient of w from x and the gradient of y,
-// images in order; it adds to dw when accumulate is set. The sum over images
-// makes it a reduction: shard it with one dw per shard. The bias gradient is
-// SumColumns of dy.
-func ConvBackwardWeight(dw, x, dy []float32, n int, g ConvGeom, accumulate bool, s *Scratch) {
-	active.convBackwardWeight(dw, x, dy, n, g, accumulate, s)
+// ConvBackwardWeight computes a part of the gradient of w from x and the
+// gradient of y, images in order; it adds to part when accumulate is set. The
+// sum over images makes it a reduction: shard it with one part per shard, of
+// FlippedSize elements in an order of its own, and join them by
+// JoinWeightParts. The bias gradient is SumColumns of dy.
+func ConvBackwardWeight(part, x, dy []float32, n int, g ConvGeom, accumulate bool, s *Scratch) {
+	active.convBackwardWeight(part, x, dy, n, g, accumulate, s)
+}
+
+// JoinWeightParts makes the gradient dw of w from parts, added in order: of
+// every tap's Cin/Groups*Cout weights those of [lo, hi).
+func JoinWeightParts(dw []float32, parts [][]float32, g ConvGeom, lo, hi int, s *Scratch) {
+	active.joinWeightParts(dw, parts, g, lo, hi, s)
 }
 
 // Dense convolutions are those of one group. A group reads and writes its
@@ -79,19 +89,31 @@ func (t *isa) convBackwardInput(dx, dy, w []float32, n int, g ConvGeom, s *Scrat
 		}
 		return
 	}
-	flipped := grow(&s.flip, len(w))
-	t.flipWeights(flipped, w, g)
+	flipped := grow(&s.flip, t.flippedSize(g))
+	t.flipWeights(flipped, w, g, s)
 	t.convBackwardInputFlipped(dx, dy, flipped, n, g, s)
+}
+
+// flippedSize is also the size of a part of dw.
+func (t *isa) flippedSize(g ConvGeom) int {
+	if t.winograd(g) {
+		return g.winogradSize()
+	}
+	return g.weightSize()
 }
 
 // flipWeights swaps the channel axes of every tap, group by group: phase by
 // phase with the taps reversed for geometries whose gradient is convolutions,
 // in order where it is a product and col2im. Depthwise convolutions read w as
-// it is.
-func (t *isa) flipWeights(dst, w []float32, g ConvGeom) {
-	w, dst = w[:g.weightSize()], dst[:g.weightSize()]
-	if g.depthwise() {
+// it is, and Winograd's are transformed.
+func (t *isa) flipWeights(dst, w []float32, g ConvGeom, s *Scratch) {
+	w, dst = w[:g.weightSize()], dst[:t.flippedSize(g)]
+	switch {
+	case g.depthwise():
 		copy(dst, w)
+		return
+	case t.winograd(g):
+		t.winogradFlip(dst, w, g, s)
 		return
 	}
 	each := g.group()
@@ -124,7 +146,7 @@ func (t *isa) flipGroup(dst, w []float32, ld int, g ConvGeom) {
 func (t *isa) convBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvGeom, s *Scratch) {
 	in, out, k := g.inSize(), g.outSize(), g.Depth()
 	each, pixels := g.group(), g.OutH()*g.OutW()
-	dx, dy, flipped = dx[:n*in], dy[:n*out], flipped[:g.weightSize()]
+	dx, dy, flipped = dx[:n*in], dy[:n*out], flipped[:t.flippedSize(g)]
 	if g.depthwise() {
 		t.depthwiseBackwardInput(dx, dy, flipped, n, g)
 		return
@@ -132,6 +154,12 @@ func (t *isa) convBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvG
 	if g.pointwise() {
 		for i := range g.Groups {
 			t.gemm(dx[i*k:], g.Cin, dy[i*each.Cout:], g.Cout, false, flipped[i*each.weightSize():], k, false, n*pixels, k, each.Cout, false, s)
+		}
+		return
+	}
+	if t.winograd(g) {
+		for image := range n {
+			t.winogradInput(dx[image*in:][:in], dy[image*out:][:out], flipped, g, s)
 		}
 		return
 	}
@@ -153,20 +181,26 @@ func (t *isa) convBackwardInputFlipped(dx, dy, flipped []float32, n int, g ConvG
 	}
 }
 
-func (t *isa) convBackwardWeight(dw, x, dy []float32, n int, g ConvGeom, accumulate bool, s *Scratch) {
+func (t *isa) convBackwardWeight(part, x, dy []float32, n int, g ConvGeom, accumulate bool, s *Scratch) {
 	in, out, k := g.inSize(), g.outSize(), g.Depth()
 	each, pixels := g.group(), g.OutH()*g.OutW()
-	dw, x, dy = dw[:g.weightSize()], x[:n*in], dy[:n*out]
+	part, x, dy = part[:t.flippedSize(g)], x[:n*in], dy[:n*out]
+	if t.winograd(g) && n > 0 {
+		for image := range n {
+			t.winogradWeight(part, x[image*in:][:in], dy[image*out:][:out], accumulate || image > 0, g, s)
+		}
+		return
+	}
 	if !accumulate {
-		clear(dw)
+		clear(part)
 	}
 	if g.depthwise() {
-		t.depthwiseBackwardWeight(dw, x, dy, n, g)
+		t.depthwiseBackwardWeight(part, x, dy, n, g)
 		return
 	}
 	for image := range n {
 		for i := range g.Groups {
-			xi, yi, wi := x[image*in:][:in][i*each.Cin:], dy[image*out:][:out][i*each.Cout:], dw[i*each.Cout:]
+			xi, yi, wi := x[image*in:][:in][i*each.Cin:], dy[image*out:][:out][i*each.Cout:], part[i*each.Cout:]
 			if t.f32 != nil && each.direct() && !g.pointwise() {
 				t.f32.backwardWeight(wi, padImage(&s.cols, xi, g.Cin, 0, each), yi, g.Cout, each)
 				continue
@@ -179,4 +213,26 @@ func (t *isa) convBackwardWeight(dw, x, dy []float32, n int, g ConvGeom, accumul
 			t.gemm(wi, g.Cout, cols, ld, true, yi, g.Cout, false, k, each.Cout, pixels, true, s)
 		}
 	}
+}
+
+func (t *isa) joinWeightParts(dw []float32, parts [][]float32, g ConvGeom, lo, hi int, s *Scratch) {
+	n := g.weightSize() / (g.KH * g.KW)
+	add := func(dst []float32, at int) { // the parts' elements from at on
+		copy(dst, parts[0][at:])
+		for _, p := range parts[1:] {
+			t.add(dst, dst, p[at:][:len(dst)])
+		}
+	}
+	if !t.winograd(g) {
+		for i := range g.KH * g.KW {
+			add(dw[i*n:][lo:hi], i*n+lo)
+		}
+		return
+	}
+	m := hi - lo
+	sums := grow(&s.sum, winogradPlanes*m)
+	for i := range winogradPlanes {
+		add(sums[i*m:][:m], i*n+lo)
+	}
+	t.winogradJoin(dw[lo:], n, sums, m)
 }

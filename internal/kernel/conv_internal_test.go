@@ -26,6 +26,10 @@ var convCases = []ConvGeom{
 	{H: 4, W: 4, Cin: 2, KH: 4, KW: 4, Cout: 3, StrideH: 1, StrideW: 1, Groups: 1},
 	{H: 2, W: 2, Cin: 4, KH: 3, KW: 3, Cout: 4, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, PadBottom: 2, PadRight: 2, Groups: 1},
 	{H: 12, W: 12, Cin: 32, KH: 3, KW: 3, Cout: 64, StrideH: 2, StrideW: 2, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
+	{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 64, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
+	{H: 6, W: 10, Cin: 48, KH: 3, KW: 3, Cout: 16, StrideH: 1, StrideW: 1, Groups: 1},
+	{H: 4, W: 2, Cin: 16, KH: 3, KW: 3, Cout: 16, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, PadBottom: 2, PadRight: 2, Groups: 1},
+	{H: 2, W: 132, Cin: 16, KH: 3, KW: 3, Cout: 32, StrideH: 1, StrideW: 1, PadTop: 2, PadRight: 2, Groups: 1},
 	{H: 3, W: 3, Cin: 130, KH: 3, KW: 3, Cout: 40, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 }
 
@@ -89,6 +93,13 @@ func eachProduct(n int, g ConvGeom, f func(x, y, w int)) {
 	}
 }
 
+// weightGrad is all of dw.
+func (t *isa) weightGrad(dw, x, dy []float32, n int, g ConvGeom, s *Scratch) {
+	part := make([]float32, t.flippedSize(g))
+	t.convBackwardWeight(part, x, dy, n, g, false, s)
+	t.joinWeightParts(dw, [][]float32{part}, g, 0, g.Cin/g.Groups*g.Cout, s)
+}
+
 func TestConvAgainstDefinition(t *testing.T) {
 	const n = 3
 	for i, g := range append(groupedCases(), convCases...) {
@@ -121,26 +132,35 @@ func TestConvAgainstDefinition(t *testing.T) {
 			dx := qtest.Guarded[float32](len(x), i+1)
 			randomF32(r, dx.Data, false) // must be overwritten
 			kern.convBackwardInput(dx.Data, dy, w, n, g, &s)
-			flipped, again := make([]float32, len(w)), make([]float32, len(x))
-			kern.flipWeights(flipped, w, g)
+			flipped, again := make([]float32, kern.flippedSize(g)), make([]float32, len(x))
+			kern.flipWeights(flipped, w, g, &s)
 			kern.convBackwardInputFlipped(again, dy, flipped, n, g, &s)
 			if err := qtest.SameBits("dx of flipped weights", again, dx.Data); err != nil {
 				t.Errorf("%+v: %v", g, err)
 			}
-			dw := qtest.Guarded[float32](len(w), i+2)
+			dw, part := qtest.Guarded[float32](len(w), i+2), qtest.Guarded[float32](kern.flippedSize(g), i+3)
 			randomF32(r, dw.Data, false)
-			kern.convBackwardWeight(dw.Data, x, dy, n, g, false, &s)
+			randomF32(r, part.Data, false) // must be overwritten, too
+			kern.convBackwardWeight(part.Data, x, dy, n, g, false, &s)
+			join := func() { // in two pieces
+				tap := len(w) / (g.KH * g.KW)
+				for _, cut := range [][2]int{{0, tap / 3}, {tap / 3, tap}} {
+					kern.joinWeightParts(dw.Data, [][]float32{part.Data}, g, cut[0], cut[1], &s)
+				}
+			}
+			join()
 			// sums of up to 1200 terms of magnitude one
 			for _, err := range []error{
 				qtest.Close("y", y.Data, y64, 1e-5, 3e-4), y.Check(),
 				qtest.Close("dx", dx.Data, dx64, 1e-5, 3e-4), dx.Check(),
-				qtest.Close("dw", dw.Data, dw64, 1e-5, 3e-4), dw.Check(),
+				qtest.Close("dw", dw.Data, dw64, 1e-5, 3e-4), dw.Check(), part.Check(),
 			} {
 				if err != nil {
 					t.Errorf("%+v: %v", g, err)
 				}
 			}
-			kern.convBackwardWeight(dw.Data, x, dy, n, g, true, &s)
+			kern.convBackwardWeight(part.Data, x, dy, n, g, true, &s)
+			join()
 			for j := range dw64 {
 				if math.Abs(float64(dw.Data[j])-2*dw64[j]) > 1e-3 {
 					t.Fatalf("%+v: accumulated dw[%d] = %v, want %v", g, j, dw.Data[j], 2*dw64[j])
@@ -280,7 +300,7 @@ func TestGroupsShareScratch(t *testing.T) {
 				kern.convU8S8(acc, codes, 200, p, 1, g, s)
 				kern.convForward(y, x, w, nil, 1, g, s)
 				kern.convBackwardInput(dx, dy, w, 1, g, s)
-				kern.convBackwardWeight(dw, x, dy, 1, g, false, s)
+				kern.weightGrad(dw, x, dy, 1, g, s)
 				return y, dx, dw, acc
 			}
 			y, dx, dw, acc := run(&s, &p)

@@ -17,17 +17,20 @@ func tierKernels(t cpu.Tier) *isa {
 // The tables below are never written.
 
 var tilesF32Z = tilesF32{
-	rows: 14, lanes: 16, mask: maskBits32,
+	lanes: 16, mask: maskBits32,
+	winograd: winogradTiles{taps: winogradTapsZ, points: winogradPointsZ, sums: winogradSumsZ, filter: winogradFilterZ, gradient: winogradGradientZ},
 	run: [3][]tileFunc{
 		1: {nil, tileF32Z1x1, tileF32Z2x1, tileF32Z3x1, tileF32Z4x1, tileF32Z5x1, tileF32Z6x1, tileF32Z7x1,
-			tileF32Z8x1, tileF32Z9x1, tileF32Z10x1, tileF32Z11x1, tileF32Z12x1, tileF32Z13x1, tileF32Z14x1},
+			tileF32Z8x1, tileF32Z9x1, tileF32Z10x1, tileF32Z11x1, tileF32Z12x1, tileF32Z13x1, tileF32Z14x1,
+			tileF32Z15x1, tileF32Z16x1},
 		2: {nil, tileF32Z1x2, tileF32Z2x2, tileF32Z3x2, tileF32Z4x2, tileF32Z5x2, tileF32Z6x2, tileF32Z7x2,
 			tileF32Z8x2, tileF32Z9x2, tileF32Z10x2, tileF32Z11x2, tileF32Z12x2, tileF32Z13x2, tileF32Z14x2},
 	},
 }
 
 var tilesF32Y = tilesF32{
-	rows: 6, lanes: 8, mask: maskLanes, pack: packPanelY,
+	lanes: 8, mask: maskLanes, pack: packPanelY,
+	winograd: winogradTiles{taps: winogradTapsY, points: winogradPointsY, sums: winogradSumsY, filter: winogradFilterY, gradient: winogradGradientY},
 	run: [3][]tileFunc{
 		1: {nil, tileF32Y1x1, tileF32Y2x1, tileF32Y3x1, tileF32Y4x1, tileF32Y5x1, tileF32Y6x1},
 		2: {nil, tileF32Y1x2, tileF32Y2x2, tileF32Y3x2, tileF32Y4x2, tileF32Y5x2, tileF32Y6x2},

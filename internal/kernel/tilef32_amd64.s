@@ -5204,3 +5204,358 @@ store:
 	JNZ     line
 	VZEROUPPER
 	RET
+
+// func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
+// Requires: AVX, AVX512F
+TEXT ·tileF32Z15x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
+	KMOVW (AX), K1
+	MOVQ  a+16(FP), AX
+	MOVQ  rs+24(FP), CX
+	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ   AX, BX
+	LEAQ   (BX)(CX*2), SI
+	ADDQ   CX, SI
+	LEAQ   (SI)(CX*2), DI
+	ADDQ   CX, DI
+	LEAQ   (DI)(CX*2), R8
+	ADDQ   CX, R8
+	LEAQ   (R8)(CX*2), R9
+	ADDQ   CX, R9
+	MOVQ   cs+32(FP), R10
+	MOVQ   b+56(FP), R11
+	MOVQ   bs+64(FP), R12
+	MOVQ   k2+8(FP), R13
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+
+outer:
+	MOVQ k+0(FP), R14
+
+inner:
+	VMOVUPS.Z        (R11), K1, Z15
+	VFMADD231PS.BCST (BX), Z15, Z0
+	VFMADD231PS.BCST (BX)(CX*1), Z15, Z1
+	VFMADD231PS.BCST (BX)(CX*2), Z15, Z2
+	VFMADD231PS.BCST (SI), Z15, Z3
+	VFMADD231PS.BCST (SI)(CX*1), Z15, Z4
+	VFMADD231PS.BCST (SI)(CX*2), Z15, Z5
+	VFMADD231PS.BCST (DI), Z15, Z6
+	VFMADD231PS.BCST (DI)(CX*1), Z15, Z7
+	VFMADD231PS.BCST (DI)(CX*2), Z15, Z8
+	VFMADD231PS.BCST (R8), Z15, Z9
+	VFMADD231PS.BCST (R8)(CX*1), Z15, Z10
+	VFMADD231PS.BCST (R8)(CX*2), Z15, Z11
+	VFMADD231PS.BCST (R9), Z15, Z12
+	VFMADD231PS.BCST (R9)(CX*1), Z15, Z13
+	VFMADD231PS.BCST (R9)(CX*2), Z15, Z14
+	ADDQ             R12, R11
+	ADDQ             R10, BX
+	ADDQ             R10, SI
+	ADDQ             R10, DI
+	ADDQ             R10, R8
+	ADDQ             R10, R9
+	DECQ             R14
+	JNZ              inner
+	ADDQ             b2+72(FP), R11
+	ADDQ             a2+40(FP), BX
+	ADDQ             a2+40(FP), SI
+	ADDQ             a2+40(FP), DI
+	ADDQ             a2+40(FP), R8
+	ADDQ             a2+40(FP), R9
+	DECQ             R13
+	JNZ              outer
+	MOVQ             acc+136(FP), BX
+	TESTQ            BX, BX
+	JZ               store
+	MOVQ             ldc+88(FP), BX
+	MOVQ             DX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z0, Z0
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z1, Z1
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z2, Z2
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z3, Z3
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z4, Z4
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z5, Z5
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z6, Z6
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z7, Z7
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z8, Z8
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z9, Z9
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z10, Z10
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z11, Z11
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z12, Z12
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z13, Z13
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z15
+	VADDPS           Z15, Z14, Z14
+
+store:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    astrip+48(FP), AX
+	ADDQ    cstrip+96(FP), DX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET
+
+// func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
+// Requires: AVX, AVX512F
+TEXT ·tileF32Z16x1(SB), NOSPLIT, $8-152
+	MOVQ  mask+144(FP), AX
+	KMOVW (AX), K1
+	MOVQ  a+16(FP), AX
+	MOVQ  rs+24(FP), CX
+	MOVQ  c+80(FP), DX
+
+line:
+	MOVQ strips+104(FP), BX
+	MOVQ BX, (SP)
+
+strip:
+	MOVQ   AX, BX
+	LEAQ   (BX)(CX*2), SI
+	ADDQ   CX, SI
+	LEAQ   (SI)(CX*2), DI
+	ADDQ   CX, DI
+	LEAQ   (DI)(CX*2), R8
+	ADDQ   CX, R8
+	LEAQ   (R8)(CX*2), R9
+	ADDQ   CX, R9
+	LEAQ   (R9)(CX*2), R10
+	ADDQ   CX, R10
+	MOVQ   cs+32(FP), R11
+	MOVQ   b+56(FP), R12
+	MOVQ   bs+64(FP), R13
+	MOVQ   k2+8(FP), R14
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+
+outer:
+	MOVQ k+0(FP), R15
+
+inner:
+	VMOVUPS.Z        (R12), K1, Z16
+	VFMADD231PS.BCST (BX), Z16, Z0
+	VFMADD231PS.BCST (BX)(CX*1), Z16, Z1
+	VFMADD231PS.BCST (BX)(CX*2), Z16, Z2
+	VFMADD231PS.BCST (SI), Z16, Z3
+	VFMADD231PS.BCST (SI)(CX*1), Z16, Z4
+	VFMADD231PS.BCST (SI)(CX*2), Z16, Z5
+	VFMADD231PS.BCST (DI), Z16, Z6
+	VFMADD231PS.BCST (DI)(CX*1), Z16, Z7
+	VFMADD231PS.BCST (DI)(CX*2), Z16, Z8
+	VFMADD231PS.BCST (R8), Z16, Z9
+	VFMADD231PS.BCST (R8)(CX*1), Z16, Z10
+	VFMADD231PS.BCST (R8)(CX*2), Z16, Z11
+	VFMADD231PS.BCST (R9), Z16, Z12
+	VFMADD231PS.BCST (R9)(CX*1), Z16, Z13
+	VFMADD231PS.BCST (R9)(CX*2), Z16, Z14
+	VFMADD231PS.BCST (R10), Z16, Z15
+	ADDQ             R13, R12
+	ADDQ             R11, BX
+	ADDQ             R11, SI
+	ADDQ             R11, DI
+	ADDQ             R11, R8
+	ADDQ             R11, R9
+	ADDQ             R11, R10
+	DECQ             R15
+	JNZ              inner
+	ADDQ             b2+72(FP), R12
+	ADDQ             a2+40(FP), BX
+	ADDQ             a2+40(FP), SI
+	ADDQ             a2+40(FP), DI
+	ADDQ             a2+40(FP), R8
+	ADDQ             a2+40(FP), R9
+	ADDQ             a2+40(FP), R10
+	DECQ             R14
+	JNZ              outer
+	MOVQ             acc+136(FP), BX
+	TESTQ            BX, BX
+	JZ               store
+	MOVQ             ldc+88(FP), BX
+	MOVQ             DX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z0, Z0
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z1, Z1
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z2, Z2
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z3, Z3
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z4, Z4
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z5, Z5
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z6, Z6
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z7, Z7
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z8, Z8
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z9, Z9
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z10, Z10
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z11, Z11
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z12, Z12
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z13, Z13
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z14, Z14
+	ADDQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z16
+	VADDPS           Z16, Z15, Z15
+
+store:
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    BX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    astrip+48(FP), AX
+	ADDQ    cstrip+96(FP), DX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), AX
+	ADDQ    cline+128(FP), DX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET

@@ -203,3 +203,13 @@ func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b 
 //
 //go:noescape
 func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
+
+// tileF32Z15x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
+//
+//go:noescape
+func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
+
+// tileF32Z16x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
+//
+//go:noescape
+func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)

@@ -15,15 +15,16 @@ import "unsafe"
 // follow A's whole groups of four.
 type tileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32)
 
-// tilesF32 is the float32 tiles of a tier: up to rows high, one or two vectors
-// of lanes columns wide. A one-vector tile computes the columns mask(n) names.
+// tilesF32 is the float32 tiles of a tier, one or two vectors of lanes columns
+// wide. A one-vector tile computes the columns mask(n) names.
 // pack, where there is one, copies the rows of B that one tile column reads, so
 // that they lie together.
 type tilesF32 struct {
-	rows, lanes int
-	pack        func(dst, src *float32, rows, stride int)
-	mask        func(n int) *int32
-	run         [3][]tileFunc // by vectors, then rows
+	lanes    int
+	pack     func(dst, src *float32, rows, stride int)
+	mask     func(n int) *int32
+	run      [3][]tileFunc // by vectors, then rows
+	winograd winogradTiles
 }
 
 // product is the operands of a matrix product in a tile's terms, in elements.
@@ -63,7 +64,7 @@ func (t *tilesF32) block(p *product, m, n int) {
 
 // column computes all rows of a tile column beginning at column j.
 func (t *tilesF32) column(p *product, j, m, vectors, flag int, mask *int32) {
-	for _, s := range cut(m, t.rows) {
+	for _, s := range cut(m, len(t.run[vectors])-1) {
 		if s.count == 0 {
 			continue
 		}

@@ -81,7 +81,9 @@ func checkConv(c qtest.Case) error {
 	dy := nhwc(c.Upstream["y"].F32(), n, g.Cout, pixels)
 	dx, dwt, db := make([]float32, len(xs)), make([]float32, len(ws)), make([]float64, g.Cout)
 	kernel.ConvBackwardInput(dx, dy, ws, n, g, &s)
-	kernel.ConvBackwardWeight(dwt, xs, dy, n, g, false, &s)
+	part := make([]float32, kernel.FlippedSize(g))
+	kernel.ConvBackwardWeight(part, xs, dy, n, g, false, &s)
+	kernel.JoinWeightParts(dwt, [][]float32{part}, g, 0, gi*g.Cout, &s)
 	kernel.SumColumns(db, dy, g.Cout)
 	err := firstError(
 		qtest.Close("y", nchw(out, n, g.Cout, pixels), y.Data, rtol, atol),
