@@ -172,9 +172,10 @@ func tilesF32(g *gen) {
 func (g *gen) tileF32(rows, width int) {
 	masked := width == 1
 	name := g.tileName("tileF32", rows, width)
-	g.begin(name, tileSignature+", acc int, mask *int32)",
-		name+" computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.")
-	acc, bv, av := g.vecs(rows*width), g.vecs(width), g.vecs(2)
+	g.begin(name, tileSignature+", acc int, mask *int32, ahead int)",
+		name+" computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.",
+		"A step fetches one line of A's next strip, each ahead bytes behind the last.")
+	acc, bv, av, next := g.vecs(rows*width), g.vecs(width), g.vecs(2), g.GP64()
 	var km reg.OpmaskVirtual
 	var vm reg.VecVirtual
 	if masked {
@@ -211,8 +212,12 @@ func (g *gen) tileF32(rows, width int) {
 				g.VFMADD231PS(bv[w], x, acc[i*width+w])
 			}
 		}
+		g.PREFETCHT0(off(next, 0))
+		g.ADDQ(g.slot("ahead"), next)
 	}
-	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
+	clear := func(_ func(i, disp int) operand.Mem, bases []reg.GPVirtual, _ reg.Register) {
+		g.MOVQ(bases[0], next)
+		g.ADDQ(g.slot("astrip"), next)
 		for _, v := range acc {
 			g.zero(v)
 		}

@@ -19,7 +19,7 @@ func tierKernels(t cpu.Tier) *isa {
 var tilesF32Z = tilesF32{
 	lanes: 16, mask: maskBits32,
 	winograd: winogradTiles{taps: winogradTapsZ, points: winogradPointsZ, sums: winogradSumsZ, filter: winogradFilterZ, gradient: winogradGradientZ},
-	run: [3][]tileFunc{
+	run: [3][]tileF32Func{
 		1: {nil, tileF32Z1x1, tileF32Z2x1, tileF32Z3x1, tileF32Z4x1, tileF32Z5x1, tileF32Z6x1, tileF32Z7x1,
 			tileF32Z8x1, tileF32Z9x1, tileF32Z10x1, tileF32Z11x1, tileF32Z12x1, tileF32Z13x1, tileF32Z14x1,
 			tileF32Z15x1, tileF32Z16x1},
@@ -31,7 +31,7 @@ var tilesF32Z = tilesF32{
 var tilesF32Y = tilesF32{
 	lanes: 8, mask: maskLanes, pack: packPanelY,
 	winograd: winogradTiles{taps: winogradTapsY, points: winogradPointsY, sums: winogradSumsY, filter: winogradFilterY, gradient: winogradGradientY},
-	run: [3][]tileFunc{
+	run: [3][]tileF32Func{
 		1: {nil, tileF32Y1x1, tileF32Y2x1, tileF32Y3x1, tileF32Y4x1, tileF32Y5x1, tileF32Y6x1},
 		2: {nil, tileF32Y1x2, tileF32Y2x2, tileF32Y3x2, tileF32Y4x2, tileF32Y5x2, tileF32Y6x2},
 	},

@@ -4,606 +4,300 @@
 
 #include "textflag.h"
 
-// func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y1x1(SB), NOSPLIT, $8-152
+// func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y1x1(SB), NOSPLIT, $8-160
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y3
-	MOVQ    a+16(FP), AX
-	MOVQ    rs+24(FP), CX
-	MOVQ    c+80(FP), CX
+	MOVQ    a+16(FP), CX
+	MOVQ    rs+24(FP), AX
+	MOVQ    c+80(FP), DX
 
 line:
-	MOVQ strips+104(FP), DX
-	MOVQ DX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, DX
-	MOVQ  cs+32(FP), BX
-	MOVQ  b+56(FP), SI
-	MOVQ  bs+64(FP), DI
-	MOVQ  k2+8(FP), R8
+	MOVQ  CX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	MOVQ  BX, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 
 outer:
-	MOVQ         k+0(FP), R9
-	TESTQ        $+1, R9
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
 	JZ           even
-	VMASKMOVPS   (SI), Y3, Y1
-	VBROADCASTSS (DX), Y2
+	VMASKMOVPS   (DI), Y3, Y1
+	VBROADCASTSS (BX), Y2
 	VFMADD231PS  Y1, Y2, Y0
-	ADDQ         DI, SI
-	ADDQ         BX, DX
-	DECQ         R9
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
 	JZ           summed
 
 even:
-	LEAQ (DX)(BX*1), R10
+	LEAQ (BX)(SI*1), R11
 
 inner:
-	VMASKMOVPS   (SI), Y3, Y1
-	VBROADCASTSS (DX), Y2
+	VMASKMOVPS   (DI), Y3, Y1
+	VBROADCASTSS (BX), Y2
 	VFMADD231PS  Y1, Y2, Y0
-	VMASKMOVPS   (SI)(DI*1), Y3, Y1
-	VBROADCASTSS (R10), Y2
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMASKMOVPS   (DI)(R8*1), Y3, Y1
+	VBROADCASTSS (R11), Y2
 	VFMADD231PS  Y1, Y2, Y0
-	LEAQ         (SI)(DI*2), SI
-	LEAQ         (R10)(BX*2), R10
-	LEAQ         (DX)(BX*2), DX
-	SUBQ         $+2, R9
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
 
 summed:
-	ADDQ       b2+72(FP), SI
-	ADDQ       a2+40(FP), DX
-	DECQ       R8
+	ADDQ       b2+72(FP), DI
+	ADDQ       a2+40(FP), BX
+	DECQ       R9
 	JNZ        outer
-	MOVQ       acc+136(FP), DX
-	TESTQ      DX, DX
+	MOVQ       acc+136(FP), AX
+	TESTQ      AX, AX
 	JZ         store
-	MOVQ       ldc+88(FP), DX
-	MOVQ       CX, DX
-	VMASKMOVPS (DX), Y3, Y1
+	MOVQ       ldc+88(FP), AX
+	MOVQ       DX, AX
+	VMASKMOVPS (AX), Y3, Y1
 	VADDPS     Y1, Y0, Y0
 
 store:
-	MOVQ       ldc+88(FP), DX
-	MOVQ       CX, DX
-	VMASKMOVPS Y0, Y3, (DX)
-	ADDQ       astrip+48(FP), AX
-	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), AX
+	MOVQ       DX, AX
+	VMASKMOVPS Y0, Y3, (AX)
+	ADDQ       astrip+48(FP), CX
+	ADDQ       cstrip+96(FP), DX
 	DECQ       (SP)
 	JNZ        strip
-	ADDQ       aline+120(FP), AX
-	ADDQ       cline+128(FP), CX
+	ADDQ       aline+120(FP), CX
+	ADDQ       cline+128(FP), DX
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y1x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), CX
+// func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y1x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), AX
+	MOVQ c+80(FP), DX
 
 line:
-	MOVQ strips+104(FP), DX
-	MOVQ DX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, DX
-	MOVQ  cs+32(FP), BX
-	MOVQ  b+56(FP), SI
-	MOVQ  bs+64(FP), DI
-	MOVQ  k2+8(FP), R8
+	MOVQ  CX, BX
+	MOVQ  cs+32(FP), SI
+	MOVQ  b+56(FP), DI
+	MOVQ  bs+64(FP), R8
+	MOVQ  k2+8(FP), R9
+	MOVQ  BX, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 
 outer:
-	MOVQ         k+0(FP), R9
-	TESTQ        $+1, R9
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
 	JZ           even
-	VMOVUPS      (SI), Y2
-	VMOVUPS      32(SI), Y3
-	VBROADCASTSS (DX), Y4
+	VMOVUPS      (DI), Y2
+	VMOVUPS      32(DI), Y3
+	VBROADCASTSS (BX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         DI, SI
-	ADDQ         BX, DX
-	DECQ         R9
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
 	JZ           summed
 
 even:
-	LEAQ (DX)(BX*1), R10
+	LEAQ (BX)(SI*1), R11
 
 inner:
-	VMOVUPS      (SI), Y2
-	VMOVUPS      32(SI), Y3
-	VBROADCASTSS (DX), Y4
+	VMOVUPS      (DI), Y2
+	VMOVUPS      32(DI), Y3
+	VBROADCASTSS (BX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	VMOVUPS      (SI)(DI*1), Y2
-	VMOVUPS      32(SI)(DI*1), Y3
-	VBROADCASTSS (R10), Y4
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMOVUPS      (DI)(R8*1), Y2
+	VMOVUPS      32(DI)(R8*1), Y3
+	VBROADCASTSS (R11), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	LEAQ         (SI)(DI*2), SI
-	LEAQ         (R10)(BX*2), R10
-	LEAQ         (DX)(BX*2), DX
-	SUBQ         $+2, R9
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
 
 summed:
-	ADDQ    b2+72(FP), SI
-	ADDQ    a2+40(FP), DX
-	DECQ    R8
+	ADDQ    b2+72(FP), DI
+	ADDQ    a2+40(FP), BX
+	DECQ    R9
 	JNZ     outer
-	MOVQ    acc+136(FP), DX
-	TESTQ   DX, DX
+	MOVQ    acc+136(FP), AX
+	TESTQ   AX, AX
 	JZ      store
-	MOVQ    ldc+88(FP), DX
-	MOVQ    CX, DX
-	VMOVUPS (DX), Y2
+	MOVQ    ldc+88(FP), AX
+	MOVQ    DX, AX
+	VMOVUPS (AX), Y2
 	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(DX), Y2
+	VMOVUPS 32(AX), Y2
 	VADDPS  Y2, Y1, Y1
 
 store:
-	MOVQ    ldc+88(FP), DX
-	MOVQ    CX, DX
-	VMOVUPS Y0, (DX)
-	VMOVUPS Y1, 32(DX)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), CX
+	MOVQ    ldc+88(FP), AX
+	MOVQ    DX, AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), DX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), CX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), DX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y2x1(SB), NOSPLIT, $8-152
+// func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y2x1(SB), NOSPLIT, $8-160
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y4
-	MOVQ    a+16(FP), AX
-	MOVQ    rs+24(FP), CX
-	MOVQ    c+80(FP), DX
+	MOVQ    a+16(FP), CX
+	MOVQ    rs+24(FP), DX
+	MOVQ    c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, BX
-	MOVQ  cs+32(FP), SI
-	MOVQ  b+56(FP), DI
-	MOVQ  bs+64(FP), R8
-	MOVQ  k2+8(FP), R9
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-
-outer:
-	MOVQ         k+0(FP), R10
-	TESTQ        $+1, R10
-	JZ           even
-	VMASKMOVPS   (DI), Y4, Y2
-	VBROADCASTSS (BX), Y3
-	VFMADD231PS  Y2, Y3, Y0
-	VBROADCASTSS (BX)(CX*1), Y3
-	VFMADD231PS  Y2, Y3, Y1
-	ADDQ         R8, DI
-	ADDQ         SI, BX
-	DECQ         R10
-	JZ           summed
-
-even:
-	LEAQ (BX)(SI*1), R11
-
-inner:
-	VMASKMOVPS   (DI), Y4, Y2
-	VBROADCASTSS (BX), Y3
-	VFMADD231PS  Y2, Y3, Y0
-	VBROADCASTSS (BX)(CX*1), Y3
-	VFMADD231PS  Y2, Y3, Y1
-	VMASKMOVPS   (DI)(R8*1), Y4, Y2
-	VBROADCASTSS (R11), Y3
-	VFMADD231PS  Y2, Y3, Y0
-	VBROADCASTSS (R11)(CX*1), Y3
-	VFMADD231PS  Y2, Y3, Y1
-	LEAQ         (DI)(R8*2), DI
-	LEAQ         (R11)(SI*2), R11
-	LEAQ         (BX)(SI*2), BX
-	SUBQ         $+2, R10
-	JNZ          inner
-
-summed:
-	ADDQ       b2+72(FP), DI
-	ADDQ       a2+40(FP), BX
-	DECQ       R9
-	JNZ        outer
-	MOVQ       acc+136(FP), BX
-	TESTQ      BX, BX
-	JZ         store
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
-	VMASKMOVPS (SI), Y4, Y2
-	VADDPS     Y2, Y0, Y0
-	ADDQ       BX, SI
-	VMASKMOVPS (SI), Y4, Y2
-	VADDPS     Y2, Y1, Y1
-
-store:
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
-	VMASKMOVPS Y0, Y4, (SI)
-	ADDQ       BX, SI
-	VMASKMOVPS Y1, Y4, (SI)
-	ADDQ       astrip+48(FP), AX
-	ADDQ       cstrip+96(FP), DX
-	DECQ       (SP)
-	JNZ        strip
-	ADDQ       aline+120(FP), AX
-	ADDQ       cline+128(FP), DX
-	DECQ       lines+112(FP)
-	JNZ        line
-	VZEROUPPER
-	RET
-
-// func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y2x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ  AX, BX
-	MOVQ  cs+32(FP), SI
-	MOVQ  b+56(FP), DI
-	MOVQ  bs+64(FP), R8
-	MOVQ  k2+8(FP), R9
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-
-outer:
-	MOVQ         k+0(FP), R10
-	TESTQ        $+1, R10
-	JZ           even
-	VMOVUPS      (DI), Y4
-	VMOVUPS      32(DI), Y5
-	VBROADCASTSS (BX), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (BX)(CX*1), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         R8, DI
-	ADDQ         SI, BX
-	DECQ         R10
-	JZ           summed
-
-even:
-	LEAQ (BX)(SI*1), R11
-
-inner:
-	VMOVUPS      (DI), Y4
-	VMOVUPS      32(DI), Y5
-	VBROADCASTSS (BX), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (BX)(CX*1), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
-	VMOVUPS      (DI)(R8*1), Y4
-	VMOVUPS      32(DI)(R8*1), Y5
-	VBROADCASTSS (R11), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (R11)(CX*1), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
-	LEAQ         (DI)(R8*2), DI
-	LEAQ         (R11)(SI*2), R11
-	LEAQ         (BX)(SI*2), BX
-	SUBQ         $+2, R10
-	JNZ          inner
-
-summed:
-	ADDQ    b2+72(FP), DI
-	ADDQ    a2+40(FP), BX
-	DECQ    R9
-	JNZ     outer
-	MOVQ    acc+136(FP), BX
-	TESTQ   BX, BX
-	JZ      store
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS (SI), Y4
-	VADDPS  Y4, Y0, Y0
-	VMOVUPS 32(SI), Y4
-	VADDPS  Y4, Y1, Y1
-	ADDQ    BX, SI
-	VMOVUPS (SI), Y4
-	VADDPS  Y4, Y2, Y2
-	VMOVUPS 32(SI), Y4
-	VADDPS  Y4, Y3, Y3
-
-store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
-	ADDQ    BX, SI
-	VMOVUPS Y2, (SI)
-	VMOVUPS Y3, 32(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
-	DECQ    (SP)
-	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
-	DECQ    lines+112(FP)
-	JNZ     line
-	VZEROUPPER
-	RET
-
-// func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y3x1(SB), NOSPLIT, $8-152
-	MOVQ    mask+144(FP), AX
-	VMOVDQU (AX), Y5
-	MOVQ    a+16(FP), AX
-	MOVQ    rs+24(FP), CX
-	MOVQ    c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ  AX, BX
-	MOVQ  cs+32(FP), SI
-	MOVQ  b+56(FP), DI
-	MOVQ  bs+64(FP), R8
-	MOVQ  k2+8(FP), R9
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-
-outer:
-	MOVQ         k+0(FP), R10
-	TESTQ        $+1, R10
-	JZ           even
-	VMASKMOVPS   (DI), Y5, Y3
-	VBROADCASTSS (BX), Y4
-	VFMADD231PS  Y3, Y4, Y0
-	VBROADCASTSS (BX)(CX*1), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VBROADCASTSS (BX)(CX*2), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	ADDQ         R8, DI
-	ADDQ         SI, BX
-	DECQ         R10
-	JZ           summed
-
-even:
-	LEAQ (BX)(SI*1), R11
-
-inner:
-	VMASKMOVPS   (DI), Y5, Y3
-	VBROADCASTSS (BX), Y4
-	VFMADD231PS  Y3, Y4, Y0
-	VBROADCASTSS (BX)(CX*1), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VBROADCASTSS (BX)(CX*2), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	VMASKMOVPS   (DI)(R8*1), Y5, Y3
-	VBROADCASTSS (R11), Y4
-	VFMADD231PS  Y3, Y4, Y0
-	VBROADCASTSS (R11)(CX*1), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VBROADCASTSS (R11)(CX*2), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	LEAQ         (DI)(R8*2), DI
-	LEAQ         (R11)(SI*2), R11
-	LEAQ         (BX)(SI*2), BX
-	SUBQ         $+2, R10
-	JNZ          inner
-
-summed:
-	ADDQ       b2+72(FP), DI
-	ADDQ       a2+40(FP), BX
-	DECQ       R9
-	JNZ        outer
-	MOVQ       acc+136(FP), BX
-	TESTQ      BX, BX
-	JZ         store
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
-	VMASKMOVPS (SI), Y5, Y3
-	VADDPS     Y3, Y0, Y0
-	ADDQ       BX, SI
-	VMASKMOVPS (SI), Y5, Y3
-	VADDPS     Y3, Y1, Y1
-	ADDQ       BX, SI
-	VMASKMOVPS (SI), Y5, Y3
-	VADDPS     Y3, Y2, Y2
-
-store:
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
-	VMASKMOVPS Y0, Y5, (SI)
-	ADDQ       BX, SI
-	VMASKMOVPS Y1, Y5, (SI)
-	ADDQ       BX, SI
-	VMASKMOVPS Y2, Y5, (SI)
-	ADDQ       astrip+48(FP), AX
-	ADDQ       cstrip+96(FP), DX
-	DECQ       (SP)
-	JNZ        strip
-	ADDQ       aline+120(FP), AX
-	ADDQ       cline+128(FP), DX
-	DECQ       lines+112(FP)
-	JNZ        line
-	VZEROUPPER
-	RET
-
-// func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y3x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ  AX, BX
-	MOVQ  cs+32(FP), SI
-	MOVQ  b+56(FP), DI
-	MOVQ  bs+64(FP), R8
-	MOVQ  k2+8(FP), R9
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-
-outer:
-	MOVQ         k+0(FP), R10
-	TESTQ        $+1, R10
-	JZ           even
-	VMOVUPS      (DI), Y6
-	VMOVUPS      32(DI), Y7
-	VBROADCASTSS (BX), Y8
-	VFMADD231PS  Y6, Y8, Y0
-	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS (BX)(CX*1), Y8
-	VFMADD231PS  Y6, Y8, Y2
-	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS (BX)(CX*2), Y8
-	VFMADD231PS  Y6, Y8, Y4
-	VFMADD231PS  Y7, Y8, Y5
-	ADDQ         R8, DI
-	ADDQ         SI, BX
-	DECQ         R10
-	JZ           summed
-
-even:
-	LEAQ (BX)(SI*1), R11
-
-inner:
-	VMOVUPS      (DI), Y6
-	VMOVUPS      32(DI), Y7
-	VBROADCASTSS (BX), Y8
-	VFMADD231PS  Y6, Y8, Y0
-	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS (BX)(CX*1), Y8
-	VFMADD231PS  Y6, Y8, Y2
-	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS (BX)(CX*2), Y8
-	VFMADD231PS  Y6, Y8, Y4
-	VFMADD231PS  Y7, Y8, Y5
-	VMOVUPS      (DI)(R8*1), Y6
-	VMOVUPS      32(DI)(R8*1), Y7
-	VBROADCASTSS (R11), Y8
-	VFMADD231PS  Y6, Y8, Y0
-	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS (R11)(CX*1), Y8
-	VFMADD231PS  Y6, Y8, Y2
-	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS (R11)(CX*2), Y8
-	VFMADD231PS  Y6, Y8, Y4
-	VFMADD231PS  Y7, Y8, Y5
-	LEAQ         (DI)(R8*2), DI
-	LEAQ         (R11)(SI*2), R11
-	LEAQ         (BX)(SI*2), BX
-	SUBQ         $+2, R10
-	JNZ          inner
-
-summed:
-	ADDQ    b2+72(FP), DI
-	ADDQ    a2+40(FP), BX
-	DECQ    R9
-	JNZ     outer
-	MOVQ    acc+136(FP), BX
-	TESTQ   BX, BX
-	JZ      store
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS (SI), Y6
-	VADDPS  Y6, Y0, Y0
-	VMOVUPS 32(SI), Y6
-	VADDPS  Y6, Y1, Y1
-	ADDQ    BX, SI
-	VMOVUPS (SI), Y6
-	VADDPS  Y6, Y2, Y2
-	VMOVUPS 32(SI), Y6
-	VADDPS  Y6, Y3, Y3
-	ADDQ    BX, SI
-	VMOVUPS (SI), Y6
-	VADDPS  Y6, Y4, Y4
-	VMOVUPS 32(SI), Y6
-	VADDPS  Y6, Y5, Y5
-
-store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
-	ADDQ    BX, SI
-	VMOVUPS Y2, (SI)
-	VMOVUPS Y3, 32(SI)
-	ADDQ    BX, SI
-	VMOVUPS Y4, (SI)
-	VMOVUPS Y5, 32(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
-	DECQ    (SP)
-	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
-	DECQ    lines+112(FP)
-	JNZ     line
-	VZEROUPPER
-	RET
-
-// func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y4x1(SB), NOSPLIT, $8-152
-	MOVQ    mask+144(FP), AX
-	VMOVDQU (AX), Y6
-	MOVQ    a+16(FP), AX
-	MOVQ    rs+24(FP), CX
-	MOVQ    c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ  AX, BX
-	LEAQ  (BX)(CX*2), SI
-	ADDQ  CX, SI
+	MOVQ  CX, SI
 	MOVQ  cs+32(FP), DI
 	MOVQ  b+56(FP), R8
 	MOVQ  bs+64(FP), R9
 	MOVQ  k2+8(FP), R10
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+
+outer:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
+	VMASKMOVPS   (R8), Y4, Y2
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (SI)(DX*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R9, R8
+	ADDQ         DI, SI
+	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (SI)(DI*1), R12
+
+inner:
+	VMASKMOVPS   (R8), Y4, Y2
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (SI)(DX*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMASKMOVPS   (R8)(R9*1), Y4, Y2
+	VBROADCASTSS (R12), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (R12)(DX*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
+	JNZ          inner
+
+summed:
+	ADDQ       b2+72(FP), R8
+	ADDQ       a2+40(FP), SI
+	DECQ       R10
+	JNZ        outer
+	MOVQ       acc+136(FP), AX
+	TESTQ      AX, AX
+	JZ         store
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
+	VMASKMOVPS (SI), Y4, Y2
+	VADDPS     Y2, Y0, Y0
+	ADDQ       AX, SI
+	VMASKMOVPS (SI), Y4, Y2
+	VADDPS     Y2, Y1, Y1
+
+store:
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
+	VMASKMOVPS Y0, Y4, (SI)
+	ADDQ       AX, SI
+	VMASKMOVPS Y1, Y4, (SI)
+	ADDQ       astrip+48(FP), CX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), CX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
+	VZEROUPPER
+	RET
+
+// func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y2x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -613,115 +307,479 @@ outer:
 	MOVQ         k+0(FP), R11
 	TESTQ        $+1, R11
 	JZ           even
-	VMASKMOVPS   (R8), Y6, Y4
-	VBROADCASTSS (BX), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VBROADCASTSS (BX)(CX*1), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VBROADCASTSS (BX)(CX*2), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VBROADCASTSS (SI), Y5
-	VFMADD231PS  Y4, Y5, Y3
+	VMOVUPS      (R8), Y4
+	VMOVUPS      32(R8), Y5
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (SI)(DX*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
 	ADDQ         R9, R8
-	ADDQ         DI, BX
 	ADDQ         DI, SI
 	DECQ         R11
 	JZ           summed
 
 even:
-	LEAQ (BX)(DI*1), R12
-	LEAQ (SI)(DI*1), R13
+	LEAQ (SI)(DI*1), R12
 
 inner:
-	VMASKMOVPS   (R8), Y6, Y4
-	VBROADCASTSS (BX), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VBROADCASTSS (BX)(CX*1), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VBROADCASTSS (BX)(CX*2), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VBROADCASTSS (SI), Y5
-	VFMADD231PS  Y4, Y5, Y3
-	VMASKMOVPS   (R8)(R9*1), Y6, Y4
-	VBROADCASTSS (R12), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VBROADCASTSS (R12)(CX*1), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VBROADCASTSS (R12)(CX*2), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VBROADCASTSS (R13), Y5
-	VFMADD231PS  Y4, Y5, Y3
+	VMOVUPS      (R8), Y4
+	VMOVUPS      32(R8), Y5
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (SI)(DX*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMOVUPS      (R8)(R9*1), Y4
+	VMOVUPS      32(R8)(R9*1), Y5
+	VBROADCASTSS (R12), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (R12)(DX*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
 	LEAQ         (R8)(R9*2), R8
 	LEAQ         (R12)(DI*2), R12
-	LEAQ         (R13)(DI*2), R13
-	LEAQ         (BX)(DI*2), BX
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
+	JNZ          inner
+
+summed:
+	ADDQ    b2+72(FP), R8
+	ADDQ    a2+40(FP), SI
+	DECQ    R10
+	JNZ     outer
+	MOVQ    acc+136(FP), AX
+	TESTQ   AX, AX
+	JZ      store
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS (SI), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(SI), Y4
+	VADDPS  Y4, Y1, Y1
+	ADDQ    AX, SI
+	VMOVUPS (SI), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 32(SI), Y4
+	VADDPS  Y4, Y3, Y3
+
+store:
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
+	ADDQ    AX, SI
+	VMOVUPS Y2, (SI)
+	VMOVUPS Y3, 32(SI)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET
+
+// func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y3x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
+	VMOVDQU (AX), Y5
+	MOVQ    a+16(FP), CX
+	MOVQ    rs+24(FP), DX
+	MOVQ    c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ  CX, SI
+	MOVQ  cs+32(FP), DI
+	MOVQ  b+56(FP), R8
+	MOVQ  bs+64(FP), R9
+	MOVQ  k2+8(FP), R10
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+
+outer:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
+	VMASKMOVPS   (R8), Y5, Y3
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (SI)(DX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (SI)(DX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R9, R8
+	ADDQ         DI, SI
+	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (SI)(DI*1), R12
+
+inner:
+	VMASKMOVPS   (R8), Y5, Y3
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (SI)(DX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (SI)(DX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMASKMOVPS   (R8)(R9*1), Y5, Y3
+	VBROADCASTSS (R12), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (R12)(DX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (R12)(DX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
 	LEAQ         (SI)(DI*2), SI
 	SUBQ         $+2, R11
 	JNZ          inner
 
 summed:
 	ADDQ       b2+72(FP), R8
-	ADDQ       a2+40(FP), BX
 	ADDQ       a2+40(FP), SI
 	DECQ       R10
 	JNZ        outer
-	MOVQ       acc+136(FP), BX
-	TESTQ      BX, BX
+	MOVQ       acc+136(FP), AX
+	TESTQ      AX, AX
 	JZ         store
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
-	VMASKMOVPS (SI), Y6, Y4
-	VADDPS     Y4, Y0, Y0
-	ADDQ       BX, SI
-	VMASKMOVPS (SI), Y6, Y4
-	VADDPS     Y4, Y1, Y1
-	ADDQ       BX, SI
-	VMASKMOVPS (SI), Y6, Y4
-	VADDPS     Y4, Y2, Y2
-	ADDQ       BX, SI
-	VMASKMOVPS (SI), Y6, Y4
-	VADDPS     Y4, Y3, Y3
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
+	VMASKMOVPS (SI), Y5, Y3
+	VADDPS     Y3, Y0, Y0
+	ADDQ       AX, SI
+	VMASKMOVPS (SI), Y5, Y3
+	VADDPS     Y3, Y1, Y1
+	ADDQ       AX, SI
+	VMASKMOVPS (SI), Y5, Y3
+	VADDPS     Y3, Y2, Y2
 
 store:
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
-	VMASKMOVPS Y0, Y6, (SI)
-	ADDQ       BX, SI
-	VMASKMOVPS Y1, Y6, (SI)
-	ADDQ       BX, SI
-	VMASKMOVPS Y2, Y6, (SI)
-	ADDQ       BX, SI
-	VMASKMOVPS Y3, Y6, (SI)
-	ADDQ       astrip+48(FP), AX
-	ADDQ       cstrip+96(FP), DX
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
+	VMASKMOVPS Y0, Y5, (SI)
+	ADDQ       AX, SI
+	VMASKMOVPS Y1, Y5, (SI)
+	ADDQ       AX, SI
+	VMASKMOVPS Y2, Y5, (SI)
+	ADDQ       astrip+48(FP), CX
+	ADDQ       cstrip+96(FP), BX
 	DECQ       (SP)
 	JNZ        strip
-	ADDQ       aline+120(FP), AX
-	ADDQ       cline+128(FP), DX
+	ADDQ       aline+120(FP), CX
+	ADDQ       cline+128(FP), BX
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y4x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y3x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, BX
-	LEAQ  (BX)(CX*2), SI
-	ADDQ  CX, SI
+	MOVQ  CX, SI
 	MOVQ  cs+32(FP), DI
 	MOVQ  b+56(FP), R8
 	MOVQ  bs+64(FP), R9
 	MOVQ  k2+8(FP), R10
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+
+outer:
+	MOVQ         k+0(FP), R11
+	TESTQ        $+1, R11
+	JZ           even
+	VMOVUPS      (R8), Y6
+	VMOVUPS      32(R8), Y7
+	VBROADCASTSS (SI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (SI)(DX*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (SI)(DX*2), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R9, R8
+	ADDQ         DI, SI
+	DECQ         R11
+	JZ           summed
+
+even:
+	LEAQ (SI)(DI*1), R12
+
+inner:
+	VMOVUPS      (R8), Y6
+	VMOVUPS      32(R8), Y7
+	VBROADCASTSS (SI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (SI)(DX*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (SI)(DX*2), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMOVUPS      (R8)(R9*1), Y6
+	VMOVUPS      32(R8)(R9*1), Y7
+	VBROADCASTSS (R12), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (R12)(DX*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (R12)(DX*2), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R8)(R9*2), R8
+	LEAQ         (R12)(DI*2), R12
+	LEAQ         (SI)(DI*2), SI
+	SUBQ         $+2, R11
+	JNZ          inner
+
+summed:
+	ADDQ    b2+72(FP), R8
+	ADDQ    a2+40(FP), SI
+	DECQ    R10
+	JNZ     outer
+	MOVQ    acc+136(FP), AX
+	TESTQ   AX, AX
+	JZ      store
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS (SI), Y6
+	VADDPS  Y6, Y0, Y0
+	VMOVUPS 32(SI), Y6
+	VADDPS  Y6, Y1, Y1
+	ADDQ    AX, SI
+	VMOVUPS (SI), Y6
+	VADDPS  Y6, Y2, Y2
+	VMOVUPS 32(SI), Y6
+	VADDPS  Y6, Y3, Y3
+	ADDQ    AX, SI
+	VMOVUPS (SI), Y6
+	VADDPS  Y6, Y4, Y4
+	VMOVUPS 32(SI), Y6
+	VADDPS  Y6, Y5, Y5
+
+store:
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
+	ADDQ    AX, SI
+	VMOVUPS Y2, (SI)
+	VMOVUPS Y3, 32(SI)
+	ADDQ    AX, SI
+	VMOVUPS Y4, (SI)
+	VMOVUPS Y5, 32(SI)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET
+
+// func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y4x1(SB), NOSPLIT, $8-160
+	MOVQ    mask+144(FP), AX
+	VMOVDQU (AX), Y6
+	MOVQ    a+16(FP), CX
+	MOVQ    rs+24(FP), DX
+	MOVQ    c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ  CX, SI
+	LEAQ  (SI)(DX*2), DI
+	ADDQ  DX, DI
+	MOVQ  cs+32(FP), R8
+	MOVQ  b+56(FP), R9
+	MOVQ  bs+64(FP), R10
+	MOVQ  k2+8(FP), R11
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+
+outer:
+	MOVQ         k+0(FP), R12
+	TESTQ        $+1, R12
+	JZ           even
+	VMASKMOVPS   (R9), Y6, Y4
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (SI)(DX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (SI)(DX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (DI), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
+	JZ           summed
+
+even:
+	LEAQ (SI)(R8*1), R13
+	LEAQ (DI)(R8*1), R14
+
+inner:
+	VMASKMOVPS   (R9), Y6, Y4
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (SI)(DX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (SI)(DX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (DI), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMASKMOVPS   (R9)(R10*1), Y6, Y4
+	VBROADCASTSS (R13), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (R13)(DX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (R13)(DX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (R14), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R9)(R10*2), R9
+	LEAQ         (R13)(R8*2), R13
+	LEAQ         (R14)(R8*2), R14
+	LEAQ         (SI)(R8*2), SI
+	LEAQ         (DI)(R8*2), DI
+	SUBQ         $+2, R12
+	JNZ          inner
+
+summed:
+	ADDQ       b2+72(FP), R9
+	ADDQ       a2+40(FP), SI
+	ADDQ       a2+40(FP), DI
+	DECQ       R11
+	JNZ        outer
+	MOVQ       acc+136(FP), AX
+	TESTQ      AX, AX
+	JZ         store
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y0, Y0
+	ADDQ       AX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y1, Y1
+	ADDQ       AX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y2, Y2
+	ADDQ       AX, SI
+	VMASKMOVPS (SI), Y6, Y4
+	VADDPS     Y4, Y3, Y3
+
+store:
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
+	VMASKMOVPS Y0, Y6, (SI)
+	ADDQ       AX, SI
+	VMASKMOVPS Y1, Y6, (SI)
+	ADDQ       AX, SI
+	VMASKMOVPS Y2, Y6, (SI)
+	ADDQ       AX, SI
+	VMASKMOVPS Y3, Y6, (SI)
+	ADDQ       astrip+48(FP), CX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), CX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
+	VZEROUPPER
+	RET
+
+// func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y4x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ  CX, SI
+	LEAQ  (SI)(DX*2), DI
+	ADDQ  DX, DI
+	MOVQ  cs+32(FP), R8
+	MOVQ  b+56(FP), R9
+	MOVQ  bs+64(FP), R10
+	MOVQ  k2+8(FP), R11
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -732,147 +790,155 @@ strip:
 	VPXOR Y7, Y7, Y7
 
 outer:
-	MOVQ         k+0(FP), R11
-	TESTQ        $+1, R11
+	MOVQ         k+0(FP), R12
+	TESTQ        $+1, R12
 	JZ           even
-	VMOVUPS      (R8), Y8
-	VMOVUPS      32(R8), Y9
-	VBROADCASTSS (BX), Y10
+	VMOVUPS      (R9), Y8
+	VMOVUPS      32(R9), Y9
+	VBROADCASTSS (SI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (BX)(CX*1), Y10
+	VBROADCASTSS (SI)(DX*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (BX)(CX*2), Y10
+	VBROADCASTSS (SI)(DX*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (SI), Y10
+	VBROADCASTSS (DI), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JZ           summed
 
 even:
-	LEAQ (BX)(DI*1), R12
-	LEAQ (SI)(DI*1), R13
+	LEAQ (SI)(R8*1), R13
+	LEAQ (DI)(R8*1), R14
 
 inner:
-	VMOVUPS      (R8), Y8
-	VMOVUPS      32(R8), Y9
-	VBROADCASTSS (BX), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (BX)(CX*1), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (BX)(CX*2), Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VFMADD231PS  Y9, Y10, Y5
+	VMOVUPS      (R9), Y8
+	VMOVUPS      32(R9), Y9
 	VBROADCASTSS (SI), Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VFMADD231PS  Y9, Y10, Y7
-	VMOVUPS      (R8)(R9*1), Y8
-	VMOVUPS      32(R8)(R9*1), Y9
-	VBROADCASTSS (R12), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (R12)(CX*1), Y10
+	VBROADCASTSS (SI)(DX*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (R12)(CX*2), Y10
+	VBROADCASTSS (SI)(DX*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R13), Y10
+	VBROADCASTSS (DI), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	LEAQ         (R8)(R9*2), R8
-	LEAQ         (R12)(DI*2), R12
-	LEAQ         (R13)(DI*2), R13
-	LEAQ         (BX)(DI*2), BX
-	LEAQ         (SI)(DI*2), SI
-	SUBQ         $+2, R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMOVUPS      (R9)(R10*1), Y8
+	VMOVUPS      32(R9)(R10*1), Y9
+	VBROADCASTSS (R13), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (R13)(DX*1), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (R13)(DX*2), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R14), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R9)(R10*2), R9
+	LEAQ         (R13)(R8*2), R13
+	LEAQ         (R14)(R8*2), R14
+	LEAQ         (SI)(R8*2), SI
+	LEAQ         (DI)(R8*2), DI
+	SUBQ         $+2, R12
 	JNZ          inner
 
 summed:
-	ADDQ    b2+72(FP), R8
-	ADDQ    a2+40(FP), BX
+	ADDQ    b2+72(FP), R9
 	ADDQ    a2+40(FP), SI
-	DECQ    R10
+	ADDQ    a2+40(FP), DI
+	DECQ    R11
 	JNZ     outer
-	MOVQ    acc+136(FP), BX
-	TESTQ   BX, BX
+	MOVQ    acc+136(FP), AX
+	TESTQ   AX, AX
 	JZ      store
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS (SI), Y8
 	VADDPS  Y8, Y0, Y0
 	VMOVUPS 32(SI), Y8
 	VADDPS  Y8, Y1, Y1
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y8
 	VADDPS  Y8, Y2, Y2
 	VMOVUPS 32(SI), Y8
 	VADDPS  Y8, Y3, Y3
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y8
 	VADDPS  Y8, Y4, Y4
 	VMOVUPS 32(SI), Y8
 	VADDPS  Y8, Y5, Y5
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y8
 	VADDPS  Y8, Y6, Y6
 	VMOVUPS 32(SI), Y8
 	VADDPS  Y8, Y7, Y7
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y2, (SI)
 	VMOVUPS Y3, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y4, (SI)
 	VMOVUPS Y5, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y6, (SI)
 	VMOVUPS Y7, 32(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y5x1(SB), NOSPLIT, $8-152
+// func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y5x1(SB), NOSPLIT, $8-160
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y7
-	MOVQ    a+16(FP), AX
-	MOVQ    rs+24(FP), CX
-	MOVQ    c+80(FP), DX
+	MOVQ    a+16(FP), CX
+	MOVQ    rs+24(FP), DX
+	MOVQ    c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, BX
-	LEAQ  (BX)(CX*2), SI
-	ADDQ  CX, SI
-	MOVQ  cs+32(FP), DI
-	MOVQ  b+56(FP), R8
-	MOVQ  bs+64(FP), R9
-	MOVQ  k2+8(FP), R10
+	MOVQ  CX, SI
+	LEAQ  (SI)(DX*2), DI
+	ADDQ  DX, DI
+	MOVQ  cs+32(FP), R8
+	MOVQ  b+56(FP), R9
+	MOVQ  bs+64(FP), R10
+	MOVQ  k2+8(FP), R11
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -880,129 +946,137 @@ strip:
 	VPXOR Y4, Y4, Y4
 
 outer:
-	MOVQ         k+0(FP), R11
-	TESTQ        $+1, R11
+	MOVQ         k+0(FP), R12
+	TESTQ        $+1, R12
 	JZ           even
-	VMASKMOVPS   (R8), Y7, Y5
-	VBROADCASTSS (BX), Y6
-	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS (BX)(CX*1), Y6
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (BX)(CX*2), Y6
-	VFMADD231PS  Y5, Y6, Y2
+	VMASKMOVPS   (R9), Y7, Y5
 	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (SI)(DX*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (SI)(DX*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (DI), Y6
 	VFMADD231PS  Y5, Y6, Y3
-	VBROADCASTSS (SI)(CX*1), Y6
+	VBROADCASTSS (DI)(DX*1), Y6
 	VFMADD231PS  Y5, Y6, Y4
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JZ           summed
 
 even:
-	LEAQ (BX)(DI*1), R12
-	LEAQ (SI)(DI*1), R13
+	LEAQ (SI)(R8*1), R13
+	LEAQ (DI)(R8*1), R14
 
 inner:
-	VMASKMOVPS   (R8), Y7, Y5
-	VBROADCASTSS (BX), Y6
-	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS (BX)(CX*1), Y6
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (BX)(CX*2), Y6
-	VFMADD231PS  Y5, Y6, Y2
+	VMASKMOVPS   (R9), Y7, Y5
 	VBROADCASTSS (SI), Y6
-	VFMADD231PS  Y5, Y6, Y3
-	VBROADCASTSS (SI)(CX*1), Y6
-	VFMADD231PS  Y5, Y6, Y4
-	VMASKMOVPS   (R8)(R9*1), Y7, Y5
-	VBROADCASTSS (R12), Y6
 	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS (R12)(CX*1), Y6
+	VBROADCASTSS (SI)(DX*1), Y6
 	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (R12)(CX*2), Y6
+	VBROADCASTSS (SI)(DX*2), Y6
 	VFMADD231PS  Y5, Y6, Y2
-	VBROADCASTSS (R13), Y6
+	VBROADCASTSS (DI), Y6
 	VFMADD231PS  Y5, Y6, Y3
-	VBROADCASTSS (R13)(CX*1), Y6
+	VBROADCASTSS (DI)(DX*1), Y6
 	VFMADD231PS  Y5, Y6, Y4
-	LEAQ         (R8)(R9*2), R8
-	LEAQ         (R12)(DI*2), R12
-	LEAQ         (R13)(DI*2), R13
-	LEAQ         (BX)(DI*2), BX
-	LEAQ         (SI)(DI*2), SI
-	SUBQ         $+2, R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMASKMOVPS   (R9)(R10*1), Y7, Y5
+	VBROADCASTSS (R13), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (R13)(DX*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (R13)(DX*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (R14), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (R14)(DX*1), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R9)(R10*2), R9
+	LEAQ         (R13)(R8*2), R13
+	LEAQ         (R14)(R8*2), R14
+	LEAQ         (SI)(R8*2), SI
+	LEAQ         (DI)(R8*2), DI
+	SUBQ         $+2, R12
 	JNZ          inner
 
 summed:
-	ADDQ       b2+72(FP), R8
-	ADDQ       a2+40(FP), BX
+	ADDQ       b2+72(FP), R9
 	ADDQ       a2+40(FP), SI
-	DECQ       R10
+	ADDQ       a2+40(FP), DI
+	DECQ       R11
 	JNZ        outer
-	MOVQ       acc+136(FP), BX
-	TESTQ      BX, BX
+	MOVQ       acc+136(FP), AX
+	TESTQ      AX, AX
 	JZ         store
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
 	VMASKMOVPS (SI), Y7, Y5
 	VADDPS     Y5, Y0, Y0
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y7, Y5
 	VADDPS     Y5, Y1, Y1
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y7, Y5
 	VADDPS     Y5, Y2, Y2
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y7, Y5
 	VADDPS     Y5, Y3, Y3
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y7, Y5
 	VADDPS     Y5, Y4, Y4
 
 store:
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
 	VMASKMOVPS Y0, Y7, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y1, Y7, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y2, Y7, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y3, Y7, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y4, Y7, (SI)
-	ADDQ       astrip+48(FP), AX
-	ADDQ       cstrip+96(FP), DX
+	ADDQ       astrip+48(FP), CX
+	ADDQ       cstrip+96(FP), BX
 	DECQ       (SP)
 	JNZ        strip
-	ADDQ       aline+120(FP), AX
-	ADDQ       cline+128(FP), DX
+	ADDQ       aline+120(FP), CX
+	ADDQ       cline+128(FP), BX
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y5x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y5x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, BX
-	LEAQ  (BX)(CX*2), SI
-	ADDQ  CX, SI
-	MOVQ  cs+32(FP), DI
-	MOVQ  b+56(FP), R8
-	MOVQ  bs+64(FP), R9
-	MOVQ  k2+8(FP), R10
+	MOVQ  CX, SI
+	LEAQ  (SI)(DX*2), DI
+	ADDQ  DX, DI
+	MOVQ  cs+32(FP), R8
+	MOVQ  b+56(FP), R9
+	MOVQ  bs+64(FP), R10
+	MOVQ  k2+8(FP), R11
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -1015,164 +1089,172 @@ strip:
 	VPXOR Y9, Y9, Y9
 
 outer:
-	MOVQ         k+0(FP), R11
-	TESTQ        $+1, R11
+	MOVQ         k+0(FP), R12
+	TESTQ        $+1, R12
 	JZ           even
-	VMOVUPS      (R8), Y10
-	VMOVUPS      32(R8), Y11
-	VBROADCASTSS (BX), Y12
+	VMOVUPS      (R9), Y10
+	VMOVUPS      32(R9), Y11
+	VBROADCASTSS (SI), Y12
 	VFMADD231PS  Y10, Y12, Y0
 	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS (BX)(CX*1), Y12
+	VBROADCASTSS (SI)(DX*1), Y12
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (BX)(CX*2), Y12
+	VBROADCASTSS (SI)(DX*2), Y12
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y5
-	VBROADCASTSS (SI), Y12
+	VBROADCASTSS (DI), Y12
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	VBROADCASTSS (SI)(CX*1), Y12
+	VBROADCASTSS (DI)(DX*1), Y12
 	VFMADD231PS  Y10, Y12, Y8
 	VFMADD231PS  Y11, Y12, Y9
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JZ           summed
 
 even:
-	LEAQ (BX)(DI*1), R12
-	LEAQ (SI)(DI*1), R13
+	LEAQ (SI)(R8*1), R13
+	LEAQ (DI)(R8*1), R14
 
 inner:
-	VMOVUPS      (R8), Y10
-	VMOVUPS      32(R8), Y11
-	VBROADCASTSS (BX), Y12
-	VFMADD231PS  Y10, Y12, Y0
-	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS (BX)(CX*1), Y12
-	VFMADD231PS  Y10, Y12, Y2
-	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (BX)(CX*2), Y12
-	VFMADD231PS  Y10, Y12, Y4
-	VFMADD231PS  Y11, Y12, Y5
+	VMOVUPS      (R9), Y10
+	VMOVUPS      32(R9), Y11
 	VBROADCASTSS (SI), Y12
-	VFMADD231PS  Y10, Y12, Y6
-	VFMADD231PS  Y11, Y12, Y7
-	VBROADCASTSS (SI)(CX*1), Y12
-	VFMADD231PS  Y10, Y12, Y8
-	VFMADD231PS  Y11, Y12, Y9
-	VMOVUPS      (R8)(R9*1), Y10
-	VMOVUPS      32(R8)(R9*1), Y11
-	VBROADCASTSS (R12), Y12
 	VFMADD231PS  Y10, Y12, Y0
 	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS (R12)(CX*1), Y12
+	VBROADCASTSS (SI)(DX*1), Y12
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (R12)(CX*2), Y12
+	VBROADCASTSS (SI)(DX*2), Y12
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y5
-	VBROADCASTSS (R13), Y12
+	VBROADCASTSS (DI), Y12
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	VBROADCASTSS (R13)(CX*1), Y12
+	VBROADCASTSS (DI)(DX*1), Y12
 	VFMADD231PS  Y10, Y12, Y8
 	VFMADD231PS  Y11, Y12, Y9
-	LEAQ         (R8)(R9*2), R8
-	LEAQ         (R12)(DI*2), R12
-	LEAQ         (R13)(DI*2), R13
-	LEAQ         (BX)(DI*2), BX
-	LEAQ         (SI)(DI*2), SI
-	SUBQ         $+2, R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMOVUPS      (R9)(R10*1), Y10
+	VMOVUPS      32(R9)(R10*1), Y11
+	VBROADCASTSS (R13), Y12
+	VFMADD231PS  Y10, Y12, Y0
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (R13)(DX*1), Y12
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (R13)(DX*2), Y12
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (R14), Y12
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (R14)(DX*1), Y12
+	VFMADD231PS  Y10, Y12, Y8
+	VFMADD231PS  Y11, Y12, Y9
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R9)(R10*2), R9
+	LEAQ         (R13)(R8*2), R13
+	LEAQ         (R14)(R8*2), R14
+	LEAQ         (SI)(R8*2), SI
+	LEAQ         (DI)(R8*2), DI
+	SUBQ         $+2, R12
 	JNZ          inner
 
 summed:
-	ADDQ    b2+72(FP), R8
-	ADDQ    a2+40(FP), BX
+	ADDQ    b2+72(FP), R9
 	ADDQ    a2+40(FP), SI
-	DECQ    R10
+	ADDQ    a2+40(FP), DI
+	DECQ    R11
 	JNZ     outer
-	MOVQ    acc+136(FP), BX
-	TESTQ   BX, BX
+	MOVQ    acc+136(FP), AX
+	TESTQ   AX, AX
 	JZ      store
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS (SI), Y10
 	VADDPS  Y10, Y0, Y0
 	VMOVUPS 32(SI), Y10
 	VADDPS  Y10, Y1, Y1
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y10
 	VADDPS  Y10, Y2, Y2
 	VMOVUPS 32(SI), Y10
 	VADDPS  Y10, Y3, Y3
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y10
 	VADDPS  Y10, Y4, Y4
 	VMOVUPS 32(SI), Y10
 	VADDPS  Y10, Y5, Y5
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y10
 	VADDPS  Y10, Y6, Y6
 	VMOVUPS 32(SI), Y10
 	VADDPS  Y10, Y7, Y7
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y10
 	VADDPS  Y10, Y8, Y8
 	VMOVUPS 32(SI), Y10
 	VADDPS  Y10, Y9, Y9
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y2, (SI)
 	VMOVUPS Y3, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y4, (SI)
 	VMOVUPS Y5, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y6, (SI)
 	VMOVUPS Y7, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y8, (SI)
 	VMOVUPS Y9, 32(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y6x1(SB), NOSPLIT, $8-152
+// func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y6x1(SB), NOSPLIT, $8-160
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y8
-	MOVQ    a+16(FP), AX
-	MOVQ    rs+24(FP), CX
-	MOVQ    c+80(FP), DX
+	MOVQ    a+16(FP), CX
+	MOVQ    rs+24(FP), DX
+	MOVQ    c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, BX
-	LEAQ  (BX)(CX*2), SI
-	ADDQ  CX, SI
-	MOVQ  cs+32(FP), DI
-	MOVQ  b+56(FP), R8
-	MOVQ  bs+64(FP), R9
-	MOVQ  k2+8(FP), R10
+	MOVQ  CX, SI
+	LEAQ  (SI)(DX*2), DI
+	ADDQ  DX, DI
+	MOVQ  cs+32(FP), R8
+	MOVQ  b+56(FP), R9
+	MOVQ  bs+64(FP), R10
+	MOVQ  k2+8(FP), R11
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -1181,140 +1263,148 @@ strip:
 	VPXOR Y5, Y5, Y5
 
 outer:
-	MOVQ         k+0(FP), R11
-	TESTQ        $+1, R11
+	MOVQ         k+0(FP), R12
+	TESTQ        $+1, R12
 	JZ           even
-	VMASKMOVPS   (R8), Y8, Y6
-	VBROADCASTSS (BX), Y7
-	VFMADD231PS  Y6, Y7, Y0
-	VBROADCASTSS (BX)(CX*1), Y7
-	VFMADD231PS  Y6, Y7, Y1
-	VBROADCASTSS (BX)(CX*2), Y7
-	VFMADD231PS  Y6, Y7, Y2
+	VMASKMOVPS   (R9), Y8, Y6
 	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (SI)(DX*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (SI)(DX*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (DI), Y7
 	VFMADD231PS  Y6, Y7, Y3
-	VBROADCASTSS (SI)(CX*1), Y7
+	VBROADCASTSS (DI)(DX*1), Y7
 	VFMADD231PS  Y6, Y7, Y4
-	VBROADCASTSS (SI)(CX*2), Y7
+	VBROADCASTSS (DI)(DX*2), Y7
 	VFMADD231PS  Y6, Y7, Y5
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JZ           summed
 
 even:
-	LEAQ (BX)(DI*1), R12
-	LEAQ (SI)(DI*1), R13
+	LEAQ (SI)(R8*1), R13
+	LEAQ (DI)(R8*1), R14
 
 inner:
-	VMASKMOVPS   (R8), Y8, Y6
-	VBROADCASTSS (BX), Y7
-	VFMADD231PS  Y6, Y7, Y0
-	VBROADCASTSS (BX)(CX*1), Y7
-	VFMADD231PS  Y6, Y7, Y1
-	VBROADCASTSS (BX)(CX*2), Y7
-	VFMADD231PS  Y6, Y7, Y2
+	VMASKMOVPS   (R9), Y8, Y6
 	VBROADCASTSS (SI), Y7
-	VFMADD231PS  Y6, Y7, Y3
-	VBROADCASTSS (SI)(CX*1), Y7
-	VFMADD231PS  Y6, Y7, Y4
-	VBROADCASTSS (SI)(CX*2), Y7
-	VFMADD231PS  Y6, Y7, Y5
-	VMASKMOVPS   (R8)(R9*1), Y8, Y6
-	VBROADCASTSS (R12), Y7
 	VFMADD231PS  Y6, Y7, Y0
-	VBROADCASTSS (R12)(CX*1), Y7
+	VBROADCASTSS (SI)(DX*1), Y7
 	VFMADD231PS  Y6, Y7, Y1
-	VBROADCASTSS (R12)(CX*2), Y7
+	VBROADCASTSS (SI)(DX*2), Y7
 	VFMADD231PS  Y6, Y7, Y2
-	VBROADCASTSS (R13), Y7
+	VBROADCASTSS (DI), Y7
 	VFMADD231PS  Y6, Y7, Y3
-	VBROADCASTSS (R13)(CX*1), Y7
+	VBROADCASTSS (DI)(DX*1), Y7
 	VFMADD231PS  Y6, Y7, Y4
-	VBROADCASTSS (R13)(CX*2), Y7
+	VBROADCASTSS (DI)(DX*2), Y7
 	VFMADD231PS  Y6, Y7, Y5
-	LEAQ         (R8)(R9*2), R8
-	LEAQ         (R12)(DI*2), R12
-	LEAQ         (R13)(DI*2), R13
-	LEAQ         (BX)(DI*2), BX
-	LEAQ         (SI)(DI*2), SI
-	SUBQ         $+2, R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMASKMOVPS   (R9)(R10*1), Y8, Y6
+	VBROADCASTSS (R13), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (R13)(DX*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (R13)(DX*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (R14), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (R14)(DX*1), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (R14)(DX*2), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R9)(R10*2), R9
+	LEAQ         (R13)(R8*2), R13
+	LEAQ         (R14)(R8*2), R14
+	LEAQ         (SI)(R8*2), SI
+	LEAQ         (DI)(R8*2), DI
+	SUBQ         $+2, R12
 	JNZ          inner
 
 summed:
-	ADDQ       b2+72(FP), R8
-	ADDQ       a2+40(FP), BX
+	ADDQ       b2+72(FP), R9
 	ADDQ       a2+40(FP), SI
-	DECQ       R10
+	ADDQ       a2+40(FP), DI
+	DECQ       R11
 	JNZ        outer
-	MOVQ       acc+136(FP), BX
-	TESTQ      BX, BX
+	MOVQ       acc+136(FP), AX
+	TESTQ      AX, AX
 	JZ         store
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
 	VMASKMOVPS (SI), Y8, Y6
 	VADDPS     Y6, Y0, Y0
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y8, Y6
 	VADDPS     Y6, Y1, Y1
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y8, Y6
 	VADDPS     Y6, Y2, Y2
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y8, Y6
 	VADDPS     Y6, Y3, Y3
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y8, Y6
 	VADDPS     Y6, Y4, Y4
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS (SI), Y8, Y6
 	VADDPS     Y6, Y5, Y5
 
 store:
-	MOVQ       ldc+88(FP), BX
-	MOVQ       DX, SI
+	MOVQ       ldc+88(FP), AX
+	MOVQ       BX, SI
 	VMASKMOVPS Y0, Y8, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y1, Y8, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y2, Y8, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y3, Y8, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y4, Y8, (SI)
-	ADDQ       BX, SI
+	ADDQ       AX, SI
 	VMASKMOVPS Y5, Y8, (SI)
-	ADDQ       astrip+48(FP), AX
-	ADDQ       cstrip+96(FP), DX
+	ADDQ       astrip+48(FP), CX
+	ADDQ       cstrip+96(FP), BX
 	DECQ       (SP)
 	JNZ        strip
-	ADDQ       aline+120(FP), AX
-	ADDQ       cline+128(FP), DX
+	ADDQ       aline+120(FP), CX
+	ADDQ       cline+128(FP), BX
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·tileF32Y6x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·tileF32Y6x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ  AX, BX
-	LEAQ  (BX)(CX*2), SI
-	ADDQ  CX, SI
-	MOVQ  cs+32(FP), DI
-	MOVQ  b+56(FP), R8
-	MOVQ  bs+64(FP), R9
-	MOVQ  k2+8(FP), R10
+	MOVQ  CX, SI
+	LEAQ  (SI)(DX*2), DI
+	ADDQ  DX, DI
+	MOVQ  cs+32(FP), R8
+	MOVQ  b+56(FP), R9
+	MOVQ  bs+64(FP), R10
+	MOVQ  k2+8(FP), R11
+	MOVQ  SI, AX
+	ADDQ  astrip+48(FP), AX
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -1329,604 +1419,383 @@ strip:
 	VPXOR Y11, Y11, Y11
 
 outer:
-	MOVQ         k+0(FP), R11
-	TESTQ        $+1, R11
+	MOVQ         k+0(FP), R12
+	TESTQ        $+1, R12
 	JZ           even
-	VMOVUPS      (R8), Y12
-	VMOVUPS      32(R8), Y13
-	VBROADCASTSS (BX), Y14
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	VBROADCASTSS (SI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (BX)(CX*1), Y14
+	VBROADCASTSS (SI)(DX*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (BX)(CX*2), Y14
+	VBROADCASTSS (SI)(DX*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (SI), Y14
+	VBROADCASTSS (DI), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (SI)(CX*1), Y14
+	VBROADCASTSS (DI)(DX*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (SI)(CX*2), Y14
+	VBROADCASTSS (DI)(DX*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JZ           summed
 
 even:
-	LEAQ (BX)(DI*1), R12
-	LEAQ (SI)(DI*1), R13
+	LEAQ (SI)(R8*1), R13
+	LEAQ (DI)(R8*1), R14
 
 inner:
-	VMOVUPS      (R8), Y12
-	VMOVUPS      32(R8), Y13
-	VBROADCASTSS (BX), Y14
-	VFMADD231PS  Y12, Y14, Y0
-	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (BX)(CX*1), Y14
-	VFMADD231PS  Y12, Y14, Y2
-	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (BX)(CX*2), Y14
-	VFMADD231PS  Y12, Y14, Y4
-	VFMADD231PS  Y13, Y14, Y5
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
 	VBROADCASTSS (SI), Y14
-	VFMADD231PS  Y12, Y14, Y6
-	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (SI)(CX*1), Y14
-	VFMADD231PS  Y12, Y14, Y8
-	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (SI)(CX*2), Y14
-	VFMADD231PS  Y12, Y14, Y10
-	VFMADD231PS  Y13, Y14, Y11
-	VMOVUPS      (R8)(R9*1), Y12
-	VMOVUPS      32(R8)(R9*1), Y13
-	VBROADCASTSS (R12), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (R12)(CX*1), Y14
+	VBROADCASTSS (SI)(DX*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (R12)(CX*2), Y14
+	VBROADCASTSS (SI)(DX*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R13), Y14
+	VBROADCASTSS (DI), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R13)(CX*1), Y14
+	VBROADCASTSS (DI)(DX*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R13)(CX*2), Y14
+	VBROADCASTSS (DI)(DX*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	LEAQ         (R8)(R9*2), R8
-	LEAQ         (R12)(DI*2), R12
-	LEAQ         (R13)(DI*2), R13
-	LEAQ         (BX)(DI*2), BX
-	LEAQ         (SI)(DI*2), SI
-	SUBQ         $+2, R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	VMOVUPS      (R9)(R10*1), Y12
+	VMOVUPS      32(R9)(R10*1), Y13
+	VBROADCASTSS (R13), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (R13)(DX*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (R13)(DX*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R14), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R14)(DX*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R14)(DX*2), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	LEAQ         (R9)(R10*2), R9
+	LEAQ         (R13)(R8*2), R13
+	LEAQ         (R14)(R8*2), R14
+	LEAQ         (SI)(R8*2), SI
+	LEAQ         (DI)(R8*2), DI
+	SUBQ         $+2, R12
 	JNZ          inner
 
 summed:
-	ADDQ    b2+72(FP), R8
-	ADDQ    a2+40(FP), BX
+	ADDQ    b2+72(FP), R9
 	ADDQ    a2+40(FP), SI
-	DECQ    R10
+	ADDQ    a2+40(FP), DI
+	DECQ    R11
 	JNZ     outer
-	MOVQ    acc+136(FP), BX
-	TESTQ   BX, BX
+	MOVQ    acc+136(FP), AX
+	TESTQ   AX, AX
 	JZ      store
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS (SI), Y12
 	VADDPS  Y12, Y0, Y0
 	VMOVUPS 32(SI), Y12
 	VADDPS  Y12, Y1, Y1
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y12
 	VADDPS  Y12, Y2, Y2
 	VMOVUPS 32(SI), Y12
 	VADDPS  Y12, Y3, Y3
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y12
 	VADDPS  Y12, Y4, Y4
 	VMOVUPS 32(SI), Y12
 	VADDPS  Y12, Y5, Y5
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y12
 	VADDPS  Y12, Y6, Y6
 	VMOVUPS 32(SI), Y12
 	VADDPS  Y12, Y7, Y7
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y12
 	VADDPS  Y12, Y8, Y8
 	VMOVUPS 32(SI), Y12
 	VADDPS  Y12, Y9, Y9
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS (SI), Y12
 	VADDPS  Y12, Y10, Y10
 	VMOVUPS 32(SI), Y12
 	VADDPS  Y12, Y11, Y11
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y2, (SI)
 	VMOVUPS Y3, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y4, (SI)
 	VMOVUPS Y5, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y6, (SI)
 	VMOVUPS Y7, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y8, (SI)
 	VMOVUPS Y9, 32(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Y10, (SI)
 	VMOVUPS Y11, 32(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z1x1(SB), NOSPLIT, $8-152
+// func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z1x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), CX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), AX
+	MOVQ  c+80(FP), DX
 
 line:
-	MOVQ strips+104(FP), DX
-	MOVQ DX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, DX
-	MOVQ   cs+32(FP), BX
-	MOVQ   b+56(FP), SI
-	MOVQ   bs+64(FP), DI
-	MOVQ   k2+8(FP), R8
+	MOVQ   CX, BX
+	MOVQ   cs+32(FP), SI
+	MOVQ   b+56(FP), DI
+	MOVQ   bs+64(FP), R8
+	MOVQ   k2+8(FP), R9
+	MOVQ   BX, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 
 outer:
-	MOVQ k+0(FP), R9
+	MOVQ k+0(FP), R10
 
 inner:
-	VMOVUPS.Z        (SI), K1, Z1
-	VFMADD231PS.BCST (DX), Z1, Z0
-	ADDQ             DI, SI
-	ADDQ             BX, DX
-	DECQ             R9
+	VMOVUPS.Z        (DI), K1, Z1
+	VFMADD231PS.BCST (BX), Z1, Z0
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R8, DI
+	ADDQ             SI, BX
+	DECQ             R10
 	JNZ              inner
-	ADDQ             b2+72(FP), SI
-	ADDQ             a2+40(FP), DX
-	DECQ             R8
+	ADDQ             b2+72(FP), DI
+	ADDQ             a2+40(FP), BX
+	DECQ             R9
 	JNZ              outer
-	MOVQ             acc+136(FP), DX
-	TESTQ            DX, DX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), DX
-	MOVQ             CX, DX
-	VMOVUPS.Z        (DX), K1, Z1
+	MOVQ             ldc+88(FP), AX
+	MOVQ             DX, AX
+	VMOVUPS.Z        (AX), K1, Z1
 	VADDPS           Z1, Z0, Z0
 
 store:
-	MOVQ    ldc+88(FP), DX
-	MOVQ    CX, DX
-	VMOVUPS Z0, K1, (DX)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), CX
+	MOVQ    ldc+88(FP), AX
+	MOVQ    DX, AX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), DX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), CX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), DX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z1x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), CX
+// func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z1x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), AX
+	MOVQ c+80(FP), DX
 
 line:
-	MOVQ strips+104(FP), DX
-	MOVQ DX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, DX
-	MOVQ   cs+32(FP), BX
-	MOVQ   b+56(FP), SI
-	MOVQ   bs+64(FP), DI
-	MOVQ   k2+8(FP), R8
+	MOVQ   CX, BX
+	MOVQ   cs+32(FP), SI
+	MOVQ   b+56(FP), DI
+	MOVQ   bs+64(FP), R8
+	MOVQ   k2+8(FP), R9
+	MOVQ   BX, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 
 outer:
-	MOVQ k+0(FP), R9
+	MOVQ k+0(FP), R10
 
 inner:
-	VMOVUPS      (SI), Z2
-	VMOVUPS      64(SI), Z3
-	VBROADCASTSS (DX), Z4
+	VMOVUPS      (DI), Z2
+	VMOVUPS      64(DI), Z3
+	VBROADCASTSS (BX), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
-	ADDQ         DI, SI
-	ADDQ         BX, DX
-	DECQ         R9
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R8, DI
+	ADDQ         SI, BX
+	DECQ         R10
 	JNZ          inner
-	ADDQ         b2+72(FP), SI
-	ADDQ         a2+40(FP), DX
-	DECQ         R8
+	ADDQ         b2+72(FP), DI
+	ADDQ         a2+40(FP), BX
+	DECQ         R9
 	JNZ          outer
-	MOVQ         acc+136(FP), DX
-	TESTQ        DX, DX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), DX
-	MOVQ         CX, DX
-	VMOVUPS      (DX), Z2
+	MOVQ         ldc+88(FP), AX
+	MOVQ         DX, AX
+	VMOVUPS      (AX), Z2
 	VADDPS       Z2, Z0, Z0
-	VMOVUPS      64(DX), Z2
+	VMOVUPS      64(AX), Z2
 	VADDPS       Z2, Z1, Z1
 
 store:
-	MOVQ    ldc+88(FP), DX
-	MOVQ    CX, DX
-	VMOVUPS Z0, (DX)
-	VMOVUPS Z1, 64(DX)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), CX
+	MOVQ    ldc+88(FP), AX
+	MOVQ    DX, AX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), DX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), CX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), DX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z2x1(SB), NOSPLIT, $8-152
+// func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z2x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	MOVQ   cs+32(FP), SI
-	MOVQ   b+56(FP), DI
-	MOVQ   bs+64(FP), R8
-	MOVQ   k2+8(FP), R9
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-
-outer:
-	MOVQ k+0(FP), R10
-
-inner:
-	VMOVUPS.Z        (DI), K1, Z2
-	VFMADD231PS.BCST (BX), Z2, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z2, Z1
-	ADDQ             R8, DI
-	ADDQ             SI, BX
-	DECQ             R10
-	JNZ              inner
-	ADDQ             b2+72(FP), DI
-	ADDQ             a2+40(FP), BX
-	DECQ             R9
-	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
-	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
-	VMOVUPS.Z        (SI), K1, Z2
-	VADDPS           Z2, Z0, Z0
-	ADDQ             BX, SI
-	VMOVUPS.Z        (SI), K1, Z2
-	VADDPS           Z2, Z1, Z1
-
-store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
-	VMOVUPS Z1, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
-	DECQ    (SP)
-	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
-	DECQ    lines+112(FP)
-	JNZ     line
-	VZEROUPPER
-	RET
-
-// func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z2x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ   AX, BX
-	MOVQ   cs+32(FP), SI
-	MOVQ   b+56(FP), DI
-	MOVQ   bs+64(FP), R8
-	MOVQ   k2+8(FP), R9
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-
-outer:
-	MOVQ k+0(FP), R10
-
-inner:
-	VMOVUPS      (DI), Z4
-	VMOVUPS      64(DI), Z5
-	VBROADCASTSS (BX), Z6
-	VFMADD231PS  Z4, Z6, Z0
-	VFMADD231PS  Z5, Z6, Z1
-	VBROADCASTSS (BX)(CX*1), Z6
-	VFMADD231PS  Z4, Z6, Z2
-	VFMADD231PS  Z5, Z6, Z3
-	ADDQ         R8, DI
-	ADDQ         SI, BX
-	DECQ         R10
-	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Z4
-	VADDPS       Z4, Z0, Z0
-	VMOVUPS      64(SI), Z4
-	VADDPS       Z4, Z1, Z1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Z4
-	VADDPS       Z4, Z2, Z2
-	VMOVUPS      64(SI), Z4
-	VADDPS       Z4, Z3, Z3
-
-store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
-	DECQ    (SP)
-	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
-	DECQ    lines+112(FP)
-	JNZ     line
-	VZEROUPPER
-	RET
-
-// func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z3x1(SB), NOSPLIT, $8-152
-	MOVQ  mask+144(FP), AX
-	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ   AX, BX
-	MOVQ   cs+32(FP), SI
-	MOVQ   b+56(FP), DI
-	MOVQ   bs+64(FP), R8
-	MOVQ   k2+8(FP), R9
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-
-outer:
-	MOVQ k+0(FP), R10
-
-inner:
-	VMOVUPS.Z        (DI), K1, Z3
-	VFMADD231PS.BCST (BX), Z3, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z3, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z3, Z2
-	ADDQ             R8, DI
-	ADDQ             SI, BX
-	DECQ             R10
-	JNZ              inner
-	ADDQ             b2+72(FP), DI
-	ADDQ             a2+40(FP), BX
-	DECQ             R9
-	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
-	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
-	VMOVUPS.Z        (SI), K1, Z3
-	VADDPS           Z3, Z0, Z0
-	ADDQ             BX, SI
-	VMOVUPS.Z        (SI), K1, Z3
-	VADDPS           Z3, Z1, Z1
-	ADDQ             BX, SI
-	VMOVUPS.Z        (SI), K1, Z3
-	VADDPS           Z3, Z2, Z2
-
-store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
-	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
-	VMOVUPS Z2, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
-	DECQ    (SP)
-	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
-	DECQ    lines+112(FP)
-	JNZ     line
-	VZEROUPPER
-	RET
-
-// func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z3x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ   AX, BX
-	MOVQ   cs+32(FP), SI
-	MOVQ   b+56(FP), DI
-	MOVQ   bs+64(FP), R8
-	MOVQ   k2+8(FP), R9
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-
-outer:
-	MOVQ k+0(FP), R10
-
-inner:
-	VMOVUPS      (DI), Z6
-	VMOVUPS      64(DI), Z7
-	VBROADCASTSS (BX), Z8
-	VFMADD231PS  Z6, Z8, Z0
-	VFMADD231PS  Z7, Z8, Z1
-	VBROADCASTSS (BX)(CX*1), Z8
-	VFMADD231PS  Z6, Z8, Z2
-	VFMADD231PS  Z7, Z8, Z3
-	VBROADCASTSS (BX)(CX*2), Z8
-	VFMADD231PS  Z6, Z8, Z4
-	VFMADD231PS  Z7, Z8, Z5
-	ADDQ         R8, DI
-	ADDQ         SI, BX
-	DECQ         R10
-	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Z6
-	VADDPS       Z6, Z0, Z0
-	VMOVUPS      64(SI), Z6
-	VADDPS       Z6, Z1, Z1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Z6
-	VADDPS       Z6, Z2, Z2
-	VMOVUPS      64(SI), Z6
-	VADDPS       Z6, Z3, Z3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Z6
-	VADDPS       Z6, Z4, Z4
-	VMOVUPS      64(SI), Z6
-	VADDPS       Z6, Z5, Z5
-
-store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
-	DECQ    (SP)
-	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
-	DECQ    lines+112(FP)
-	JNZ     line
-	VZEROUPPER
-	RET
-
-// func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z4x1(SB), NOSPLIT, $8-152
-	MOVQ  mask+144(FP), AX
-	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
-
-line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
-
-strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
+	MOVQ   CX, SI
 	MOVQ   cs+32(FP), DI
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVUPS.Z        (R8), K1, Z2
+	VFMADD231PS.BCST (SI), Z2, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z2, Z1
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R9, R8
+	ADDQ             DI, SI
+	DECQ             R11
+	JNZ              inner
+	ADDQ             b2+72(FP), R8
+	ADDQ             a2+40(FP), SI
+	DECQ             R10
+	JNZ              outer
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
+	JZ               store
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z2
+	VADDPS           Z2, Z0, Z0
+	ADDQ             AX, SI
+	VMOVUPS.Z        (SI), K1, Z2
+	VADDPS           Z2, Z1, Z1
+
+store:
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    AX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET
+
+// func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z2x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ   CX, SI
+	MOVQ   cs+32(FP), DI
+	MOVQ   b+56(FP), R8
+	MOVQ   bs+64(FP), R9
+	MOVQ   k2+8(FP), R10
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1936,78 +1805,335 @@ outer:
 	MOVQ k+0(FP), R11
 
 inner:
-	VMOVUPS.Z        (R8), K1, Z4
-	VFMADD231PS.BCST (BX), Z4, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z4, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z4, Z2
-	VFMADD231PS.BCST (SI), Z4, Z3
-	ADDQ             R9, R8
-	ADDQ             DI, BX
-	ADDQ             DI, SI
-	DECQ             R11
-	JNZ              inner
-	ADDQ             b2+72(FP), R8
-	ADDQ             a2+40(FP), BX
-	ADDQ             a2+40(FP), SI
-	DECQ             R10
-	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
-	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
-	VMOVUPS.Z        (SI), K1, Z4
-	VADDPS           Z4, Z0, Z0
-	ADDQ             BX, SI
-	VMOVUPS.Z        (SI), K1, Z4
-	VADDPS           Z4, Z1, Z1
-	ADDQ             BX, SI
-	VMOVUPS.Z        (SI), K1, Z4
-	VADDPS           Z4, Z2, Z2
-	ADDQ             BX, SI
-	VMOVUPS.Z        (SI), K1, Z4
-	VADDPS           Z4, Z3, Z3
+	VMOVUPS      (R8), Z4
+	VMOVUPS      64(R8), Z5
+	VBROADCASTSS (SI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS (SI)(DX*1), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R9, R8
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
+	JZ           store
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
+	VMOVUPS      (SI), Z4
+	VADDPS       Z4, Z0, Z0
+	VMOVUPS      64(SI), Z4
+	VADDPS       Z4, Z1, Z1
+	ADDQ         AX, SI
+	VMOVUPS      (SI), Z4
+	VADDPS       Z4, Z2, Z2
+	VMOVUPS      64(SI), Z4
+	VADDPS       Z4, Z3, Z3
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
-	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
-	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
-	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
-	VMOVUPS Z3, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    AX, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z4x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z3x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
+	KMOVW (AX), K1
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
+	MOVQ   CX, SI
 	MOVQ   cs+32(FP), DI
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVUPS.Z        (R8), K1, Z3
+	VFMADD231PS.BCST (SI), Z3, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z3, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z3, Z2
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R9, R8
+	ADDQ             DI, SI
+	DECQ             R11
+	JNZ              inner
+	ADDQ             b2+72(FP), R8
+	ADDQ             a2+40(FP), SI
+	DECQ             R10
+	JNZ              outer
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
+	JZ               store
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z3
+	VADDPS           Z3, Z0, Z0
+	ADDQ             AX, SI
+	VMOVUPS.Z        (SI), K1, Z3
+	VADDPS           Z3, Z1, Z1
+	ADDQ             AX, SI
+	VMOVUPS.Z        (SI), K1, Z3
+	VADDPS           Z3, Z2, Z2
+
+store:
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    AX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    AX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET
+
+// func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z3x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ   CX, SI
+	MOVQ   cs+32(FP), DI
+	MOVQ   b+56(FP), R8
+	MOVQ   bs+64(FP), R9
+	MOVQ   k2+8(FP), R10
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+
+outer:
+	MOVQ k+0(FP), R11
+
+inner:
+	VMOVUPS      (R8), Z6
+	VMOVUPS      64(R8), Z7
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS (SI)(DX*1), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS (SI)(DX*2), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R9, R8
+	ADDQ         DI, SI
+	DECQ         R11
+	JNZ          inner
+	ADDQ         b2+72(FP), R8
+	ADDQ         a2+40(FP), SI
+	DECQ         R10
+	JNZ          outer
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
+	JZ           store
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
+	VMOVUPS      (SI), Z6
+	VADDPS       Z6, Z0, Z0
+	VMOVUPS      64(SI), Z6
+	VADDPS       Z6, Z1, Z1
+	ADDQ         AX, SI
+	VMOVUPS      (SI), Z6
+	VADDPS       Z6, Z2, Z2
+	VMOVUPS      64(SI), Z6
+	VADDPS       Z6, Z3, Z3
+	ADDQ         AX, SI
+	VMOVUPS      (SI), Z6
+	VADDPS       Z6, Z4, Z4
+	VMOVUPS      64(SI), Z6
+	VADDPS       Z6, Z5, Z5
+
+store:
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    AX, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    AX, SI
+	VMOVUPS Z4, (SI)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET
+
+// func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z4x1(SB), NOSPLIT, $8-160
+	MOVQ  mask+144(FP), AX
+	KMOVW (AX), K1
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   cs+32(FP), R8
+	MOVQ   b+56(FP), R9
+	MOVQ   bs+64(FP), R10
+	MOVQ   k2+8(FP), R11
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+outer:
+	MOVQ k+0(FP), R12
+
+inner:
+	VMOVUPS.Z        (R9), K1, Z4
+	VFMADD231PS.BCST (SI), Z4, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z4, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z4, Z2
+	VFMADD231PS.BCST (DI), Z4, Z3
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R10, R9
+	ADDQ             R8, SI
+	ADDQ             R8, DI
+	DECQ             R12
+	JNZ              inner
+	ADDQ             b2+72(FP), R9
+	ADDQ             a2+40(FP), SI
+	ADDQ             a2+40(FP), DI
+	DECQ             R11
+	JNZ              outer
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
+	JZ               store
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
+	VMOVUPS.Z        (SI), K1, Z4
+	VADDPS           Z4, Z0, Z0
+	ADDQ             AX, SI
+	VMOVUPS.Z        (SI), K1, Z4
+	VADDPS           Z4, Z1, Z1
+	ADDQ             AX, SI
+	VMOVUPS.Z        (SI), K1, Z4
+	VADDPS           Z4, Z2, Z2
+	ADDQ             AX, SI
+	VMOVUPS.Z        (SI), K1, Z4
+	VADDPS           Z4, Z3, Z3
+
+store:
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    AX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    AX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    AX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
+	DECQ    (SP)
+	JNZ     strip
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
+	DECQ    lines+112(FP)
+	JNZ     line
+	VZEROUPPER
+	RET
+
+// func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z4x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
+
+line:
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
+
+strip:
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   cs+32(FP), R8
+	MOVQ   b+56(FP), R9
+	MOVQ   bs+64(FP), R10
+	MOVQ   k2+8(FP), R11
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2018,104 +2144,108 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
-	VMOVUPS      (R8), Z8
-	VMOVUPS      64(R8), Z9
-	VBROADCASTSS (BX), Z10
+	VMOVUPS      (R9), Z8
+	VMOVUPS      64(R9), Z9
+	VBROADCASTSS (SI), Z10
 	VFMADD231PS  Z8, Z10, Z0
 	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS (BX)(CX*1), Z10
+	VBROADCASTSS (SI)(DX*1), Z10
 	VFMADD231PS  Z8, Z10, Z2
 	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS (BX)(CX*2), Z10
+	VBROADCASTSS (SI)(DX*2), Z10
 	VFMADD231PS  Z8, Z10, Z4
 	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS (SI), Z10
+	VBROADCASTSS (DI), Z10
 	VFMADD231PS  Z8, Z10, Z6
 	VFMADD231PS  Z9, Z10, Z7
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
-	DECQ         R10
+	ADDQ         a2+40(FP), DI
+	DECQ         R11
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z8
 	VADDPS       Z8, Z0, Z0
 	VMOVUPS      64(SI), Z8
 	VADDPS       Z8, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z8
 	VADDPS       Z8, Z2, Z2
 	VMOVUPS      64(SI), Z8
 	VADDPS       Z8, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z8
 	VADDPS       Z8, Z4, Z4
 	VMOVUPS      64(SI), Z8
 	VADDPS       Z8, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z8
 	VADDPS       Z8, Z6, Z6
 	VMOVUPS      64(SI), Z8
 	VADDPS       Z8, Z7, Z7
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z5x1(SB), NOSPLIT, $8-152
+// func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z5x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   cs+32(FP), DI
-	MOVQ   b+56(FP), R8
-	MOVQ   bs+64(FP), R9
-	MOVQ   k2+8(FP), R10
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   cs+32(FP), R8
+	MOVQ   b+56(FP), R9
+	MOVQ   bs+64(FP), R10
+	MOVQ   k2+8(FP), R11
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2123,87 +2253,91 @@ strip:
 	VPXORD Z4, Z4, Z4
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
-	VMOVUPS.Z        (R8), K1, Z5
-	VFMADD231PS.BCST (BX), Z5, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z5, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z5, Z2
-	VFMADD231PS.BCST (SI), Z5, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z5, Z4
-	ADDQ             R9, R8
-	ADDQ             DI, BX
-	ADDQ             DI, SI
-	DECQ             R11
+	VMOVUPS.Z        (R9), K1, Z5
+	VFMADD231PS.BCST (SI), Z5, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z5, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z5, Z2
+	VFMADD231PS.BCST (DI), Z5, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z5, Z4
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R10, R9
+	ADDQ             R8, SI
+	ADDQ             R8, DI
+	DECQ             R12
 	JNZ              inner
-	ADDQ             b2+72(FP), R8
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R9
 	ADDQ             a2+40(FP), SI
-	DECQ             R10
+	ADDQ             a2+40(FP), DI
+	DECQ             R11
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z5
 	VADDPS           Z5, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z5
 	VADDPS           Z5, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z5
 	VADDPS           Z5, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z5
 	VADDPS           Z5, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z5
 	VADDPS           Z5, Z4, Z4
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z5x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z5x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   cs+32(FP), DI
-	MOVQ   b+56(FP), R8
-	MOVQ   bs+64(FP), R9
-	MOVQ   k2+8(FP), R10
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   cs+32(FP), R8
+	MOVQ   b+56(FP), R9
+	MOVQ   bs+64(FP), R10
+	MOVQ   k2+8(FP), R11
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2216,115 +2350,119 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
-	VMOVUPS      (R8), Z10
-	VMOVUPS      64(R8), Z11
-	VBROADCASTSS (BX), Z12
+	VMOVUPS      (R9), Z10
+	VMOVUPS      64(R9), Z11
+	VBROADCASTSS (SI), Z12
 	VFMADD231PS  Z10, Z12, Z0
 	VFMADD231PS  Z11, Z12, Z1
-	VBROADCASTSS (BX)(CX*1), Z12
+	VBROADCASTSS (SI)(DX*1), Z12
 	VFMADD231PS  Z10, Z12, Z2
 	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (BX)(CX*2), Z12
+	VBROADCASTSS (SI)(DX*2), Z12
 	VFMADD231PS  Z10, Z12, Z4
 	VFMADD231PS  Z11, Z12, Z5
-	VBROADCASTSS (SI), Z12
+	VBROADCASTSS (DI), Z12
 	VFMADD231PS  Z10, Z12, Z6
 	VFMADD231PS  Z11, Z12, Z7
-	VBROADCASTSS (SI)(CX*1), Z12
+	VBROADCASTSS (DI)(DX*1), Z12
 	VFMADD231PS  Z10, Z12, Z8
 	VFMADD231PS  Z11, Z12, Z9
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
-	DECQ         R10
+	ADDQ         a2+40(FP), DI
+	DECQ         R11
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z10
 	VADDPS       Z10, Z0, Z0
 	VMOVUPS      64(SI), Z10
 	VADDPS       Z10, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z10
 	VADDPS       Z10, Z2, Z2
 	VMOVUPS      64(SI), Z10
 	VADDPS       Z10, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z10
 	VADDPS       Z10, Z4, Z4
 	VMOVUPS      64(SI), Z10
 	VADDPS       Z10, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z10
 	VADDPS       Z10, Z6, Z6
 	VMOVUPS      64(SI), Z10
 	VADDPS       Z10, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z10
 	VADDPS       Z10, Z8, Z8
 	VMOVUPS      64(SI), Z10
 	VADDPS       Z10, Z9, Z9
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z6x1(SB), NOSPLIT, $8-152
+// func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z6x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   cs+32(FP), DI
-	MOVQ   b+56(FP), R8
-	MOVQ   bs+64(FP), R9
-	MOVQ   k2+8(FP), R10
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   cs+32(FP), R8
+	MOVQ   b+56(FP), R9
+	MOVQ   bs+64(FP), R10
+	MOVQ   k2+8(FP), R11
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2333,93 +2471,97 @@ strip:
 	VPXORD Z5, Z5, Z5
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
-	VMOVUPS.Z        (R8), K1, Z6
-	VFMADD231PS.BCST (BX), Z6, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z6, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z6, Z2
-	VFMADD231PS.BCST (SI), Z6, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z6, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z6, Z5
-	ADDQ             R9, R8
-	ADDQ             DI, BX
-	ADDQ             DI, SI
-	DECQ             R11
+	VMOVUPS.Z        (R9), K1, Z6
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z6, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z6, Z2
+	VFMADD231PS.BCST (DI), Z6, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z6, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z6, Z5
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R10, R9
+	ADDQ             R8, SI
+	ADDQ             R8, DI
+	DECQ             R12
 	JNZ              inner
-	ADDQ             b2+72(FP), R8
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R9
 	ADDQ             a2+40(FP), SI
-	DECQ             R10
+	ADDQ             a2+40(FP), DI
+	DECQ             R11
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z6
 	VADDPS           Z6, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z6
 	VADDPS           Z6, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z6
 	VADDPS           Z6, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z6
 	VADDPS           Z6, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z6
 	VADDPS           Z6, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z6
 	VADDPS           Z6, Z5, Z5
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z6x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z6x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   cs+32(FP), DI
-	MOVQ   b+56(FP), R8
-	MOVQ   bs+64(FP), R9
-	MOVQ   k2+8(FP), R10
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   cs+32(FP), R8
+	MOVQ   b+56(FP), R9
+	MOVQ   bs+64(FP), R10
+	MOVQ   k2+8(FP), R11
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2434,128 +2576,132 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
-	VMOVUPS      (R8), Z12
-	VMOVUPS      64(R8), Z13
-	VBROADCASTSS (BX), Z14
+	VMOVUPS      (R9), Z12
+	VMOVUPS      64(R9), Z13
+	VBROADCASTSS (SI), Z14
 	VFMADD231PS  Z12, Z14, Z0
 	VFMADD231PS  Z13, Z14, Z1
-	VBROADCASTSS (BX)(CX*1), Z14
+	VBROADCASTSS (SI)(DX*1), Z14
 	VFMADD231PS  Z12, Z14, Z2
 	VFMADD231PS  Z13, Z14, Z3
-	VBROADCASTSS (BX)(CX*2), Z14
+	VBROADCASTSS (SI)(DX*2), Z14
 	VFMADD231PS  Z12, Z14, Z4
 	VFMADD231PS  Z13, Z14, Z5
-	VBROADCASTSS (SI), Z14
+	VBROADCASTSS (DI), Z14
 	VFMADD231PS  Z12, Z14, Z6
 	VFMADD231PS  Z13, Z14, Z7
-	VBROADCASTSS (SI)(CX*1), Z14
+	VBROADCASTSS (DI)(DX*1), Z14
 	VFMADD231PS  Z12, Z14, Z8
 	VFMADD231PS  Z13, Z14, Z9
-	VBROADCASTSS (SI)(CX*2), Z14
+	VBROADCASTSS (DI)(DX*2), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
-	ADDQ         R9, R8
-	ADDQ         DI, BX
-	ADDQ         DI, SI
-	DECQ         R11
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R10, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	DECQ         R12
 	JNZ          inner
-	ADDQ         b2+72(FP), R8
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
-	DECQ         R10
+	ADDQ         a2+40(FP), DI
+	DECQ         R11
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z12
 	VADDPS       Z12, Z0, Z0
 	VMOVUPS      64(SI), Z12
 	VADDPS       Z12, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z12
 	VADDPS       Z12, Z2, Z2
 	VMOVUPS      64(SI), Z12
 	VADDPS       Z12, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z12
 	VADDPS       Z12, Z4, Z4
 	VMOVUPS      64(SI), Z12
 	VADDPS       Z12, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z12
 	VADDPS       Z12, Z6, Z6
 	VMOVUPS      64(SI), Z12
 	VADDPS       Z12, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z12
 	VADDPS       Z12, Z8, Z8
 	VMOVUPS      64(SI), Z12
 	VADDPS       Z12, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z12
 	VADDPS       Z12, Z10, Z10
 	VMOVUPS      64(SI), Z12
 	VADDPS       Z12, Z11, Z11
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z7x1(SB), NOSPLIT, $8-152
+// func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z7x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	MOVQ   cs+32(FP), R8
-	MOVQ   b+56(FP), R9
-	MOVQ   bs+64(FP), R10
-	MOVQ   k2+8(FP), R11
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	MOVQ   cs+32(FP), R9
+	MOVQ   b+56(FP), R10
+	MOVQ   bs+64(FP), R11
+	MOVQ   k2+8(FP), R12
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2565,103 +2711,107 @@ strip:
 	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
-	VMOVUPS.Z        (R9), K1, Z7
-	VFMADD231PS.BCST (BX), Z7, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z7, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z7, Z2
-	VFMADD231PS.BCST (SI), Z7, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z7, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z7, Z5
-	VFMADD231PS.BCST (DI), Z7, Z6
-	ADDQ             R10, R9
-	ADDQ             R8, BX
-	ADDQ             R8, SI
-	ADDQ             R8, DI
-	DECQ             R12
+	VMOVUPS.Z        (R10), K1, Z7
+	VFMADD231PS.BCST (SI), Z7, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z7, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z7, Z2
+	VFMADD231PS.BCST (DI), Z7, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z7, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z7, Z5
+	VFMADD231PS.BCST (R8), Z7, Z6
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R11, R10
+	ADDQ             R9, SI
+	ADDQ             R9, DI
+	ADDQ             R9, R8
+	DECQ             R13
 	JNZ              inner
-	ADDQ             b2+72(FP), R9
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R10
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
-	DECQ             R11
+	ADDQ             a2+40(FP), R8
+	DECQ             R12
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z7
 	VADDPS           Z7, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z7
 	VADDPS           Z7, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z7
 	VADDPS           Z7, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z7
 	VADDPS           Z7, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z7
 	VADDPS           Z7, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z7
 	VADDPS           Z7, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z7
 	VADDPS           Z7, Z6, Z6
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z7x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z7x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	MOVQ   cs+32(FP), R8
-	MOVQ   b+56(FP), R9
-	MOVQ   bs+64(FP), R10
-	MOVQ   k2+8(FP), R11
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	MOVQ   cs+32(FP), R9
+	MOVQ   b+56(FP), R10
+	MOVQ   bs+64(FP), R11
+	MOVQ   k2+8(FP), R12
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2678,141 +2828,145 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
-	VMOVUPS      (R9), Z14
-	VMOVUPS      64(R9), Z15
-	VBROADCASTSS (BX), Z16
+	VMOVUPS      (R10), Z14
+	VMOVUPS      64(R10), Z15
+	VBROADCASTSS (SI), Z16
 	VFMADD231PS  Z14, Z16, Z0
 	VFMADD231PS  Z15, Z16, Z1
-	VBROADCASTSS (BX)(CX*1), Z16
+	VBROADCASTSS (SI)(DX*1), Z16
 	VFMADD231PS  Z14, Z16, Z2
 	VFMADD231PS  Z15, Z16, Z3
-	VBROADCASTSS (BX)(CX*2), Z16
+	VBROADCASTSS (SI)(DX*2), Z16
 	VFMADD231PS  Z14, Z16, Z4
 	VFMADD231PS  Z15, Z16, Z5
-	VBROADCASTSS (SI), Z16
+	VBROADCASTSS (DI), Z16
 	VFMADD231PS  Z14, Z16, Z6
 	VFMADD231PS  Z15, Z16, Z7
-	VBROADCASTSS (SI)(CX*1), Z16
+	VBROADCASTSS (DI)(DX*1), Z16
 	VFMADD231PS  Z14, Z16, Z8
 	VFMADD231PS  Z15, Z16, Z9
-	VBROADCASTSS (SI)(CX*2), Z16
+	VBROADCASTSS (DI)(DX*2), Z16
 	VFMADD231PS  Z14, Z16, Z10
 	VFMADD231PS  Z15, Z16, Z11
-	VBROADCASTSS (DI), Z16
+	VBROADCASTSS (R8), Z16
 	VFMADD231PS  Z14, Z16, Z12
 	VFMADD231PS  Z15, Z16, Z13
-	ADDQ         R10, R9
-	ADDQ         R8, BX
-	ADDQ         R8, SI
-	ADDQ         R8, DI
-	DECQ         R12
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R11, R10
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R9, R8
+	DECQ         R13
 	JNZ          inner
-	ADDQ         b2+72(FP), R9
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
-	DECQ         R11
+	ADDQ         a2+40(FP), R8
+	DECQ         R12
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z14
 	VADDPS       Z14, Z0, Z0
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z14
 	VADDPS       Z14, Z2, Z2
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z14
 	VADDPS       Z14, Z4, Z4
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z14
 	VADDPS       Z14, Z6, Z6
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z14
 	VADDPS       Z14, Z8, Z8
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z14
 	VADDPS       Z14, Z10, Z10
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z14
 	VADDPS       Z14, Z12, Z12
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z13, Z13
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z8x1(SB), NOSPLIT, $8-152
+// func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z8x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	MOVQ   cs+32(FP), R8
-	MOVQ   b+56(FP), R9
-	MOVQ   bs+64(FP), R10
-	MOVQ   k2+8(FP), R11
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	MOVQ   cs+32(FP), R9
+	MOVQ   b+56(FP), R10
+	MOVQ   bs+64(FP), R11
+	MOVQ   k2+8(FP), R12
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2823,109 +2977,113 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
-	VMOVUPS.Z        (R9), K1, Z8
-	VFMADD231PS.BCST (BX), Z8, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z8, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z8, Z2
-	VFMADD231PS.BCST (SI), Z8, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z8, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z8, Z5
-	VFMADD231PS.BCST (DI), Z8, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z8, Z7
-	ADDQ             R10, R9
-	ADDQ             R8, BX
-	ADDQ             R8, SI
-	ADDQ             R8, DI
-	DECQ             R12
+	VMOVUPS.Z        (R10), K1, Z8
+	VFMADD231PS.BCST (SI), Z8, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z8, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z8, Z2
+	VFMADD231PS.BCST (DI), Z8, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z8, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z8, Z5
+	VFMADD231PS.BCST (R8), Z8, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z8, Z7
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R11, R10
+	ADDQ             R9, SI
+	ADDQ             R9, DI
+	ADDQ             R9, R8
+	DECQ             R13
 	JNZ              inner
-	ADDQ             b2+72(FP), R9
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R10
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
-	DECQ             R11
+	ADDQ             a2+40(FP), R8
+	DECQ             R12
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z8
 	VADDPS           Z8, Z7, Z7
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z8x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z8x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	MOVQ   cs+32(FP), R8
-	MOVQ   b+56(FP), R9
-	MOVQ   bs+64(FP), R10
-	MOVQ   k2+8(FP), R11
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	MOVQ   cs+32(FP), R9
+	MOVQ   b+56(FP), R10
+	MOVQ   bs+64(FP), R11
+	MOVQ   k2+8(FP), R12
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2944,152 +3102,156 @@ strip:
 	VPXORD Z15, Z15, Z15
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
-	VMOVUPS      (R9), Z16
-	VMOVUPS      64(R9), Z17
-	VBROADCASTSS (BX), Z18
+	VMOVUPS      (R10), Z16
+	VMOVUPS      64(R10), Z17
+	VBROADCASTSS (SI), Z18
 	VFMADD231PS  Z16, Z18, Z0
 	VFMADD231PS  Z17, Z18, Z1
-	VBROADCASTSS (BX)(CX*1), Z18
+	VBROADCASTSS (SI)(DX*1), Z18
 	VFMADD231PS  Z16, Z18, Z2
 	VFMADD231PS  Z17, Z18, Z3
-	VBROADCASTSS (BX)(CX*2), Z18
+	VBROADCASTSS (SI)(DX*2), Z18
 	VFMADD231PS  Z16, Z18, Z4
 	VFMADD231PS  Z17, Z18, Z5
-	VBROADCASTSS (SI), Z18
+	VBROADCASTSS (DI), Z18
 	VFMADD231PS  Z16, Z18, Z6
 	VFMADD231PS  Z17, Z18, Z7
-	VBROADCASTSS (SI)(CX*1), Z18
+	VBROADCASTSS (DI)(DX*1), Z18
 	VFMADD231PS  Z16, Z18, Z8
 	VFMADD231PS  Z17, Z18, Z9
-	VBROADCASTSS (SI)(CX*2), Z18
+	VBROADCASTSS (DI)(DX*2), Z18
 	VFMADD231PS  Z16, Z18, Z10
 	VFMADD231PS  Z17, Z18, Z11
-	VBROADCASTSS (DI), Z18
+	VBROADCASTSS (R8), Z18
 	VFMADD231PS  Z16, Z18, Z12
 	VFMADD231PS  Z17, Z18, Z13
-	VBROADCASTSS (DI)(CX*1), Z18
+	VBROADCASTSS (R8)(DX*1), Z18
 	VFMADD231PS  Z16, Z18, Z14
 	VFMADD231PS  Z17, Z18, Z15
-	ADDQ         R10, R9
-	ADDQ         R8, BX
-	ADDQ         R8, SI
-	ADDQ         R8, DI
-	DECQ         R12
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R11, R10
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R9, R8
+	DECQ         R13
 	JNZ          inner
-	ADDQ         b2+72(FP), R9
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
-	DECQ         R11
+	ADDQ         a2+40(FP), R8
+	DECQ         R12
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z0, Z0
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z2, Z2
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z4, Z4
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z6, Z6
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z8, Z8
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z10, Z10
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z12, Z12
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z13, Z13
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z16
 	VADDPS       Z16, Z14, Z14
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z15, Z15
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, (SI)
 	VMOVUPS Z15, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z9x1(SB), NOSPLIT, $8-152
+// func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z9x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	MOVQ   cs+32(FP), R8
-	MOVQ   b+56(FP), R9
-	MOVQ   bs+64(FP), R10
-	MOVQ   k2+8(FP), R11
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	MOVQ   cs+32(FP), R9
+	MOVQ   b+56(FP), R10
+	MOVQ   bs+64(FP), R11
+	MOVQ   k2+8(FP), R12
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3101,115 +3263,119 @@ strip:
 	VPXORD Z8, Z8, Z8
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
-	VMOVUPS.Z        (R9), K1, Z9
-	VFMADD231PS.BCST (BX), Z9, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z9, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z9, Z2
-	VFMADD231PS.BCST (SI), Z9, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z9, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z9, Z5
-	VFMADD231PS.BCST (DI), Z9, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z9, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z9, Z8
-	ADDQ             R10, R9
-	ADDQ             R8, BX
-	ADDQ             R8, SI
-	ADDQ             R8, DI
-	DECQ             R12
+	VMOVUPS.Z        (R10), K1, Z9
+	VFMADD231PS.BCST (SI), Z9, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z9, Z2
+	VFMADD231PS.BCST (DI), Z9, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z9, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z9, Z5
+	VFMADD231PS.BCST (R8), Z9, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z9, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z9, Z8
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R11, R10
+	ADDQ             R9, SI
+	ADDQ             R9, DI
+	ADDQ             R9, R8
+	DECQ             R13
 	JNZ              inner
-	ADDQ             b2+72(FP), R9
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R10
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
-	DECQ             R11
+	ADDQ             a2+40(FP), R8
+	DECQ             R12
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z9
 	VADDPS           Z9, Z8, Z8
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z9x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z9x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	MOVQ   cs+32(FP), R8
-	MOVQ   b+56(FP), R9
-	MOVQ   bs+64(FP), R10
-	MOVQ   k2+8(FP), R11
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	MOVQ   cs+32(FP), R9
+	MOVQ   b+56(FP), R10
+	MOVQ   bs+64(FP), R11
+	MOVQ   k2+8(FP), R12
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3230,165 +3396,169 @@ strip:
 	VPXORD Z17, Z17, Z17
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
-	VMOVUPS      (R9), Z18
-	VMOVUPS      64(R9), Z19
-	VBROADCASTSS (BX), Z20
+	VMOVUPS      (R10), Z18
+	VMOVUPS      64(R10), Z19
+	VBROADCASTSS (SI), Z20
 	VFMADD231PS  Z18, Z20, Z0
 	VFMADD231PS  Z19, Z20, Z1
-	VBROADCASTSS (BX)(CX*1), Z20
+	VBROADCASTSS (SI)(DX*1), Z20
 	VFMADD231PS  Z18, Z20, Z2
 	VFMADD231PS  Z19, Z20, Z3
-	VBROADCASTSS (BX)(CX*2), Z20
+	VBROADCASTSS (SI)(DX*2), Z20
 	VFMADD231PS  Z18, Z20, Z4
 	VFMADD231PS  Z19, Z20, Z5
-	VBROADCASTSS (SI), Z20
+	VBROADCASTSS (DI), Z20
 	VFMADD231PS  Z18, Z20, Z6
 	VFMADD231PS  Z19, Z20, Z7
-	VBROADCASTSS (SI)(CX*1), Z20
+	VBROADCASTSS (DI)(DX*1), Z20
 	VFMADD231PS  Z18, Z20, Z8
 	VFMADD231PS  Z19, Z20, Z9
-	VBROADCASTSS (SI)(CX*2), Z20
+	VBROADCASTSS (DI)(DX*2), Z20
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z11
-	VBROADCASTSS (DI), Z20
+	VBROADCASTSS (R8), Z20
 	VFMADD231PS  Z18, Z20, Z12
 	VFMADD231PS  Z19, Z20, Z13
-	VBROADCASTSS (DI)(CX*1), Z20
+	VBROADCASTSS (R8)(DX*1), Z20
 	VFMADD231PS  Z18, Z20, Z14
 	VFMADD231PS  Z19, Z20, Z15
-	VBROADCASTSS (DI)(CX*2), Z20
+	VBROADCASTSS (R8)(DX*2), Z20
 	VFMADD231PS  Z18, Z20, Z16
 	VFMADD231PS  Z19, Z20, Z17
-	ADDQ         R10, R9
-	ADDQ         R8, BX
-	ADDQ         R8, SI
-	ADDQ         R8, DI
-	DECQ         R12
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R11, R10
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R9, R8
+	DECQ         R13
 	JNZ          inner
-	ADDQ         b2+72(FP), R9
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
-	DECQ         R11
+	ADDQ         a2+40(FP), R8
+	DECQ         R12
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z0, Z0
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z2, Z2
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z4, Z4
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z6, Z6
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z8, Z8
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z10, Z10
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z12, Z12
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z13, Z13
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z14, Z14
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z15, Z15
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z18
 	VADDPS       Z18, Z16, Z16
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z17, Z17
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, (SI)
 	VMOVUPS Z15, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z16, (SI)
 	VMOVUPS Z17, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z10x1(SB), NOSPLIT, $8-152
+// func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z10x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	MOVQ   cs+32(FP), R9
-	MOVQ   b+56(FP), R10
-	MOVQ   bs+64(FP), R11
-	MOVQ   k2+8(FP), R12
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	MOVQ   cs+32(FP), R10
+	MOVQ   b+56(FP), R11
+	MOVQ   bs+64(FP), R12
+	MOVQ   k2+8(FP), R13
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3401,125 +3571,129 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
-	VMOVUPS.Z        (R10), K1, Z10
-	VFMADD231PS.BCST (BX), Z10, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z10, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z10, Z2
-	VFMADD231PS.BCST (SI), Z10, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z10, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z10, Z5
-	VFMADD231PS.BCST (DI), Z10, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z10, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z10, Z8
-	VFMADD231PS.BCST (R8), Z10, Z9
-	ADDQ             R11, R10
-	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
-	ADDQ             R9, R8
-	DECQ             R13
+	VMOVUPS.Z        (R11), K1, Z10
+	VFMADD231PS.BCST (SI), Z10, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z10, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z10, Z2
+	VFMADD231PS.BCST (DI), Z10, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z10, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z10, Z5
+	VFMADD231PS.BCST (R8), Z10, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z10, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z10, Z8
+	VFMADD231PS.BCST (R9), Z10, Z9
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R12, R11
+	ADDQ             R10, SI
+	ADDQ             R10, DI
+	ADDQ             R10, R8
+	ADDQ             R10, R9
+	DECQ             R14
 	JNZ              inner
-	ADDQ             b2+72(FP), R10
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R11
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
 	ADDQ             a2+40(FP), R8
-	DECQ             R12
+	ADDQ             a2+40(FP), R9
+	DECQ             R13
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z8, Z8
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z10
 	VADDPS           Z10, Z9, Z9
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z9, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z10x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z10x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	MOVQ   cs+32(FP), R9
-	MOVQ   b+56(FP), R10
-	MOVQ   bs+64(FP), R11
-	MOVQ   k2+8(FP), R12
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	MOVQ   cs+32(FP), R10
+	MOVQ   b+56(FP), R11
+	MOVQ   bs+64(FP), R12
+	MOVQ   k2+8(FP), R13
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3542,178 +3716,182 @@ strip:
 	VPXORD Z19, Z19, Z19
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
-	VMOVUPS      (R10), Z20
-	VMOVUPS      64(R10), Z21
-	VBROADCASTSS (BX), Z22
+	VMOVUPS      (R11), Z20
+	VMOVUPS      64(R11), Z21
+	VBROADCASTSS (SI), Z22
 	VFMADD231PS  Z20, Z22, Z0
 	VFMADD231PS  Z21, Z22, Z1
-	VBROADCASTSS (BX)(CX*1), Z22
+	VBROADCASTSS (SI)(DX*1), Z22
 	VFMADD231PS  Z20, Z22, Z2
 	VFMADD231PS  Z21, Z22, Z3
-	VBROADCASTSS (BX)(CX*2), Z22
+	VBROADCASTSS (SI)(DX*2), Z22
 	VFMADD231PS  Z20, Z22, Z4
 	VFMADD231PS  Z21, Z22, Z5
-	VBROADCASTSS (SI), Z22
+	VBROADCASTSS (DI), Z22
 	VFMADD231PS  Z20, Z22, Z6
 	VFMADD231PS  Z21, Z22, Z7
-	VBROADCASTSS (SI)(CX*1), Z22
+	VBROADCASTSS (DI)(DX*1), Z22
 	VFMADD231PS  Z20, Z22, Z8
 	VFMADD231PS  Z21, Z22, Z9
-	VBROADCASTSS (SI)(CX*2), Z22
+	VBROADCASTSS (DI)(DX*2), Z22
 	VFMADD231PS  Z20, Z22, Z10
 	VFMADD231PS  Z21, Z22, Z11
-	VBROADCASTSS (DI), Z22
+	VBROADCASTSS (R8), Z22
 	VFMADD231PS  Z20, Z22, Z12
 	VFMADD231PS  Z21, Z22, Z13
-	VBROADCASTSS (DI)(CX*1), Z22
+	VBROADCASTSS (R8)(DX*1), Z22
 	VFMADD231PS  Z20, Z22, Z14
 	VFMADD231PS  Z21, Z22, Z15
-	VBROADCASTSS (DI)(CX*2), Z22
+	VBROADCASTSS (R8)(DX*2), Z22
 	VFMADD231PS  Z20, Z22, Z16
 	VFMADD231PS  Z21, Z22, Z17
-	VBROADCASTSS (R8), Z22
+	VBROADCASTSS (R9), Z22
 	VFMADD231PS  Z20, Z22, Z18
 	VFMADD231PS  Z21, Z22, Z19
-	ADDQ         R11, R10
-	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
-	ADDQ         R9, R8
-	DECQ         R13
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R12, R11
+	ADDQ         R10, SI
+	ADDQ         R10, DI
+	ADDQ         R10, R8
+	ADDQ         R10, R9
+	DECQ         R14
 	JNZ          inner
-	ADDQ         b2+72(FP), R10
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
 	ADDQ         a2+40(FP), R8
-	DECQ         R12
+	ADDQ         a2+40(FP), R9
+	DECQ         R13
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z0, Z0
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z2, Z2
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z4, Z4
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z6, Z6
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z8, Z8
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z10, Z10
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z12, Z12
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z13, Z13
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z14, Z14
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z15, Z15
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z16, Z16
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z17, Z17
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z20
 	VADDPS       Z20, Z18, Z18
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z19, Z19
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, (SI)
 	VMOVUPS Z15, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z16, (SI)
 	VMOVUPS Z17, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z18, (SI)
 	VMOVUPS Z19, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z11x1(SB), NOSPLIT, $8-152
+// func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z11x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	MOVQ   cs+32(FP), R9
-	MOVQ   b+56(FP), R10
-	MOVQ   bs+64(FP), R11
-	MOVQ   k2+8(FP), R12
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	MOVQ   cs+32(FP), R10
+	MOVQ   b+56(FP), R11
+	MOVQ   bs+64(FP), R12
+	MOVQ   k2+8(FP), R13
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3727,131 +3905,135 @@ strip:
 	VPXORD Z10, Z10, Z10
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
-	VMOVUPS.Z        (R10), K1, Z11
-	VFMADD231PS.BCST (BX), Z11, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z11, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z11, Z2
-	VFMADD231PS.BCST (SI), Z11, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z11, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z11, Z5
-	VFMADD231PS.BCST (DI), Z11, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z11, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z11, Z8
-	VFMADD231PS.BCST (R8), Z11, Z9
-	VFMADD231PS.BCST (R8)(CX*1), Z11, Z10
-	ADDQ             R11, R10
-	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
-	ADDQ             R9, R8
-	DECQ             R13
+	VMOVUPS.Z        (R11), K1, Z11
+	VFMADD231PS.BCST (SI), Z11, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z11, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z11, Z2
+	VFMADD231PS.BCST (DI), Z11, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z11, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z11, Z5
+	VFMADD231PS.BCST (R8), Z11, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z11, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z11, Z8
+	VFMADD231PS.BCST (R9), Z11, Z9
+	VFMADD231PS.BCST (R9)(DX*1), Z11, Z10
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R12, R11
+	ADDQ             R10, SI
+	ADDQ             R10, DI
+	ADDQ             R10, R8
+	ADDQ             R10, R9
+	DECQ             R14
 	JNZ              inner
-	ADDQ             b2+72(FP), R10
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R11
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
 	ADDQ             a2+40(FP), R8
-	DECQ             R12
+	ADDQ             a2+40(FP), R9
+	DECQ             R13
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z8, Z8
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z9, Z9
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z11
 	VADDPS           Z11, Z10, Z10
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z9, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z11x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z11x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	MOVQ   cs+32(FP), R9
-	MOVQ   b+56(FP), R10
-	MOVQ   bs+64(FP), R11
-	MOVQ   k2+8(FP), R12
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	MOVQ   cs+32(FP), R10
+	MOVQ   b+56(FP), R11
+	MOVQ   bs+64(FP), R12
+	MOVQ   k2+8(FP), R13
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3876,189 +4058,193 @@ strip:
 	VPXORD Z21, Z21, Z21
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
-	VMOVUPS      (R10), Z22
-	VMOVUPS      64(R10), Z23
-	VBROADCASTSS (BX), Z24
+	VMOVUPS      (R11), Z22
+	VMOVUPS      64(R11), Z23
+	VBROADCASTSS (SI), Z24
 	VFMADD231PS  Z22, Z24, Z0
 	VFMADD231PS  Z23, Z24, Z1
-	VBROADCASTSS (BX)(CX*1), Z24
+	VBROADCASTSS (SI)(DX*1), Z24
 	VFMADD231PS  Z22, Z24, Z2
 	VFMADD231PS  Z23, Z24, Z3
-	VBROADCASTSS (BX)(CX*2), Z24
+	VBROADCASTSS (SI)(DX*2), Z24
 	VFMADD231PS  Z22, Z24, Z4
 	VFMADD231PS  Z23, Z24, Z5
-	VBROADCASTSS (SI), Z24
+	VBROADCASTSS (DI), Z24
 	VFMADD231PS  Z22, Z24, Z6
 	VFMADD231PS  Z23, Z24, Z7
-	VBROADCASTSS (SI)(CX*1), Z24
+	VBROADCASTSS (DI)(DX*1), Z24
 	VFMADD231PS  Z22, Z24, Z8
 	VFMADD231PS  Z23, Z24, Z9
-	VBROADCASTSS (SI)(CX*2), Z24
+	VBROADCASTSS (DI)(DX*2), Z24
 	VFMADD231PS  Z22, Z24, Z10
 	VFMADD231PS  Z23, Z24, Z11
-	VBROADCASTSS (DI), Z24
+	VBROADCASTSS (R8), Z24
 	VFMADD231PS  Z22, Z24, Z12
 	VFMADD231PS  Z23, Z24, Z13
-	VBROADCASTSS (DI)(CX*1), Z24
+	VBROADCASTSS (R8)(DX*1), Z24
 	VFMADD231PS  Z22, Z24, Z14
 	VFMADD231PS  Z23, Z24, Z15
-	VBROADCASTSS (DI)(CX*2), Z24
+	VBROADCASTSS (R8)(DX*2), Z24
 	VFMADD231PS  Z22, Z24, Z16
 	VFMADD231PS  Z23, Z24, Z17
-	VBROADCASTSS (R8), Z24
+	VBROADCASTSS (R9), Z24
 	VFMADD231PS  Z22, Z24, Z18
 	VFMADD231PS  Z23, Z24, Z19
-	VBROADCASTSS (R8)(CX*1), Z24
+	VBROADCASTSS (R9)(DX*1), Z24
 	VFMADD231PS  Z22, Z24, Z20
 	VFMADD231PS  Z23, Z24, Z21
-	ADDQ         R11, R10
-	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
-	ADDQ         R9, R8
-	DECQ         R13
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R12, R11
+	ADDQ         R10, SI
+	ADDQ         R10, DI
+	ADDQ         R10, R8
+	ADDQ         R10, R9
+	DECQ         R14
 	JNZ          inner
-	ADDQ         b2+72(FP), R10
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
 	ADDQ         a2+40(FP), R8
-	DECQ         R12
+	ADDQ         a2+40(FP), R9
+	DECQ         R13
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z0, Z0
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z2, Z2
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z4, Z4
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z6, Z6
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z8, Z8
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z10, Z10
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z12, Z12
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z13, Z13
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z14, Z14
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z15, Z15
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z16, Z16
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z17, Z17
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z18, Z18
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z19, Z19
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z22
 	VADDPS       Z22, Z20, Z20
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z21, Z21
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, (SI)
 	VMOVUPS Z15, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z16, (SI)
 	VMOVUPS Z17, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z18, (SI)
 	VMOVUPS Z19, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z20, (SI)
 	VMOVUPS Z21, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z12x1(SB), NOSPLIT, $8-152
+// func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z12x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	MOVQ   cs+32(FP), R9
-	MOVQ   b+56(FP), R10
-	MOVQ   bs+64(FP), R11
-	MOVQ   k2+8(FP), R12
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	MOVQ   cs+32(FP), R10
+	MOVQ   b+56(FP), R11
+	MOVQ   bs+64(FP), R12
+	MOVQ   k2+8(FP), R13
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4073,137 +4259,141 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
-	VMOVUPS.Z        (R10), K1, Z12
-	VFMADD231PS.BCST (BX), Z12, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z12, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z12, Z2
-	VFMADD231PS.BCST (SI), Z12, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z12, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z12, Z5
-	VFMADD231PS.BCST (DI), Z12, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z12, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z12, Z8
-	VFMADD231PS.BCST (R8), Z12, Z9
-	VFMADD231PS.BCST (R8)(CX*1), Z12, Z10
-	VFMADD231PS.BCST (R8)(CX*2), Z12, Z11
-	ADDQ             R11, R10
-	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
-	ADDQ             R9, R8
-	DECQ             R13
+	VMOVUPS.Z        (R11), K1, Z12
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z12, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z12, Z2
+	VFMADD231PS.BCST (DI), Z12, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z12, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z12, Z5
+	VFMADD231PS.BCST (R8), Z12, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z12, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z12, Z8
+	VFMADD231PS.BCST (R9), Z12, Z9
+	VFMADD231PS.BCST (R9)(DX*1), Z12, Z10
+	VFMADD231PS.BCST (R9)(DX*2), Z12, Z11
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R12, R11
+	ADDQ             R10, SI
+	ADDQ             R10, DI
+	ADDQ             R10, R8
+	ADDQ             R10, R9
+	DECQ             R14
 	JNZ              inner
-	ADDQ             b2+72(FP), R10
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R11
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
 	ADDQ             a2+40(FP), R8
-	DECQ             R12
+	ADDQ             a2+40(FP), R9
+	DECQ             R13
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z8, Z8
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z9, Z9
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z10, Z10
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z12
 	VADDPS           Z12, Z11, Z11
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z9, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z11, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z12x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z12x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	MOVQ   cs+32(FP), R9
-	MOVQ   b+56(FP), R10
-	MOVQ   bs+64(FP), R11
-	MOVQ   k2+8(FP), R12
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	MOVQ   cs+32(FP), R10
+	MOVQ   b+56(FP), R11
+	MOVQ   bs+64(FP), R12
+	MOVQ   k2+8(FP), R13
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4230,202 +4420,206 @@ strip:
 	VPXORD Z23, Z23, Z23
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
-	VMOVUPS      (R10), Z24
-	VMOVUPS      64(R10), Z25
-	VBROADCASTSS (BX), Z26
+	VMOVUPS      (R11), Z24
+	VMOVUPS      64(R11), Z25
+	VBROADCASTSS (SI), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
-	VBROADCASTSS (BX)(CX*1), Z26
+	VBROADCASTSS (SI)(DX*1), Z26
 	VFMADD231PS  Z24, Z26, Z2
 	VFMADD231PS  Z25, Z26, Z3
-	VBROADCASTSS (BX)(CX*2), Z26
+	VBROADCASTSS (SI)(DX*2), Z26
 	VFMADD231PS  Z24, Z26, Z4
 	VFMADD231PS  Z25, Z26, Z5
-	VBROADCASTSS (SI), Z26
+	VBROADCASTSS (DI), Z26
 	VFMADD231PS  Z24, Z26, Z6
 	VFMADD231PS  Z25, Z26, Z7
-	VBROADCASTSS (SI)(CX*1), Z26
+	VBROADCASTSS (DI)(DX*1), Z26
 	VFMADD231PS  Z24, Z26, Z8
 	VFMADD231PS  Z25, Z26, Z9
-	VBROADCASTSS (SI)(CX*2), Z26
+	VBROADCASTSS (DI)(DX*2), Z26
 	VFMADD231PS  Z24, Z26, Z10
 	VFMADD231PS  Z25, Z26, Z11
-	VBROADCASTSS (DI), Z26
+	VBROADCASTSS (R8), Z26
 	VFMADD231PS  Z24, Z26, Z12
 	VFMADD231PS  Z25, Z26, Z13
-	VBROADCASTSS (DI)(CX*1), Z26
+	VBROADCASTSS (R8)(DX*1), Z26
 	VFMADD231PS  Z24, Z26, Z14
 	VFMADD231PS  Z25, Z26, Z15
-	VBROADCASTSS (DI)(CX*2), Z26
+	VBROADCASTSS (R8)(DX*2), Z26
 	VFMADD231PS  Z24, Z26, Z16
 	VFMADD231PS  Z25, Z26, Z17
-	VBROADCASTSS (R8), Z26
+	VBROADCASTSS (R9), Z26
 	VFMADD231PS  Z24, Z26, Z18
 	VFMADD231PS  Z25, Z26, Z19
-	VBROADCASTSS (R8)(CX*1), Z26
+	VBROADCASTSS (R9)(DX*1), Z26
 	VFMADD231PS  Z24, Z26, Z20
 	VFMADD231PS  Z25, Z26, Z21
-	VBROADCASTSS (R8)(CX*2), Z26
+	VBROADCASTSS (R9)(DX*2), Z26
 	VFMADD231PS  Z24, Z26, Z22
 	VFMADD231PS  Z25, Z26, Z23
-	ADDQ         R11, R10
-	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
-	ADDQ         R9, R8
-	DECQ         R13
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R12, R11
+	ADDQ         R10, SI
+	ADDQ         R10, DI
+	ADDQ         R10, R8
+	ADDQ         R10, R9
+	DECQ         R14
 	JNZ          inner
-	ADDQ         b2+72(FP), R10
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
 	ADDQ         a2+40(FP), R8
-	DECQ         R12
+	ADDQ         a2+40(FP), R9
+	DECQ         R13
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z0, Z0
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z2, Z2
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z4, Z4
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z6, Z6
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z8, Z8
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z10, Z10
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z12, Z12
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z13, Z13
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z14, Z14
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z15, Z15
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z16, Z16
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z17, Z17
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z18, Z18
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z19, Z19
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z20, Z20
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z21, Z21
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z24
 	VADDPS       Z24, Z22, Z22
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z23, Z23
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, (SI)
 	VMOVUPS Z15, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z16, (SI)
 	VMOVUPS Z17, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z18, (SI)
 	VMOVUPS Z19, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z20, (SI)
 	VMOVUPS Z21, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z22, (SI)
 	VMOVUPS Z23, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z13x1(SB), NOSPLIT, $8-152
+// func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z13x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	LEAQ   (R8)(CX*2), R9
-	ADDQ   CX, R9
-	MOVQ   cs+32(FP), R10
-	MOVQ   b+56(FP), R11
-	MOVQ   bs+64(FP), R12
-	MOVQ   k2+8(FP), R13
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
+	MOVQ   cs+32(FP), R11
+	MOVQ   b+56(FP), R12
+	MOVQ   bs+64(FP), R13
+	MOVQ   k2+8(FP), R14
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4441,147 +4635,151 @@ strip:
 	VPXORD Z12, Z12, Z12
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
-	VMOVUPS.Z        (R11), K1, Z13
-	VFMADD231PS.BCST (BX), Z13, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z13, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z13, Z2
-	VFMADD231PS.BCST (SI), Z13, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z13, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z13, Z5
-	VFMADD231PS.BCST (DI), Z13, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z13, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z13, Z8
-	VFMADD231PS.BCST (R8), Z13, Z9
-	VFMADD231PS.BCST (R8)(CX*1), Z13, Z10
-	VFMADD231PS.BCST (R8)(CX*2), Z13, Z11
-	VFMADD231PS.BCST (R9), Z13, Z12
-	ADDQ             R12, R11
-	ADDQ             R10, BX
-	ADDQ             R10, SI
-	ADDQ             R10, DI
-	ADDQ             R10, R8
-	ADDQ             R10, R9
-	DECQ             R14
+	VMOVUPS.Z        (R12), K1, Z13
+	VFMADD231PS.BCST (SI), Z13, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z13, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z13, Z2
+	VFMADD231PS.BCST (DI), Z13, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z13, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z13, Z5
+	VFMADD231PS.BCST (R8), Z13, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z13, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z13, Z8
+	VFMADD231PS.BCST (R9), Z13, Z9
+	VFMADD231PS.BCST (R9)(DX*1), Z13, Z10
+	VFMADD231PS.BCST (R9)(DX*2), Z13, Z11
+	VFMADD231PS.BCST (R10), Z13, Z12
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R13, R12
+	ADDQ             R11, SI
+	ADDQ             R11, DI
+	ADDQ             R11, R8
+	ADDQ             R11, R9
+	ADDQ             R11, R10
+	DECQ             R15
 	JNZ              inner
-	ADDQ             b2+72(FP), R11
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R12
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
 	ADDQ             a2+40(FP), R8
 	ADDQ             a2+40(FP), R9
-	DECQ             R13
+	ADDQ             a2+40(FP), R10
+	DECQ             R14
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z8, Z8
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z9, Z9
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z10, Z10
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z11, Z11
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z13
 	VADDPS           Z13, Z12, Z12
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z9, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z11, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z13x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z13x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	LEAQ   (R8)(CX*2), R9
-	ADDQ   CX, R9
-	MOVQ   cs+32(FP), R10
-	MOVQ   b+56(FP), R11
-	MOVQ   bs+64(FP), R12
-	MOVQ   k2+8(FP), R13
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
+	MOVQ   cs+32(FP), R11
+	MOVQ   b+56(FP), R12
+	MOVQ   bs+64(FP), R13
+	MOVQ   k2+8(FP), R14
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4610,215 +4808,219 @@ strip:
 	VPXORD Z25, Z25, Z25
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
-	VMOVUPS      (R11), Z26
-	VMOVUPS      64(R11), Z27
-	VBROADCASTSS (BX), Z28
+	VMOVUPS      (R12), Z26
+	VMOVUPS      64(R12), Z27
+	VBROADCASTSS (SI), Z28
 	VFMADD231PS  Z26, Z28, Z0
 	VFMADD231PS  Z27, Z28, Z1
-	VBROADCASTSS (BX)(CX*1), Z28
+	VBROADCASTSS (SI)(DX*1), Z28
 	VFMADD231PS  Z26, Z28, Z2
 	VFMADD231PS  Z27, Z28, Z3
-	VBROADCASTSS (BX)(CX*2), Z28
+	VBROADCASTSS (SI)(DX*2), Z28
 	VFMADD231PS  Z26, Z28, Z4
 	VFMADD231PS  Z27, Z28, Z5
-	VBROADCASTSS (SI), Z28
+	VBROADCASTSS (DI), Z28
 	VFMADD231PS  Z26, Z28, Z6
 	VFMADD231PS  Z27, Z28, Z7
-	VBROADCASTSS (SI)(CX*1), Z28
+	VBROADCASTSS (DI)(DX*1), Z28
 	VFMADD231PS  Z26, Z28, Z8
 	VFMADD231PS  Z27, Z28, Z9
-	VBROADCASTSS (SI)(CX*2), Z28
+	VBROADCASTSS (DI)(DX*2), Z28
 	VFMADD231PS  Z26, Z28, Z10
 	VFMADD231PS  Z27, Z28, Z11
-	VBROADCASTSS (DI), Z28
+	VBROADCASTSS (R8), Z28
 	VFMADD231PS  Z26, Z28, Z12
 	VFMADD231PS  Z27, Z28, Z13
-	VBROADCASTSS (DI)(CX*1), Z28
+	VBROADCASTSS (R8)(DX*1), Z28
 	VFMADD231PS  Z26, Z28, Z14
 	VFMADD231PS  Z27, Z28, Z15
-	VBROADCASTSS (DI)(CX*2), Z28
+	VBROADCASTSS (R8)(DX*2), Z28
 	VFMADD231PS  Z26, Z28, Z16
 	VFMADD231PS  Z27, Z28, Z17
-	VBROADCASTSS (R8), Z28
+	VBROADCASTSS (R9), Z28
 	VFMADD231PS  Z26, Z28, Z18
 	VFMADD231PS  Z27, Z28, Z19
-	VBROADCASTSS (R8)(CX*1), Z28
+	VBROADCASTSS (R9)(DX*1), Z28
 	VFMADD231PS  Z26, Z28, Z20
 	VFMADD231PS  Z27, Z28, Z21
-	VBROADCASTSS (R8)(CX*2), Z28
+	VBROADCASTSS (R9)(DX*2), Z28
 	VFMADD231PS  Z26, Z28, Z22
 	VFMADD231PS  Z27, Z28, Z23
-	VBROADCASTSS (R9), Z28
+	VBROADCASTSS (R10), Z28
 	VFMADD231PS  Z26, Z28, Z24
 	VFMADD231PS  Z27, Z28, Z25
-	ADDQ         R12, R11
-	ADDQ         R10, BX
-	ADDQ         R10, SI
-	ADDQ         R10, DI
-	ADDQ         R10, R8
-	ADDQ         R10, R9
-	DECQ         R14
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R13, R12
+	ADDQ         R11, SI
+	ADDQ         R11, DI
+	ADDQ         R11, R8
+	ADDQ         R11, R9
+	ADDQ         R11, R10
+	DECQ         R15
 	JNZ          inner
-	ADDQ         b2+72(FP), R11
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R12
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
 	ADDQ         a2+40(FP), R8
 	ADDQ         a2+40(FP), R9
-	DECQ         R13
+	ADDQ         a2+40(FP), R10
+	DECQ         R14
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z0, Z0
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z2, Z2
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z4, Z4
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z6, Z6
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z8, Z8
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z10, Z10
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z12, Z12
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z13, Z13
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z14, Z14
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z15, Z15
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z16, Z16
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z17, Z17
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z18, Z18
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z19, Z19
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z20, Z20
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z21, Z21
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z22, Z22
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z23, Z23
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z26
 	VADDPS       Z26, Z24, Z24
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z25, Z25
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, (SI)
 	VMOVUPS Z15, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z16, (SI)
 	VMOVUPS Z17, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z18, (SI)
 	VMOVUPS Z19, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z20, (SI)
 	VMOVUPS Z21, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z22, (SI)
 	VMOVUPS Z23, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z24, (SI)
 	VMOVUPS Z25, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z14x1(SB), NOSPLIT, $8-152
+// func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z14x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	LEAQ   (R8)(CX*2), R9
-	ADDQ   CX, R9
-	MOVQ   cs+32(FP), R10
-	MOVQ   b+56(FP), R11
-	MOVQ   bs+64(FP), R12
-	MOVQ   k2+8(FP), R13
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
+	MOVQ   cs+32(FP), R11
+	MOVQ   b+56(FP), R12
+	MOVQ   bs+64(FP), R13
+	MOVQ   k2+8(FP), R14
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4835,153 +5037,157 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
-	VMOVUPS.Z        (R11), K1, Z14
-	VFMADD231PS.BCST (BX), Z14, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z14, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z14, Z2
-	VFMADD231PS.BCST (SI), Z14, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z14, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z14, Z5
-	VFMADD231PS.BCST (DI), Z14, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z14, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z14, Z8
-	VFMADD231PS.BCST (R8), Z14, Z9
-	VFMADD231PS.BCST (R8)(CX*1), Z14, Z10
-	VFMADD231PS.BCST (R8)(CX*2), Z14, Z11
-	VFMADD231PS.BCST (R9), Z14, Z12
-	VFMADD231PS.BCST (R9)(CX*1), Z14, Z13
-	ADDQ             R12, R11
-	ADDQ             R10, BX
-	ADDQ             R10, SI
-	ADDQ             R10, DI
-	ADDQ             R10, R8
-	ADDQ             R10, R9
-	DECQ             R14
+	VMOVUPS.Z        (R12), K1, Z14
+	VFMADD231PS.BCST (SI), Z14, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z14, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z14, Z2
+	VFMADD231PS.BCST (DI), Z14, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z14, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z14, Z5
+	VFMADD231PS.BCST (R8), Z14, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z14, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z14, Z8
+	VFMADD231PS.BCST (R9), Z14, Z9
+	VFMADD231PS.BCST (R9)(DX*1), Z14, Z10
+	VFMADD231PS.BCST (R9)(DX*2), Z14, Z11
+	VFMADD231PS.BCST (R10), Z14, Z12
+	VFMADD231PS.BCST (R10)(DX*1), Z14, Z13
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R13, R12
+	ADDQ             R11, SI
+	ADDQ             R11, DI
+	ADDQ             R11, R8
+	ADDQ             R11, R9
+	ADDQ             R11, R10
+	DECQ             R15
 	JNZ              inner
-	ADDQ             b2+72(FP), R11
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R12
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
 	ADDQ             a2+40(FP), R8
 	ADDQ             a2+40(FP), R9
-	DECQ             R13
+	ADDQ             a2+40(FP), R10
+	DECQ             R14
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z8, Z8
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z9, Z9
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z10, Z10
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z11, Z11
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z12, Z12
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z14
 	VADDPS           Z14, Z13, Z13
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z9, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z11, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z13, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z14x2(SB), NOSPLIT, $8-152
-	MOVQ a+16(FP), AX
-	MOVQ rs+24(FP), CX
-	MOVQ c+80(FP), DX
+// func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z14x2(SB), NOSPLIT, $8-160
+	MOVQ a+16(FP), CX
+	MOVQ rs+24(FP), DX
+	MOVQ c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	LEAQ   (R8)(CX*2), R9
-	ADDQ   CX, R9
-	MOVQ   cs+32(FP), R10
-	MOVQ   b+56(FP), R11
-	MOVQ   bs+64(FP), R12
-	MOVQ   k2+8(FP), R13
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
+	MOVQ   cs+32(FP), R11
+	MOVQ   b+56(FP), R12
+	MOVQ   bs+64(FP), R13
+	MOVQ   k2+8(FP), R14
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5012,226 +5218,230 @@ strip:
 	VPXORD Z27, Z27, Z27
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
-	VMOVUPS      (R11), Z28
-	VMOVUPS      64(R11), Z29
-	VBROADCASTSS (BX), Z30
+	VMOVUPS      (R12), Z28
+	VMOVUPS      64(R12), Z29
+	VBROADCASTSS (SI), Z30
 	VFMADD231PS  Z28, Z30, Z0
 	VFMADD231PS  Z29, Z30, Z1
-	VBROADCASTSS (BX)(CX*1), Z30
+	VBROADCASTSS (SI)(DX*1), Z30
 	VFMADD231PS  Z28, Z30, Z2
 	VFMADD231PS  Z29, Z30, Z3
-	VBROADCASTSS (BX)(CX*2), Z30
+	VBROADCASTSS (SI)(DX*2), Z30
 	VFMADD231PS  Z28, Z30, Z4
 	VFMADD231PS  Z29, Z30, Z5
-	VBROADCASTSS (SI), Z30
+	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z6
 	VFMADD231PS  Z29, Z30, Z7
-	VBROADCASTSS (SI)(CX*1), Z30
+	VBROADCASTSS (DI)(DX*1), Z30
 	VFMADD231PS  Z28, Z30, Z8
 	VFMADD231PS  Z29, Z30, Z9
-	VBROADCASTSS (SI)(CX*2), Z30
+	VBROADCASTSS (DI)(DX*2), Z30
 	VFMADD231PS  Z28, Z30, Z10
 	VFMADD231PS  Z29, Z30, Z11
-	VBROADCASTSS (DI), Z30
+	VBROADCASTSS (R8), Z30
 	VFMADD231PS  Z28, Z30, Z12
 	VFMADD231PS  Z29, Z30, Z13
-	VBROADCASTSS (DI)(CX*1), Z30
+	VBROADCASTSS (R8)(DX*1), Z30
 	VFMADD231PS  Z28, Z30, Z14
 	VFMADD231PS  Z29, Z30, Z15
-	VBROADCASTSS (DI)(CX*2), Z30
+	VBROADCASTSS (R8)(DX*2), Z30
 	VFMADD231PS  Z28, Z30, Z16
 	VFMADD231PS  Z29, Z30, Z17
-	VBROADCASTSS (R8), Z30
+	VBROADCASTSS (R9), Z30
 	VFMADD231PS  Z28, Z30, Z18
 	VFMADD231PS  Z29, Z30, Z19
-	VBROADCASTSS (R8)(CX*1), Z30
+	VBROADCASTSS (R9)(DX*1), Z30
 	VFMADD231PS  Z28, Z30, Z20
 	VFMADD231PS  Z29, Z30, Z21
-	VBROADCASTSS (R8)(CX*2), Z30
+	VBROADCASTSS (R9)(DX*2), Z30
 	VFMADD231PS  Z28, Z30, Z22
 	VFMADD231PS  Z29, Z30, Z23
-	VBROADCASTSS (R9), Z30
+	VBROADCASTSS (R10), Z30
 	VFMADD231PS  Z28, Z30, Z24
 	VFMADD231PS  Z29, Z30, Z25
-	VBROADCASTSS (R9)(CX*1), Z30
+	VBROADCASTSS (R10)(DX*1), Z30
 	VFMADD231PS  Z28, Z30, Z26
 	VFMADD231PS  Z29, Z30, Z27
-	ADDQ         R12, R11
-	ADDQ         R10, BX
-	ADDQ         R10, SI
-	ADDQ         R10, DI
-	ADDQ         R10, R8
-	ADDQ         R10, R9
-	DECQ         R14
+	PREFETCHT0   (AX)
+	ADDQ         ahead+152(FP), AX
+	ADDQ         R13, R12
+	ADDQ         R11, SI
+	ADDQ         R11, DI
+	ADDQ         R11, R8
+	ADDQ         R11, R9
+	ADDQ         R11, R10
+	DECQ         R15
 	JNZ          inner
-	ADDQ         b2+72(FP), R11
-	ADDQ         a2+40(FP), BX
+	ADDQ         b2+72(FP), R12
 	ADDQ         a2+40(FP), SI
 	ADDQ         a2+40(FP), DI
 	ADDQ         a2+40(FP), R8
 	ADDQ         a2+40(FP), R9
-	DECQ         R13
+	ADDQ         a2+40(FP), R10
+	DECQ         R14
 	JNZ          outer
-	MOVQ         acc+136(FP), BX
-	TESTQ        BX, BX
+	MOVQ         acc+136(FP), AX
+	TESTQ        AX, AX
 	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
+	MOVQ         ldc+88(FP), AX
+	MOVQ         BX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z0, Z0
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z1, Z1
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z2, Z2
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z3, Z3
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z4, Z4
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z5, Z5
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z6, Z6
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z7, Z7
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z8, Z8
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z9, Z9
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z10, Z10
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z11, Z11
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z12, Z12
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z13, Z13
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z14, Z14
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z15, Z15
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z16, Z16
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z17, Z17
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z18, Z18
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z19, Z19
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z20, Z20
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z21, Z21
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z22, Z22
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z23, Z23
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z24, Z24
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z25, Z25
-	ADDQ         BX, SI
+	ADDQ         AX, SI
 	VMOVUPS      (SI), Z28
 	VADDPS       Z28, Z26, Z26
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z27, Z27
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, (SI)
 	VMOVUPS Z3, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, (SI)
 	VMOVUPS Z5, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, (SI)
 	VMOVUPS Z7, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, (SI)
 	VMOVUPS Z9, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, (SI)
 	VMOVUPS Z11, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, (SI)
 	VMOVUPS Z13, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, (SI)
 	VMOVUPS Z15, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z16, (SI)
 	VMOVUPS Z17, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z18, (SI)
 	VMOVUPS Z19, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z20, (SI)
 	VMOVUPS Z21, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z22, (SI)
 	VMOVUPS Z23, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z24, (SI)
 	VMOVUPS Z25, 64(SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z26, (SI)
 	VMOVUPS Z27, 64(SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z15x1(SB), NOSPLIT, $8-152
+// func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z15x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	LEAQ   (R8)(CX*2), R9
-	ADDQ   CX, R9
-	MOVQ   cs+32(FP), R10
-	MOVQ   b+56(FP), R11
-	MOVQ   bs+64(FP), R12
-	MOVQ   k2+8(FP), R13
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
+	MOVQ   cs+32(FP), R11
+	MOVQ   b+56(FP), R12
+	MOVQ   bs+64(FP), R13
+	MOVQ   k2+8(FP), R14
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5249,163 +5459,167 @@ strip:
 	VPXORD Z14, Z14, Z14
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
-	VMOVUPS.Z        (R11), K1, Z15
-	VFMADD231PS.BCST (BX), Z15, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z15, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z15, Z2
-	VFMADD231PS.BCST (SI), Z15, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z15, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z15, Z5
-	VFMADD231PS.BCST (DI), Z15, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z15, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z15, Z8
-	VFMADD231PS.BCST (R8), Z15, Z9
-	VFMADD231PS.BCST (R8)(CX*1), Z15, Z10
-	VFMADD231PS.BCST (R8)(CX*2), Z15, Z11
-	VFMADD231PS.BCST (R9), Z15, Z12
-	VFMADD231PS.BCST (R9)(CX*1), Z15, Z13
-	VFMADD231PS.BCST (R9)(CX*2), Z15, Z14
-	ADDQ             R12, R11
-	ADDQ             R10, BX
-	ADDQ             R10, SI
-	ADDQ             R10, DI
-	ADDQ             R10, R8
-	ADDQ             R10, R9
-	DECQ             R14
+	VMOVUPS.Z        (R12), K1, Z15
+	VFMADD231PS.BCST (SI), Z15, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z15, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z15, Z2
+	VFMADD231PS.BCST (DI), Z15, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z15, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z15, Z5
+	VFMADD231PS.BCST (R8), Z15, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z15, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z15, Z8
+	VFMADD231PS.BCST (R9), Z15, Z9
+	VFMADD231PS.BCST (R9)(DX*1), Z15, Z10
+	VFMADD231PS.BCST (R9)(DX*2), Z15, Z11
+	VFMADD231PS.BCST (R10), Z15, Z12
+	VFMADD231PS.BCST (R10)(DX*1), Z15, Z13
+	VFMADD231PS.BCST (R10)(DX*2), Z15, Z14
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R13, R12
+	ADDQ             R11, SI
+	ADDQ             R11, DI
+	ADDQ             R11, R8
+	ADDQ             R11, R9
+	ADDQ             R11, R10
+	DECQ             R15
 	JNZ              inner
-	ADDQ             b2+72(FP), R11
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R12
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
 	ADDQ             a2+40(FP), R8
 	ADDQ             a2+40(FP), R9
-	DECQ             R13
+	ADDQ             a2+40(FP), R10
+	DECQ             R14
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z8, Z8
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z9, Z9
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z10, Z10
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z11, Z11
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z12, Z12
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z13, Z13
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z15
 	VADDPS           Z15, Z14, Z14
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z9, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z11, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z13, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32)
-// Requires: AVX, AVX512F
-TEXT ·tileF32Z16x1(SB), NOSPLIT, $8-152
+// func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32Z16x1(SB), NOSPLIT, $8-160
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
-	MOVQ  a+16(FP), AX
-	MOVQ  rs+24(FP), CX
-	MOVQ  c+80(FP), DX
+	MOVQ  a+16(FP), CX
+	MOVQ  rs+24(FP), DX
+	MOVQ  c+80(FP), BX
 
 line:
-	MOVQ strips+104(FP), BX
-	MOVQ BX, (SP)
+	MOVQ strips+104(FP), AX
+	MOVQ AX, (SP)
 
 strip:
-	MOVQ   AX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	LEAQ   (SI)(CX*2), DI
-	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
-	LEAQ   (R8)(CX*2), R9
-	ADDQ   CX, R9
-	LEAQ   (R9)(CX*2), R10
-	ADDQ   CX, R10
-	MOVQ   cs+32(FP), R11
-	MOVQ   b+56(FP), R12
-	MOVQ   bs+64(FP), R13
-	MOVQ   k2+8(FP), R14
+	MOVQ   CX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
+	LEAQ   (R10)(DX*2), R11
+	ADDQ   DX, R11
+	MOVQ   cs+32(FP), R12
+	MOVQ   b+56(FP), R13
+	MOVQ   bs+64(FP), R14
+	MOVQ   k2+8(FP), R15
+	MOVQ   SI, AX
+	ADDQ   astrip+48(FP), AX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5424,137 +5638,139 @@ strip:
 	VPXORD Z15, Z15, Z15
 
 outer:
-	MOVQ k+0(FP), R15
+	MOVQ k+0(FP), BP
 
 inner:
-	VMOVUPS.Z        (R12), K1, Z16
-	VFMADD231PS.BCST (BX), Z16, Z0
-	VFMADD231PS.BCST (BX)(CX*1), Z16, Z1
-	VFMADD231PS.BCST (BX)(CX*2), Z16, Z2
-	VFMADD231PS.BCST (SI), Z16, Z3
-	VFMADD231PS.BCST (SI)(CX*1), Z16, Z4
-	VFMADD231PS.BCST (SI)(CX*2), Z16, Z5
-	VFMADD231PS.BCST (DI), Z16, Z6
-	VFMADD231PS.BCST (DI)(CX*1), Z16, Z7
-	VFMADD231PS.BCST (DI)(CX*2), Z16, Z8
-	VFMADD231PS.BCST (R8), Z16, Z9
-	VFMADD231PS.BCST (R8)(CX*1), Z16, Z10
-	VFMADD231PS.BCST (R8)(CX*2), Z16, Z11
-	VFMADD231PS.BCST (R9), Z16, Z12
-	VFMADD231PS.BCST (R9)(CX*1), Z16, Z13
-	VFMADD231PS.BCST (R9)(CX*2), Z16, Z14
-	VFMADD231PS.BCST (R10), Z16, Z15
-	ADDQ             R13, R12
-	ADDQ             R11, BX
-	ADDQ             R11, SI
-	ADDQ             R11, DI
-	ADDQ             R11, R8
-	ADDQ             R11, R9
-	ADDQ             R11, R10
-	DECQ             R15
+	VMOVUPS.Z        (R13), K1, Z16
+	VFMADD231PS.BCST (SI), Z16, Z0
+	VFMADD231PS.BCST (SI)(DX*1), Z16, Z1
+	VFMADD231PS.BCST (SI)(DX*2), Z16, Z2
+	VFMADD231PS.BCST (DI), Z16, Z3
+	VFMADD231PS.BCST (DI)(DX*1), Z16, Z4
+	VFMADD231PS.BCST (DI)(DX*2), Z16, Z5
+	VFMADD231PS.BCST (R8), Z16, Z6
+	VFMADD231PS.BCST (R8)(DX*1), Z16, Z7
+	VFMADD231PS.BCST (R8)(DX*2), Z16, Z8
+	VFMADD231PS.BCST (R9), Z16, Z9
+	VFMADD231PS.BCST (R9)(DX*1), Z16, Z10
+	VFMADD231PS.BCST (R9)(DX*2), Z16, Z11
+	VFMADD231PS.BCST (R10), Z16, Z12
+	VFMADD231PS.BCST (R10)(DX*1), Z16, Z13
+	VFMADD231PS.BCST (R10)(DX*2), Z16, Z14
+	VFMADD231PS.BCST (R11), Z16, Z15
+	PREFETCHT0       (AX)
+	ADDQ             ahead+152(FP), AX
+	ADDQ             R14, R13
+	ADDQ             R12, SI
+	ADDQ             R12, DI
+	ADDQ             R12, R8
+	ADDQ             R12, R9
+	ADDQ             R12, R10
+	ADDQ             R12, R11
+	DECQ             BP
 	JNZ              inner
-	ADDQ             b2+72(FP), R12
-	ADDQ             a2+40(FP), BX
+	ADDQ             b2+72(FP), R13
 	ADDQ             a2+40(FP), SI
 	ADDQ             a2+40(FP), DI
 	ADDQ             a2+40(FP), R8
 	ADDQ             a2+40(FP), R9
 	ADDQ             a2+40(FP), R10
-	DECQ             R14
+	ADDQ             a2+40(FP), R11
+	DECQ             R15
 	JNZ              outer
-	MOVQ             acc+136(FP), BX
-	TESTQ            BX, BX
+	MOVQ             acc+136(FP), AX
+	TESTQ            AX, AX
 	JZ               store
-	MOVQ             ldc+88(FP), BX
-	MOVQ             DX, SI
+	MOVQ             ldc+88(FP), AX
+	MOVQ             BX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z0, Z0
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z1, Z1
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z2, Z2
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z3, Z3
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z4, Z4
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z5, Z5
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z6, Z6
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z7, Z7
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z8, Z8
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z9, Z9
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z10, Z10
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z11, Z11
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z12, Z12
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z13, Z13
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z14, Z14
-	ADDQ             BX, SI
+	ADDQ             AX, SI
 	VMOVUPS.Z        (SI), K1, Z16
 	VADDPS           Z16, Z15, Z15
 
 store:
-	MOVQ    ldc+88(FP), BX
-	MOVQ    DX, SI
+	MOVQ    ldc+88(FP), AX
+	MOVQ    BX, SI
 	VMOVUPS Z0, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z1, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z2, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z3, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z4, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z5, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z6, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z7, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z8, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z9, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z10, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z11, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z12, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z13, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z14, K1, (SI)
-	ADDQ    BX, SI
+	ADDQ    AX, SI
 	VMOVUPS Z15, K1, (SI)
-	ADDQ    astrip+48(FP), AX
-	ADDQ    cstrip+96(FP), DX
+	ADDQ    astrip+48(FP), CX
+	ADDQ    cstrip+96(FP), BX
 	DECQ    (SP)
 	JNZ     strip
-	ADDQ    aline+120(FP), AX
-	ADDQ    cline+128(FP), DX
+	ADDQ    aline+120(FP), CX
+	ADDQ    cline+128(FP), BX
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER

@@ -15,6 +15,10 @@ import "unsafe"
 // follow A's whole groups of four.
 type tileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32)
 
+// tileF32Func is a tileFunc of float32. While it computes a strip it fetches the
+// next one into the first-level cache, one line each step, ahead bytes apart.
+type tileF32Func = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32, ahead int)
+
 // tilesF32 is the float32 tiles of a tier, one or two vectors of lanes columns
 // wide. A one-vector tile computes the columns mask(n) names.
 // pack, where there is one, copies the rows of B that one tile column reads, so
@@ -23,7 +27,7 @@ type tilesF32 struct {
 	lanes    int
 	pack     func(dst, src *float32, rows, stride int)
 	mask     func(n int) *int32
-	run      [3][]tileFunc // by vectors, then rows
+	run      [3][]tileF32Func // by vectors, then rows
 	winograd winogradTiles
 }
 
@@ -68,11 +72,15 @@ func (t *tilesF32) column(p *product, j, m, vectors, flag int, mask *int32) {
 		if s.count == 0 {
 			continue
 		}
+		ahead := 0 // rows that lie elsewhere than behind each other are in cache, or nothing helps
+		if p.cs == 1 && p.k2 == 1 && p.rs <= 2*p.k {
+			ahead = 4 * p.rs * s.height / p.k
+		}
 		t.run[vectors][s.height](p.k, p.k2,
 			bytesAt(p.a, s.row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*p.rs*s.height,
 			bytesAt(p.b, j), 4*p.bs, 4*p.b2,
 			bytesAt(p.c, s.row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.count,
-			p.lines, 4*(p.aline-p.rs*s.height*s.count), 4*(p.cline-p.ldc*s.height*s.count), flag, mask)
+			p.lines, 4*(p.aline-p.rs*s.height*s.count), 4*(p.cline-p.ldc*s.height*s.count), flag, mask, ahead)
 	}
 }
 
