@@ -22,10 +22,10 @@ type winogradTiles struct {
 
 const (
 	winogradPlanes  = 16
-	winogradLanes   = 16 // channels come in multiples of it, for every tier
-	winogradDX      = 32 // tiles at a time, so that their planes stay in cache: of dx
-	winogradDW      = 64 // and of dw, for which this is part of the arithmetic
-	winogradBetween = 16 // elements between planes, which would share the sets of a cache
+	winogradLanes   = 16   // channels come in multiples of it, for every tier
+	winogradDX      = 2048 // tiles times channels at a time, so that their planes stay in cache: of dx
+	winogradDW      = 4096 // and of dw, for which this is part of the arithmetic
+	winogradBetween = 16   // elements between planes, which would share the sets of a cache
 )
 
 // winograd reports that gradients of this geometry are computed so. It looks at the geometry alone.
@@ -54,7 +54,7 @@ func (t *isa) winogradInput(dx, dy, weights []float32, g ConvGeom, s *Scratch) {
 	f, _ := t.inputGeom(g)
 	dy = padImage(&s.cols, dy, g.Cout, 0, f)
 	wide, n := g.W/2, g.Cin*g.Cout
-	rows := max(1, winogradDX/wide)
+	rows := max(1, winogradDX/(wide*max(g.Cin, g.Cout)))
 	from, to := rows*wide*g.Cout+winogradBetween, rows*wide*g.Cin+winogradBetween
 	planes, products := grow(&s.planes, winogradPlanes*from), grow(&s.products, winogradPlanes*to)
 	for y := 0; y < g.H/2; y += rows {
@@ -76,7 +76,7 @@ func (t *isa) winogradInput(dx, dy, weights []float32, g ConvGeom, s *Scratch) {
 func (t *isa) winogradWeight(dw, x, dy []float32, add bool, g ConvGeom, s *Scratch) {
 	x = padImage(&s.cols, x, g.Cin, 0, g)
 	high, wide := g.OutH()/2, g.OutW()/2
-	rows := max(1, winogradDW/wide)
+	rows := max(1, winogradDW/(wide*max(g.Cin, g.Cout)))
 	left, right := rows*wide*g.Cin+winogradBetween, rows*wide*g.Cout+winogradBetween
 	planes, products := grow(&s.planes, winogradPlanes*left), grow(&s.products, winogradPlanes*right)
 	for y := 0; y < high; y += rows {
