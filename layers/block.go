@@ -9,7 +9,6 @@ import (
 
 	"github.com/narrow-ml/narrow/internal/gx"
 	"github.com/narrow-ml/narrow/internal/kernel"
-	"github.com/narrow-ml/narrow/internal/par"
 	"github.com/narrow-ml/narrow/model"
 	"github.com/narrow-ml/narrow/qat"
 	"github.com/narrow-ml/narrow/quant"
@@ -48,8 +47,6 @@ type block struct {
 	acc    *qat.Acc  // what the quantizer reads
 	same   bool      // all signs are 1
 
-	images    [par.Shards][]float32 // of an example's product where nobody needs it later
-	accs      [par.Shards][]int32
 	forward   kernel.NormParams
 	after     kernel.NormAct // norm and ReLU, in direct steps
 	pass      []uint8        // where the gradient passes the ReLU of a float32 output, in direct steps
@@ -186,19 +183,9 @@ func (k *block) allot(batch int) {
 }
 
 // image is a shard's memory for one example's values, accumulators that for its accumulators.
-func (k *block) image(s int) []float32 {
-	if k.images[s] == nil {
-		k.images[s] = make([]float32, k.full)
-	}
-	return k.images[s]
-}
+func (k *block) image(s int) []float32 { return k.st.Values(s, k.full) }
 
-func (k *block) accumulators(s int) []int32 {
-	if k.accs[s] == nil {
-		k.accs[s] = make([]int32, k.full)
-	}
-	return k.accs[s]
-}
+func (k *block) accumulators(s int) []int32 { return k.st.Sums(s, k.full) }
 
 // onAcc reports a step that works on accumulators.
 func (k *block) onAcc() bool { return k.act != nil && (k.norm == nil || !k.st.NormTrains()) }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/narrow-ml/narrow/internal/gx"
 	"github.com/narrow-ml/narrow/internal/kernel"
-	"github.com/narrow-ml/narrow/internal/par"
 	"github.com/narrow-ml/narrow/qat"
 )
 
@@ -68,7 +67,6 @@ type blockGrad struct {
 	dy, dys               []float32 // of the output, and behind quantizer and ReLU
 	masked                *qat.MaskedGrad
 	own                   []float32 // dy of a masked one that must be written
-	images                [par.Shards][]float32
 	eachFirst, eachSecond func(shard, lo, hi int)
 }
 
@@ -233,12 +231,7 @@ func (b *blockGrad) secondShard(s, lo, hi int) {
 }
 
 // image is a shard's memory for the gradient of one example before pooling.
-func (b *blockGrad) image(s int) []float32 {
-	if b.images[s] == nil {
-		b.images[s] = make([]float32, b.f.full)
-	}
-	return b.images[s]
-}
+func (b *blockGrad) image(s int) []float32 { return b.f.st.Gradient(s, b.f.full) }
 
 // unpoolAt is the gradient before pooling of example i.
 func (b *blockGrad) unpoolAt(s, i int, dy []float32) []float32 {

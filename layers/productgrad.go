@@ -47,8 +47,7 @@ type productGrad struct {
 	bad        [par.Shards]bool   // the shard has seen a gradient that integer cannot round
 	dw, db, dx *tensor.Dense
 	dws, dxs   []float32
-	images     [par.Shards][]float32 // values of codes: of an example, or of a dense layer's piece
-	pieces     [par.Shards][]float32 // and of that piece of the weight
+	pieces     [par.Shards][]float32 // values of a dense layer's piece of weights
 	ws         []float32             // values of a convolution's weight codes
 	flipped    []float32             // a convolution's w in the order that dx reads it
 	parts      [par.Shards][]float32 // of dw
@@ -83,7 +82,6 @@ func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
 	if values && k.dense {
 		piece := min(pieceFeatures, (k.in+par.Shards-1)/par.Shards)
 		for s := range par.Count(k.in) {
-			b.images[s] = make([]float32, in[0]*piece)
 			b.pieces[s] = make([]float32, piece*k.geom.Cout)
 		}
 	}
@@ -96,9 +94,6 @@ func newProductGrad(k *product, in, weight tensor.Shape) *productGrad {
 			break
 		}
 		b.parts[s] = make([]float32, size)
-		if values {
-			b.images[s] = make([]float32, k.in)
-		}
 	}
 	if k.bias {
 		b.db = gx.NewTensor(k.geom.Cout)
@@ -207,7 +202,7 @@ func (b *productGrad) featureShard(s, lo, hi int) {
 	for ; lo < hi; lo += pieceFeatures {
 		end := min(hi, lo+pieceFeatures)
 		n := end - lo
-		x := b.images[s][:f.st.Rows*n]
+		x := f.st.Values(s, f.st.Rows*n)
 		for r := range f.st.Rows {
 			kernel.DequantizeU8(x[r*n:(r+1)*n], b.codes.U8[r*f.in+lo:r*f.in+end], one[:], z)
 		}
@@ -278,8 +273,9 @@ func (b *productGrad) values(s, i int) []float32 {
 	}
 	scale, z := b.codes.Params.At(0)
 	one := [1]float32{scale}
-	kernel.DequantizeU8(b.images[s], b.codes.U8[i*n:(i+1)*n], one[:], z)
-	return b.images[s]
+	x := b.f.st.Values(s, n)
+	kernel.DequantizeU8(x, b.codes.U8[i*n:(i+1)*n], one[:], z)
+	return x
 }
 
 // join adds the parts of a convolution's shards.

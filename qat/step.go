@@ -21,8 +21,15 @@ type Step struct {
 	NormWeight  float64           // of a batch in batch norm's running statistics; 0: each layer's own momentum
 	PACTDecay   float64           // of the limits of range method pact: the L2 penalty is decay/2 * alpha^2
 
-	pool    *par.Pool
-	scratch [par.Shards]kernel.Scratch
+	pool *par.Pool
+	work [par.Shards]work
+}
+
+// work is a shard's memory. One worker has one for all shards, which stays in its cache.
+type work struct {
+	scratch          kernel.Scratch
+	values, gradient []float32
+	sums             []int32
 }
 
 // NewStep is the state of a graph that runs on pool; nil means the caller's goroutine alone.
@@ -40,7 +47,30 @@ func (s *Step) EachRow(fn func(shard, lo, hi int)) error { return s.pool.Run(s.R
 func (s *Step) Each(n int, fn func(shard, lo, hi int)) error { return s.pool.Run(n, fn) }
 
 // Scratch is the working memory of a shard's kernels.
-func (s *Step) Scratch(shard int) *kernel.Scratch { return &s.scratch[shard] }
+func (s *Step) Scratch(shard int) *kernel.Scratch { return &s.of(shard).scratch }
+
+// Values is a shard's memory for n values of an example, which last until the next op or example asks.
+func (s *Step) Values(shard, n int) []float32 { return grow(&s.of(shard).values, n) }
+
+// Gradient is such memory for n elements of a gradient.
+func (s *Step) Gradient(shard, n int) []float32 { return grow(&s.of(shard).gradient, n) }
+
+// Sums is such memory for n accumulators.
+func (s *Step) Sums(shard, n int) []int32 { return grow(&s.of(shard).sums, n) }
+
+func (s *Step) of(shard int) *work {
+	if s.pool.Workers() == 1 {
+		shard = 0
+	}
+	return &s.work[shard]
+}
+
+func grow[T any](buf *[]T, n int) []T {
+	if cap(*buf) < n {
+		*buf = make([]T, n)
+	}
+	return (*buf)[:n]
+}
 
 // NormTrains reports whether batch norm uses the statistics of the batch.
 func (s *Step) NormTrains() bool { return s.Train && !s.FreezeNorm }
