@@ -250,7 +250,12 @@ func (b *productGrad) image(s, i int, dy []float32, first bool) {
 		b.addOthers(i)
 		return
 	}
-	kernel.ConvBackwardWeight(b.parts[s], b.values(s, i), dy, 1, f.geom, !first, f.st.Scratch(s))
+	if x := b.codes; x != nil {
+		scale, z := x.Params.At(0)
+		kernel.ConvBackwardWeightCodes(b.parts[s], x.U8[i*f.in:(i+1)*f.in], scale, z, dy, f.geom, !first, f.st.Scratch(s))
+	} else {
+		kernel.ConvBackwardWeight(b.parts[s], b.x[i*f.in:(i+1)*f.in], dy, 1, f.geom, !first, f.st.Scratch(s))
+	}
 	if f.needDX {
 		kernel.ConvBackwardInputFlipped(b.dxs[i*f.in:(i+1)*f.in], dy, b.flipped, 1, f.geom, f.st.Scratch(s))
 	}
@@ -263,19 +268,6 @@ func (b *productGrad) addOthers(i int) {
 		dx := b.dxs[i*b.f.in : (i+1)*b.f.in]
 		p.add(dx, dx, i)
 	}
-}
-
-// values are the values of example i.
-func (b *productGrad) values(s, i int) []float32 {
-	n := b.f.in
-	if b.codes == nil {
-		return b.x[i*n : (i+1)*n]
-	}
-	scale, z := b.codes.Params.At(0)
-	one := [1]float32{scale}
-	x := b.f.st.Values(s, n)
-	kernel.DequantizeU8(x, b.codes.U8[i*n:(i+1)*n], one[:], z)
-	return x
 }
 
 // join adds the parts of a convolution's shards.

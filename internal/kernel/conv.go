@@ -39,6 +39,12 @@ func ConvBackwardWeight(part, x, dy []float32, n int, g ConvGeom, accumulate boo
 	active.convBackwardWeight(part, x, dy, n, g, accumulate, s)
 }
 
+// ConvBackwardWeightCodes is ConvBackwardWeight of one image of codes, whose
+// values are scale*(x-zero), to the same bits.
+func ConvBackwardWeightCodes(part []float32, x []uint8, scale float32, zero int32, dy []float32, g ConvGeom, accumulate bool, s *Scratch) {
+	active.convBackwardWeightCodes(part, x, scale, zero, dy, g, accumulate, s)
+}
+
 // JoinWeightParts makes the gradient dw of w from parts, added in order: of
 // every tap's Cin/Groups*Cout weights those of [lo, hi).
 func JoinWeightParts(dw []float32, parts [][]float32, g ConvGeom, lo, hi int, s *Scratch) {
@@ -185,9 +191,9 @@ func (t *isa) convBackwardWeight(part, x, dy []float32, n int, g ConvGeom, accum
 	in, out, k := g.inSize(), g.outSize(), g.Depth()
 	each, pixels := g.group(), g.OutH()*g.OutW()
 	part, x, dy = part[:t.flippedSize(g)], x[:n*in], dy[:n*out]
-	if t.winograd(g) && n > 0 {
+	if t.walksWeight(g) && n > 0 {
 		for image := range n {
-			t.winogradWeight(part, x[image*in:][:in], dy[image*out:][:out], accumulate || image > 0, g, s)
+			t.paddedBackwardWeight(part, padImage(&s.cols, x[image*in:][:in], g.Cin, 0, g), dy[image*out:][:out], accumulate || image > 0, g, s)
 		}
 		return
 	}
@@ -213,6 +219,38 @@ func (t *isa) convBackwardWeight(part, x, dy []float32, n int, g ConvGeom, accum
 			t.gemm(wi, g.Cout, cols, ld, true, yi, g.Cout, false, k, each.Cout, pixels, true, s)
 		}
 	}
+}
+
+// walksWeight reports a convolution of one group whose weight gradient reads a padded image in place.
+func (t *isa) walksWeight(g ConvGeom) bool {
+	return t.f32 != nil && g.Groups == 1 && !g.depthwise() && !g.pointwise() && (g.direct() || t.winograd(g))
+}
+
+// paddedBackwardWeight is convBackwardWeight of such a convolution and one image with its padding.
+func (t *isa) paddedBackwardWeight(part, img, dy []float32, add bool, g ConvGeom, s *Scratch) {
+	if t.winograd(g) {
+		t.winogradWeight(part, img, dy, add, g, s)
+		return
+	}
+	if !add {
+		clear(part)
+	}
+	t.f32.backwardWeight(part, img, dy, g.Cout, g)
+}
+
+func (t *isa) convBackwardWeightCodes(part []float32, x []uint8, scale float32, zero int32, dy []float32, g ConvGeom, accumulate bool, s *Scratch) {
+	one := [1]float32{scale}
+	x = x[:g.inSize()]
+	if !t.walksWeight(g) {
+		values := grow(&s.values, len(x))
+		t.dequantizeU8(values, x, one[:], zero)
+		t.convBackwardWeight(part, values, dy, 1, g, accumulate, s)
+		return
+	}
+	x = padImage(&s.bytes, x, g.Cin, uint8(zero), g)
+	img := grow(&s.cols, len(x))
+	t.dequantizeU8(img, x, one[:], zero)
+	t.paddedBackwardWeight(part[:t.flippedSize(g)], img, dy[:g.outSize()], accumulate, g, s)
 }
 
 func (t *isa) joinWeightParts(dw []float32, parts [][]float32, g ConvGeom, lo, hi int, s *Scratch) {

@@ -166,6 +166,18 @@ func TestConvAgainstDefinition(t *testing.T) {
 					t.Fatalf("%+v: accumulated dw[%d] = %v, want %v", g, j, dw.Data[j], 2*dw64[j])
 				}
 			}
+			// codes are their values
+			codes, values, second := make([]uint8, g.inSize()), make([]float32, g.inSize()), make([]float32, kern.flippedSize(g))
+			randomCodes(r, codes)
+			scale := [1]float32{0.03}
+			kern.dequantizeU8(values, codes, scale[:], 7)
+			for _, accumulate := range []bool{false, true} {
+				kern.convBackwardWeight(part.Data, values, dy, 1, g, accumulate, &s)
+				kern.convBackwardWeightCodes(second, codes, scale[0], 7, dy, g, accumulate, &s)
+				if err := qtest.SameBits("dw of codes", second, part.Data); err != nil {
+					t.Errorf("%+v: %v", g, err)
+				}
+			}
 			// images do not influence each other
 			one := make([]float32, g.outSize())
 			kern.convForward(one, x[g.inSize():], w, bias, 1, g, &s)

@@ -72,9 +72,8 @@ func (t *isa) winogradInput(dx, dy, weights []float32, g ConvGeom, s *Scratch) {
 	}
 }
 
-// winogradWeight makes one image's share of the sixteen planes of dw, Cin by Cout each, and adds it if add is set.
+// winogradWeight makes one padded image's share of the sixteen planes of dw, Cin by Cout each, and adds it if add is set.
 func (t *isa) winogradWeight(dw, x, dy []float32, add bool, g ConvGeom, s *Scratch) {
-	x = padImage(&s.cols, x, g.Cin, 0, g)
 	high, wide := g.OutH()/2, g.OutW()/2
 	rows := max(1, winogradDW/(wide*max(g.Cin, g.Cout)))
 	left, right := rows*wide*g.Cin+winogradBetween, rows*wide*g.Cout+winogradBetween
