@@ -22,10 +22,13 @@ type Step struct {
 	PACTDecay   float64           // of the limits of range method pact: the L2 penalty is decay/2 * alpha^2
 
 	pool *par.Pool
+	fn   func(shard, lo, hi int) // of the loop that runs
+	on   func(worker, shard, lo, hi int)
+	by   [par.Shards]int // which worker runs a shard
 	work [par.Shards]work
 }
 
-// work is a shard's memory. One worker has one for all shards, which stays in its cache.
+// work is a worker's memory, which stays in the cache of its processor from shard to shard.
 type work struct {
 	scratch          kernel.Scratch
 	values, gradient []float32
@@ -37,14 +40,22 @@ func NewStep(pool *par.Pool, train bool) *Step {
 	if pool == nil {
 		pool = par.New(1)
 	}
-	return &Step{Train: train, pool: pool}
+	s := &Step{Train: train, pool: pool}
+	s.on = func(worker, shard, lo, hi int) {
+		s.by[shard] = worker
+		s.fn(shard, lo, hi)
+	}
+	return s
 }
 
 // EachRow cuts the rows into shards.
-func (s *Step) EachRow(fn func(shard, lo, hi int)) error { return s.pool.Run(s.Rows, fn) }
+func (s *Step) EachRow(fn func(shard, lo, hi int)) error { return s.Each(s.Rows, fn) }
 
-// Each cuts n of anything into shards.
-func (s *Step) Each(n int, fn func(shard, lo, hi int)) error { return s.pool.Run(n, fn) }
+// Each cuts n of anything into shards. Loops of a step are not nested.
+func (s *Step) Each(n int, fn func(shard, lo, hi int)) error {
+	s.fn = fn
+	return s.pool.RunOn(n, s.on)
+}
 
 // Scratch is the working memory of a shard's kernels.
 func (s *Step) Scratch(shard int) *kernel.Scratch { return &s.of(shard).scratch }
@@ -58,12 +69,7 @@ func (s *Step) Gradient(shard, n int) []float32 { return grow(&s.of(shard).gradi
 // Sums is such memory for n accumulators.
 func (s *Step) Sums(shard, n int) []int32 { return grow(&s.of(shard).sums, n) }
 
-func (s *Step) of(shard int) *work {
-	if s.pool.Workers() == 1 {
-		shard = 0
-	}
-	return &s.work[shard]
-}
+func (s *Step) of(shard int) *work { return &s.work[s.by[shard]] }
 
 func grow[T any](buf *[]T, n int) []T {
 	if cap(*buf) < n {

@@ -65,8 +65,7 @@ type helper struct {
 // job is one Run's loop. Its errors are kept per shard so that the error
 // returned does not depend on timing.
 type job struct {
-	fn      func(shard, lo, hi int)
-	n       int
+	loop    loop
 	shards  int
 	workers int    // that take shards
 	number  uint64 // of the loop
@@ -74,6 +73,13 @@ type job struct {
 	errs    [Shards]error
 	left    atomic.Int32 // helpers that have not drained
 	waiting sleeper      // the caller, for these
+}
+
+// loop is n iterations of one of its functions.
+type loop struct {
+	n  int
+	fn func(shard, lo, hi int)
+	on func(worker, shard, lo, hi int)
 }
 
 // ticket says which loop's shard a worker took last. Each has a cache line of its own, so that workers do not wait for
@@ -119,18 +125,28 @@ func (p *Pool) Close() {
 //
 // When the workers are busy, with another caller's loop or with the loop that
 // this very call is nested in, the caller runs all its shards itself.
-func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
-	shards := Count(n)
+func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error { return p.run(loop{n: n, fn: fn}) }
+
+// RunOn is Run for a function with memory for each worker. Shards that run at
+// a time have different workers, numbered below Workers. A loop that its caller
+// runs itself has worker 0 alone, so memory is one caller's, and a nested loop
+// needs its own.
+func (p *Pool) RunOn(n int, fn func(worker, shard, lo, hi int)) error {
+	return p.run(loop{n: n, on: fn})
+}
+
+func (p *Pool) run(l loop) error {
+	shards := Count(l.n)
 	if len(p.helpers) == 0 || shards <= 1 || !p.turn.TryLock() {
-		return runInline(n, shards, fn)
+		return l.inline(shards)
 	}
 	defer p.turn.Unlock()
 	if p.closed {
-		return runInline(n, shards, fn)
+		return l.inline(shards)
 	}
 	j := &p.job
 	helpers := p.helpers[:min(len(p.helpers), shards-1)]
-	j.fn, j.n, j.shards, j.workers = fn, n, shards, len(helpers)+1
+	j.loop, j.shards, j.workers = l, shards, len(helpers)+1
 	j.number++
 	j.left.Store(int32(len(helpers)))
 	for _, h := range helpers {
@@ -139,7 +155,7 @@ func (p *Pool) Run(n int, fn func(shard, lo, hi int)) error {
 	}
 	j.drain(0)
 	j.waiting.until(func() bool { return j.left.Load() == 0 })
-	j.fn = nil
+	j.loop = loop{}
 	var err error
 	for i := range j.errs[:shards] {
 		if j.errs[i] != nil {
@@ -170,41 +186,45 @@ func (p *Pool) serve(h *helper) {
 func (j *job) drain(worker int) {
 	first, end := worker*j.shards/j.workers, (worker+1)*j.shards/j.workers
 	for s := first; s < end; s++ {
-		j.take(s)
+		j.take(worker, s)
 	}
 	for i := 1; i <= j.shards-(end-first); i++ {
-		j.take((first - i + j.shards) % j.shards)
+		j.take(worker, (first-i+j.shards)%j.shards)
 	}
 }
 
 // take runs a shard unless another worker has taken it.
-func (j *job) take(shard int) {
+func (j *job) take(worker, shard int) {
 	t := &j.taken[shard].loop
 	if last := t.Load(); last == j.number || !t.CompareAndSwap(last, j.number) {
 		return
 	}
-	if err := runShard(j.n, shard, j.fn); err != nil {
+	if err := j.loop.shard(worker, shard); err != nil {
 		j.errs[shard] = err
 	}
 }
 
-func runInline(n, shards int, fn func(shard, lo, hi int)) error {
+func (l *loop) inline(shards int) error {
 	var err error
 	for s := range shards {
-		if e := runShard(n, s, fn); e != nil {
+		if e := l.shard(0, s); e != nil {
 			err = errors.Join(err, e)
 		}
 	}
 	return err
 }
 
-func runShard(n, shard int, fn func(shard, lo, hi int)) (err error) {
+func (l *loop) shard(worker, shard int) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Shard: shard, Value: v, Stack: debug.Stack()}
 		}
 	}()
-	lo, hi := Span(n, shard)
-	fn(shard, lo, hi)
+	lo, hi := Span(l.n, shard)
+	if l.on != nil {
+		l.on(worker, shard, lo, hi)
+	} else {
+		l.fn(shard, lo, hi)
+	}
 	return nil
 }

@@ -3,6 +3,7 @@ package par_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -173,4 +174,43 @@ func Example() {
 	}
 	fmt.Println(sum(1) == sum(2), sum(2) == sum(8))
 	// Output: true true
+}
+
+// Shards that run at a time have different workers, whose memory needs no lock.
+func TestRunOnWorkers(t *testing.T) {
+	for _, workers := range []int{1, 2, 3, par.Shards} {
+		p := par.New(workers)
+		var busy [par.Shards]atomic.Bool
+		memory := make([]int, workers) // the race detector's to watch
+		for range 50 {
+			err := p.RunOn(40, func(worker, shard, lo, hi int) {
+				if worker < 0 || worker >= workers || !busy[worker].CompareAndSwap(false, true) {
+					t.Errorf("workers=%d: shard %d runs on worker %d, which is busy or none", workers, shard, worker)
+				}
+				for range hi - lo {
+					memory[worker]++
+					runtime.Gosched()
+				}
+				busy[worker].Store(false)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		sum := 0
+		for _, n := range memory {
+			sum += n
+		}
+		if sum != 50*40 {
+			t.Errorf("workers=%d: %d iterations, want %d", workers, sum, 50*40)
+		}
+		p.Close()
+		if err := p.RunOn(3, func(worker, _, _, _ int) {
+			if worker != 0 {
+				t.Errorf("workers=%d: a closed pool's caller is worker %d", workers, worker)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
