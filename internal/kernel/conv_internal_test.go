@@ -29,6 +29,7 @@ var convCases = []ConvGeom{
 	{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 64, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 	{H: 6, W: 10, Cin: 48, KH: 3, KW: 3, Cout: 16, StrideH: 1, StrideW: 1, Groups: 1},
 	{H: 4, W: 2, Cin: 16, KH: 3, KW: 3, Cout: 16, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, PadBottom: 2, PadRight: 2, Groups: 1},
+	{H: 4, W: 140, Cin: 16, KH: 3, KW: 3, Cout: 112, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 	{H: 2, W: 132, Cin: 16, KH: 3, KW: 3, Cout: 32, StrideH: 1, StrideW: 1, PadTop: 2, PadRight: 2, Groups: 1},
 	{H: 3, W: 3, Cin: 130, KH: 3, KW: 3, Cout: 40, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 }

@@ -10,21 +10,25 @@ package kernel
 //
 // where d is the four by four pixels that the tile reads and * multiplies cell by cell: 16 products for 36. Of many
 // channels and tiles they are sixteen matrix products. dx is such a convolution of dy with the weights flipped; dw is
-// its transpose, G'[ sum over tiles (B' d B) * (A dy A') ]G. All the constants but G's are signs, so the error is that
-// of a sum of a few terms more. Only gradients are computed so: forward products keep the order that verify knows.
+// its transpose, G'[ sum over tiles (B' d B) * (A dy A') ]G. The constants are signs and halves, and sums are
+// shorter than in the definition, so the error is no greater (TestWinogradError). Only gradients are computed so:
+// forward products keep the order that verify knows.
 
 // winogradTiles is the routines of a tier. taps, points and sums transform a row of tiles, filter and gradient n
 // registers of weights; lanes of tilesF32 divide the channels. Distances are in bytes.
 type winogradTiles struct {
-	taps, points, sums func(dst, src *float32, tiles, pixel, row, plane int)
+	taps, points, sums tilesFunc
 	filter, gradient   func(dst, src *float32, n, tap, plane int)
 }
+
+type tilesFunc func(dst, src *float32, tiles, pixel, row, plane int)
 
 const (
 	winogradPlanes  = 16
 	winogradLanes   = 16   // channels come in multiples of it, for every tier
 	winogradDX      = 2048 // tiles times channels at a time, so that their planes stay in cache: of dx
 	winogradDW      = 4096 // and of dw, for which this is part of the arithmetic
+	winogradTile    = 28   // but at least so many tiles, the strips of a product
 	winogradBetween = 16   // elements between planes, which would share the sets of a cache
 )
 
@@ -53,48 +57,69 @@ func (t *isa) winogradFlip(dst, w []float32, g ConvGeom, s *Scratch) {
 func (t *isa) winogradInput(dx, dy, weights []float32, g ConvGeom, s *Scratch) {
 	f, _ := t.inputGeom(g)
 	dy = padImage(&s.cols, dy, g.Cout, 0, f)
-	wide, n := g.W/2, g.Cin*g.Cout
-	rows := max(1, winogradDX/(wide*max(g.Cin, g.Cout)))
-	from, to := rows*wide*g.Cout+winogradBetween, rows*wide*g.Cin+winogradBetween
+	n, line := g.Cin*g.Cout, g.W*g.Cin
+	cut := cutTiles(winogradDX, g.H, g.W, max(g.Cin, g.Cout))
+	from, to := cut.rows*cut.cols*g.Cout+winogradBetween, cut.rows*cut.cols*g.Cin+winogradBetween
 	planes, products := grow(&s.planes, winogradPlanes*from), grow(&s.products, winogradPlanes*to)
-	for y := 0; y < g.H/2; y += rows {
-		r := min(rows, g.H/2-y)
-		t.f32.winograd.each(t.f32.winograd.taps, planes, from, dy[2*y*f.paddedRow():], f.paddedRow(), r, wide, g.Cout)
+	for cut.next() {
+		t.f32.winograd.taps.each(planes, from, dy, f.paddedRow(), g.Cout, &cut)
 		for i := range winogradPlanes {
 			t.f32.block(&product{
 				a: planes[i*from:], rs: g.Cout, cs: 1, b: weights[i*n:], bs: g.Cin, k: g.Cout, k2: 1,
 				c: products[i*to:], ldc: g.Cin, lines: 1,
-			}, r*wide, g.Cin)
+			}, cut.h*cut.w, g.Cin)
 		}
-		for i := range r {
-			t.f32.winograd.sums(&dx[2*(y+i)*g.W*g.Cin], &products[i*wide*g.Cin], wide, 4*g.Cin, 4*g.W*g.Cin, 4*to)
+		for i := range cut.h {
+			t.f32.winograd.sums(&dx[2*(cut.y+i)*line+2*cut.x*g.Cin], &products[i*cut.w*g.Cin], cut.w, 4*g.Cin, 4*line, 4*to)
 		}
 	}
 }
 
 // winogradWeight makes one padded image's share of the sixteen planes of dw, Cin by Cout each, and adds it if add is set.
 func (t *isa) winogradWeight(dw, x, dy []float32, add bool, g ConvGeom, s *Scratch) {
-	high, wide := g.OutH()/2, g.OutW()/2
-	rows := max(1, winogradDW/(wide*max(g.Cin, g.Cout)))
-	left, right := rows*wide*g.Cin+winogradBetween, rows*wide*g.Cout+winogradBetween
-	planes, products := grow(&s.planes, winogradPlanes*left), grow(&s.products, winogradPlanes*right)
-	for y := 0; y < high; y += rows {
-		r := min(rows, high-y)
-		t.f32.winograd.each(t.f32.winograd.taps, planes, left, x[2*y*g.paddedRow():], g.paddedRow(), r, wide, g.Cin)
-		t.f32.winograd.each(t.f32.winograd.points, products, right, dy[2*y*g.OutW()*g.Cout:], g.OutW()*g.Cout, r, wide, g.Cout)
+	cut := cutTiles(winogradDW, g.OutH(), g.OutW(), max(g.Cin, g.Cout))
+	left, right := cut.rows*cut.cols*g.Cin+winogradBetween, cut.rows*cut.cols*g.Cout+winogradBetween
+	planes, points := grow(&s.planes, winogradPlanes*left), grow(&s.products, winogradPlanes*right)
+	for cut.next() {
+		t.f32.winograd.taps.each(planes, left, x, g.paddedRow(), g.Cin, &cut)
+		t.f32.winograd.points.each(points, right, dy, g.OutW()*g.Cout, g.Cout, &cut)
 		for i := range winogradPlanes {
 			t.f32.block(&product{
-				a: planes[i*left:], rs: 1, cs: g.Cin, b: products[i*right:], bs: g.Cout, k: r * wide, k2: 1,
-				c: dw[i*g.Cin*g.Cout:], ldc: g.Cout, add: add || y > 0, lines: 1,
+				a: planes[i*left:], rs: 1, cs: g.Cin, b: points[i*right:], bs: g.Cout, k: cut.h * cut.w, k2: 1,
+				c: dw[i*g.Cin*g.Cout:], ldc: g.Cout, add: add, lines: 1,
 			}, g.Cin, g.Cout)
 		}
+		add = true
 	}
 }
 
-// each transforms rows of tiles; line is the elements of an image's row.
-func (*winogradTiles) each(f func(dst, src *float32, tiles, pixel, row, plane int), dst []float32, plane int, image []float32, line, rows, wide, channels int) {
-	for i := range rows {
-		f(&dst[i*wide*channels], &image[2*i*line], wide, 4*channels, 4*line, 4*plane)
+// tileCut cuts an image of high by wide tiles into blocks of at most rows by cols; next sets the block at y, x, of h by w.
+type tileCut struct{ high, wide, rows, cols, y, x, h, w int }
+
+// cutTiles cuts an image into blocks of about limit tiles times channels: whole rows of tiles, or parts of one row.
+func cutTiles(limit, height, width, channels int) tileCut {
+	c := tileCut{high: height / 2, wide: width / 2, rows: 1}
+	tiles := max(winogradTile, limit/channels)
+	c.cols = min(c.wide, tiles)
+	if c.cols == c.wide {
+		c.rows = min(c.high, tiles/c.wide)
+	}
+	return c
+}
+
+func (c *tileCut) next() bool {
+	c.x += c.w
+	if c.x >= c.wide {
+		c.y, c.x = c.y+c.h, 0
+	}
+	c.h, c.w = min(c.rows, c.high-c.y), min(c.cols, c.wide-c.x)
+	return c.h > 0
+}
+
+// each transforms a block's rows of tiles; line is the elements of an image's row.
+func (f tilesFunc) each(dst []float32, plane int, image []float32, line, channels int, cut *tileCut) {
+	for i := range cut.h {
+		f(&dst[i*cut.w*channels], &image[2*(cut.y+i)*line+2*cut.x*channels], cut.w, 4*channels, 4*line, 4*plane)
 	}
 }
 
