@@ -255,8 +255,10 @@ func (t *isa) convBackwardWeightCodes(part []float32, x []uint8, scale float32, 
 
 func (t *isa) joinWeightParts(dw []float32, parts [][]float32, g ConvGeom, lo, hi int, s *Scratch) {
 	n := g.weightSize() / (g.KH * g.KW)
+	dw = dw[:g.weightSize()]
+	_ = dw[:n][lo:hi]
 	add := func(dst []float32, at int) { // the parts' elements from at on
-		copy(dst, parts[0][at:])
+		copy(dst, parts[0][at:][:len(dst)])
 		for _, p := range parts[1:] {
 			t.add(dst, dst, p[at:][:len(dst)])
 		}
