@@ -144,6 +144,6 @@ func (t *isa) winogradJoin(dw []float32, tap int, sums []float32, n int) {
 
 // winogradHalves is a column of G' m.
 func winogradHalves(a, b, c, d float32) (float32, float32, float32) {
-	sum, difference := 0.5*(b+c), 0.5*(b-c)
+	sum, difference := float32(0.5*(b+c)), float32(0.5*(b-c)) // not joined with what follows
 	return a + sum, difference, sum + d
 }
