@@ -11,8 +11,8 @@ package kernel
 // where d is the four by four pixels that the tile reads and * multiplies cell by cell: 16 products for 36. Of many
 // channels and tiles they are sixteen matrix products. dx is such a convolution of dy with the weights flipped; dw is
 // its transpose, G'[ sum over tiles (B' d B) * (A dy A') ]G. The constants are signs and halves, and sums are
-// shorter than in the definition, so the error is no greater (TestWinogradError). Only gradients are computed so:
-// forward products keep the order that verify knows.
+// shorter than in the definition, so the error is near that of float32 sums in order: at most 1.25 times it in
+// TestWinogradError. Only gradients are computed so: forward products keep the order that verify knows.
 
 // winogradTiles is the routines of a tier. taps, points and sums transform a row of tiles, filter and gradient n
 // registers of weights; lanes of tilesF32 divide the channels. Distances are in bytes.
@@ -28,7 +28,7 @@ const (
 	winogradLanes   = 16   // channels come in multiples of it, for every tier
 	winogradDX      = 2048 // tiles times channels at a time, so that their planes stay in cache: of dx
 	winogradDW      = 4096 // and of dw, for which this is part of the arithmetic
-	winogradTile    = 28   // but at least so many tiles, the strips of a product
+	winogradFewest  = 28   // but at least so many tiles, two strips of a product
 	winogradBetween = 16   // elements between planes, which would share the sets of a cache
 )
 
@@ -99,7 +99,7 @@ type tileCut struct{ high, wide, rows, cols, y, x, h, w int }
 // cutTiles cuts an image into blocks of about limit tiles times channels: whole rows of tiles, or parts of one row.
 func cutTiles(limit, height, width, channels int) tileCut {
 	c := tileCut{high: height / 2, wide: width / 2, rows: 1}
-	tiles := max(winogradTile, limit/channels)
+	tiles := max(winogradFewest, limit/channels)
 	c.cols = min(c.wide, tiles)
 	if c.cols == c.wide {
 		c.rows = min(c.high, tiles/c.wide)

@@ -127,7 +127,7 @@ func TestWinogradTransforms(t *testing.T) {
 	}
 }
 
-// Fewer products need not cost accuracy: these sums are shorter than those in the order of the definition.
+// Fewer products cost little accuracy: these sums are shorter than those in the order of the definition.
 func TestWinogradError(t *testing.T) {
 	for _, g := range []ConvGeom{
 		{H: 14, W: 14, Cin: 32, Cout: 64}, {H: 32, W: 32, Cin: 16, Cout: 16}, {H: 8, W: 8, Cin: 64, Cout: 64},
