@@ -136,7 +136,7 @@ func (b *productGrad) load(in []G.Value) error {
 		if b.integer != nil {
 			clear(b.bad[:])
 			scale, _ := b.codes.Params.At(0)
-			b.integer.Begin(b.weight.S8, b.weight.Params.Scale, scale)
+			b.integer.Begin(b.weight.S8, b.weight.Params.Scale, scale, f.st.Scratch(0))
 			return nil
 		}
 		b.w = b.ws
@@ -244,7 +244,7 @@ func (b *productGrad) image(s, i int, dy []float32, first bool) {
 			dx = b.dxs[i*f.in : (i+1)*f.in]
 		}
 		_, z := b.codes.Params.At(0)
-		if !b.integer.Image(s, b.parts[s], dx, b.codes.U8[i*f.in:(i+1)*f.in], z, dy, !first) {
+		if !b.integer.Image(s, b.parts[s], dx, b.codes.U8[i*f.in:(i+1)*f.in], z, dy, !first, f.st.Scratch(s)) {
 			b.bad[s] = true
 		}
 		b.addOthers(i)

@@ -48,6 +48,7 @@ func main() {
 		{"row3y", rows3y},
 		{"rowgrad", rowGrads},
 		{"winograd", winograds},
+		{"winograd16", winograds16},
 		{"norm", norms},
 		{"after", after},
 		{"onerow", oneRow},

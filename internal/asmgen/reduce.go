@@ -20,48 +20,60 @@ func (g *gen) absMaxColumns() {
 	name := "absMaxColumns" + g.suffix()
 	g.begin(name, "func(dst, x *float32, rows, stride int) (nan int)",
 		name+" raises dst to the greatest magnitude in each of sixteen columns, rows stride bytes apart.",
-		"nan is not 0 when a column has a NaN.")
+		"nan is not 0 when a column has a NaN, which then is in dst.")
 	dst, x, rows, stride := g.arg("dst"), g.arg("x"), g.arg("rows"), g.arg("stride")
+	// Magnitudes are ordered as their bits are, and those of a NaN are above infinity's.
 	abs, top := g.clearSign(), g.vecs(g.halves())
-	var seenK reg.OpmaskVirtual
-	seenV := g.vec()
-	if g.wide {
-		seenK = g.K()
-		g.KXORW(seenK, seenK, seenK)
-	} else {
-		g.zero(seenV)
-	}
 	for h, v := range top {
 		g.VMOVUPS(off(dst, h*g.bytes()), v)
 	}
-	g.Label("loop")
-	for h, acc := range top {
-		v := g.vec()
-		g.VMOVUPS(off(x, h*g.bytes()), v)
-		if g.wide {
-			k := g.K()
-			g.VCMPPS(cmpUnordered, v, v, k)
-			g.KORW(k, seenK, seenK)
-			g.VPANDD(abs, v, v)
-		} else {
-			c := g.vec()
-			g.VCMPPS(cmpUnordered, v, v, c)
-			g.VORPS(c, seenV, seenV)
-			g.VPAND(abs, v, v)
+	each := func(m operand.Mem) {
+		for h, acc := range top {
+			v, at := g.vec(), m
+			at.Disp += h * g.bytes()
+			if g.wide {
+				g.VPANDD(at, abs, v)
+			} else {
+				g.VPAND(at, abs, v)
+			}
+			g.VPMAXSD(v, acc, acc)
 		}
-		g.VMAXPS(acc, v, acc) // a NaN in v keeps acc
 	}
+	three := g.GP64()
+	g.LEAQ(operand.Mem{Base: stride, Index: stride, Scale: 2}, three)
+	g.SUBQ(operand.I8(4), rows)
+	g.JL(operand.LabelRef("rest"))
+	g.Label("four")
+	each(off(x, 0))
+	each(operand.Mem{Base: x, Index: stride, Scale: 1})
+	each(operand.Mem{Base: x, Index: stride, Scale: 2})
+	each(operand.Mem{Base: x, Index: three, Scale: 1})
+	g.LEAQ(operand.Mem{Base: x, Index: stride, Scale: 4}, x)
+	g.SUBQ(operand.I8(4), rows)
+	g.JGE(operand.LabelRef("four"))
+	g.Label("rest")
+	g.ADDQ(operand.I8(4), rows)
+	g.JZ(operand.LabelRef("done"))
+	g.Label("one")
+	each(off(x, 0))
 	g.ADDQ(stride, x)
 	g.DECQ(rows)
-	g.JNZ(operand.LabelRef("loop"))
-	for h, acc := range top {
-		g.VMOVUPS(acc, off(dst, h*g.bytes()))
-	}
+	g.JNZ(operand.LabelRef("one"))
+	g.Label("done")
 	result := g.GP64()
-	if g.wide {
-		g.KMOVW(seenK, result.As32())
-	} else {
-		g.VMOVMSKPS(seenV, result.As32())
+	g.XORQ(result, result)
+	for h, acc := range top {
+		seen := g.GP64()
+		g.VMOVUPS(acc, off(dst, h*g.bytes()))
+		if g.wide {
+			k := g.K()
+			g.VCMPPS(cmpUnordered, acc, acc, k)
+			g.KMOVW(k, seen.As32())
+		} else {
+			g.VCMPPS(cmpUnordered, acc, acc, acc)
+			g.VMOVMSKPS(acc, seen.As32())
+		}
+		g.ORQ(seen, result)
 	}
 	g.Store(result, g.ReturnIndex(0))
 	g.end()

@@ -72,10 +72,10 @@ type operands struct {
 
 // tileLoop emits the frame all tiles share: lines, strips, rows, and the
 // two-level k loop around step; store runs once per strip, with pointers at the
-// tile. With pairs an iteration does two steps, and an odd one goes first: a
+// tile, and next between lines. With pairs an iteration does two steps, and an odd one goes first: a
 // core whose other thread is busy has few instructions to spare for the loop.
 func (g *gen) tileLoop(rows int, pairs bool, step func(o operands),
-	clear, store func(at func(i, disp int) operand.Mem, bases []reg.GPVirtual, c reg.Register)) {
+	clear, store func(at func(i, disp int) operand.Mem, bases []reg.GPVirtual, c reg.Register), next ...func()) {
 	a, rs, c, left := g.arg("a"), g.arg("rs"), g.arg("c"), g.AllocLocal(8)
 	g.Label("line")
 	g.MOVQ(g.arg("strips"), left)
@@ -133,6 +133,9 @@ func (g *gen) tileLoop(rows int, pairs bool, step func(o operands),
 	g.JNZ(operand.LabelRef("strip"))
 	g.ADDQ(g.slot("aline"), a)
 	g.ADDQ(g.slot("cline"), c)
+	for _, f := range next {
+		f()
+	}
 	g.DECQ(g.slot("lines"))
 	g.JNZ(operand.LabelRef("line"))
 	g.end()

@@ -27,7 +27,9 @@ func tilesS16(g *gen) {
 		g.tileS16(rows, 2)
 	}
 	g.eachWidth(func() {
-		g.pairRows()
+		g.pairRows(true)
+		g.pairRows(false)
+		g.roundWords()
 		g.pairCodes()
 		g.widenWords("S8")
 		g.widenWords("U8")
@@ -39,8 +41,9 @@ func tilesS16(g *gen) {
 func (g *gen) tileS16(rows, width int) {
 	masked := width == 1
 	name := g.tileName("tileS16", rows, width)
-	g.begin(name, tileSignature+", acc int, mask *int32, m *float32)",
-		name+" computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.")
+	g.begin(name, tileSignature+", acc int, mask *int32, m *float32, bline int)",
+		name+" computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;",
+		"where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.")
 	acc, bv := g.vecs(rows*width), g.vecs(width)
 	var km reg.OpmaskVirtual
 	mask := func() (v reg.VecVirtual) { // ymm: a register only while it is used
@@ -103,6 +106,9 @@ func (g *gen) tileS16(rows, width int) {
 	}
 	store := func(_ func(i, disp int) operand.Mem, _ []reg.GPVirtual, c reg.Register) {
 		m, flag := g.arg("m"), g.arg("acc")
+		old := bv[0]
+		g.TESTQ(m, m)
+		g.JZ(operand.LabelRef("sums"))
 		for w := range width {
 			loadFloat(off(m, w*g.bytes()), bv[w])
 		}
@@ -115,10 +121,17 @@ func (g *gen) tileS16(rows, width int) {
 		}
 		g.TESTQ(flag, flag)
 		g.JZ(operand.LabelRef("store"))
-		old := bv[0]
 		g.eachC(rows, width, c, func(i, w int, m operand.Mem) {
 			loadFloat(m, old)
 			g.VADDPS(old, acc[i*width+w], acc[i*width+w])
+		})
+		g.JMP(operand.LabelRef("store"))
+		g.Label("sums")
+		g.TESTQ(flag, flag)
+		g.JZ(operand.LabelRef("store"))
+		g.eachC(rows, width, c, func(i, w int, m operand.Mem) {
+			loadInt(m, old)
+			g.VPADDD(old, acc[i*width+w], acc[i*width+w])
 		})
 		g.Label("store")
 		g.eachC(rows, width, c, func(i, w int, m operand.Mem) {
@@ -133,7 +146,9 @@ func (g *gen) tileS16(rows, width int) {
 			}
 		})
 	}
-	g.tileLoop(rows, !g.wide, step, clear, store)
+	g.tileLoop(rows, !g.wide, step, clear, store, func() {
+		g.ADDQ(g.arg("bline"), g.slot("b"))
+	})
 }
 
 // lowHalves fills a register with 0x0000ffff in each dword.
@@ -172,25 +187,36 @@ func (g *gen) storeWords(v []reg.VecVirtual, m operand.Mem) {
 	g.VMOVDQU(t, m)
 }
 
-// pairRows rounds two neighbouring rows at a time.
-func (g *gen) pairRows() {
-	name := "pairRows" + g.suffix()
-	g.begin(name, "func(pairs *int32, row *int16, x, t *float32, channels, n int)",
-		name+" computes q = rint(x*t) of n pairs of rows, t for each of channels, a multiple of sixteen:",
-		"row holds q as s16 in x's order, pairs for each pair of rows the two q of each channel.")
-	pairs, row, x, t := g.arg("pairs"), g.arg("row"), g.arg("x"), g.arg("t")
+// pairRows rounds two neighbouring rows at a time, and keeps the rows themselves, too, or only their pairs.
+func (g *gen) pairRows(keep bool) {
+	signature := "func(pairs *int32, row *int16, x, t *float32, channels, n int)"
+	name, doc := "pairRows", "row holds q as s16 in x's order, pairs for each pair of rows the two q of each channel."
+	if !keep {
+		signature = "func(pairs *int32, x, t *float32, channels, n int)"
+		name, doc = "pairRowsOnly", "pairs holds for each pair of rows the two q of each channel."
+	}
+	name += g.suffix()
+	g.begin(name, signature,
+		name+" computes q = rint(x*t) of n pairs of rows, t for each of channels, a multiple of sixteen:", doc)
+	pairs, x, t := g.arg("pairs"), g.arg("x"), g.arg("t")
 	channels, n := g.arg("channels"), g.arg("n")
+	var row, row1, half reg.GPVirtual
+	if keep {
+		row = g.arg("row")
+	}
 	low := g.lowHalves()
 	end := g.GP64()
 	g.MOVQ(channels, end)
 	g.SHLQ(operand.U8(2), end) // bytes of a row of floats; of s16 half of it
 	g.Label("pair")
-	o, half := g.GP64(), g.GP64()
+	o, x1 := g.GP64(), g.GP64()
 	g.XORQ(o, o)
-	g.XORQ(half, half)
-	x1, row1 := g.GP64(), g.GP64()
 	g.LEAQ(operand.Mem{Base: x, Index: end, Scale: 1}, x1)
-	g.LEAQ(operand.Mem{Base: row, Index: channels, Scale: 2}, row1)
+	if keep {
+		half, row1 = g.GP64(), g.GP64()
+		g.XORQ(half, half)
+		g.LEAQ(operand.Mem{Base: row, Index: channels, Scale: 2}, row1)
+	}
 	g.Label("block")
 	var q [2][]reg.VecVirtual
 	for h := range g.halves() {
@@ -206,22 +232,59 @@ func (g *gen) pairRows() {
 			q[i] = append(q[i], v)
 		}
 	}
-	for i, base := range []reg.Register{row, row1} {
-		g.storeWords(q[i], operand.Mem{Base: base, Index: half, Scale: 1})
+	if keep {
+		for i, base := range []reg.Register{row, row1} {
+			g.storeWords(q[i], operand.Mem{Base: base, Index: half, Scale: 1})
+		}
+		g.ADDQ(operand.I8(32), half)
 	}
 	for h := range g.halves() {
 		g.join(low, q[0][h], q[1][h])
 		g.storeInt(q[1][h], operand.Mem{Base: pairs, Index: o, Scale: 1, Disp: h * g.bytes()})
 	}
 	g.ADDQ(operand.I8(64), o)
-	g.ADDQ(operand.I8(32), half)
 	g.CMPQ(o, end)
 	g.JNE(operand.LabelRef("block"))
 	g.ADDQ(end, pairs)
-	g.ADDQ(end, row) // two rows of s16 are as long as one of floats
+	if keep {
+		g.ADDQ(end, row) // two rows of s16 are as long as one of floats
+	}
 	g.LEAQ(operand.Mem{Base: x, Index: end, Scale: 2}, x)
 	g.DECQ(n)
 	g.JNZ(operand.LabelRef("pair"))
+	g.end()
+}
+
+// roundWords rounds rows.
+func (g *gen) roundWords() {
+	name := "roundWords" + g.suffix()
+	g.begin(name, "func(dst *int32, x, t *float32, channels, n int)",
+		name+" computes q = rint(x*t) of n rows as s16, t for each of channels, a multiple of sixteen.")
+	dst, x, t, end := g.arg("dst"), g.arg("x"), g.arg("t"), g.arg("channels")
+	g.SHLQ(operand.U8(2), end) // bytes of a row of floats
+	g.Label("row")
+	o := g.GP64()
+	g.XORQ(o, o)
+	g.Label("block")
+	var q []reg.VecVirtual
+	for h := range g.halves() {
+		at := func(base reg.Register) operand.Mem {
+			return operand.Mem{Base: base, Index: o, Scale: 1, Disp: h * g.bytes()}
+		}
+		v := g.vec()
+		g.VMOVUPS(at(t), v)
+		g.VMULPS(at(x), v, v)
+		g.VCVTPS2DQ(v, v)
+		q = append(q, v)
+	}
+	g.storeWords(q, off(dst, 0))
+	g.ADDQ(operand.I8(32), dst)
+	g.ADDQ(operand.I8(64), o)
+	g.CMPQ(o, end)
+	g.JNE(operand.LabelRef("block"))
+	g.ADDQ(end, x)
+	g.DECQ(g.slot("n"))
+	g.JNZ(operand.LabelRef("row"))
 	g.end()
 }
 

@@ -10,13 +10,22 @@ import (
 
 func winograds(g *gen) {
 	g.eachWidth(func() {
-		g.winogradTaps()
+		r := g.floats()
+		g.winogradTaps(r, "four by four pixels")
 		g.winogradPoints()
-		g.winogradSums()
+		g.winogradSums(r)
 		g.winogradFilter()
 		g.winogradGradient()
 	})
 }
+
+// ring is what a transform's elements are and how they are added.
+type ring struct {
+	name, element string
+	add, sub      func(...operand.Op)
+}
+
+func (g *gen) floats() ring { return ring{"", "float32", g.VADDPS, g.VSUBPS} }
 
 // taps addresses the nine planes of weights, three pointers and a distance.
 type taps struct {
@@ -77,89 +86,106 @@ func (g *gen) advance(by operand.Op, pointers ...reg.GPVirtual) {
 	}
 }
 
-// eachTile runs body for every register of channels of every tile, then adds what an image's next tile is further away
-// than its next pixel.
+// eachTile runs body for every register of channels of every tile, where an image's elements are as long as a plane's and
+// the next tile begins two pixels further.
 func (g *gen) eachTile(p planes, image []reg.GPVirtual, pixel reg.GPVirtual, body func()) {
-	tiles, n := g.arg("tiles"), g.GP64()
+	g.eachTileApart(p, image, pixel, g.bytes(), pixel, body)
+}
+
+// eachTileApart is eachTile where a register has step bytes of the image, and the next tile begins gap bytes behind the next
+// pixel.
+func (g *gen) eachTileApart(p planes, image []reg.GPVirtual, pixel reg.GPVirtual, step int, gap operand.Op, body func()) {
+	n := g.GP64()
 	g.Label("tile")
 	g.MOVQ(pixel, n)
 	g.Label("channels")
 	body()
 	g.advance(imm(g.bytes()), p.row...)
-	g.advance(imm(g.bytes()), image...)
-	g.SUBQ(imm(g.bytes()), n)
+	g.advance(imm(step), image...)
+	g.SUBQ(imm(step), n)
 	g.JNZ(operand.LabelRef("channels"))
-	g.advance(pixel, image...)
-	g.DECQ(tiles)
+	g.advance(gap, image...)
+	g.DECQ(g.slot("tiles"))
 	g.JNZ(operand.LabelRef("tile"))
 	g.end()
 }
 
 const winogradDoc = "pixel is the size of one and a positive multiple of a register."
 
-func (g *gen) winogradTaps() {
-	name := "winogradTaps" + g.suffix()
-	g.begin(name, "func(dst, src *float32, tiles, pixel, row, plane int)",
-		name+" transforms a row of tiles of four by four pixels, two pixels apart, whose rows are row bytes apart.",
+func (g *gen) winogradTaps(r ring, of string) {
+	name := "winogradTaps" + r.name + g.suffix()
+	g.begin(name, "func(dst, src *"+r.element+", tiles, pixel, row, plane int)",
+		name+" transforms a row of tiles of "+of+", two pixels apart, whose rows are row bytes apart.",
 		winogradDoc)
 	p, pixel := g.newPlanes("dst"), g.arg("pixel")
 	row, first := g.arg("row"), g.arg("src")
 	third := g.GP64() // of an image's rows
 	g.LEAQ(operand.Mem{Base: first, Index: row, Scale: 2}, third)
 	image := []reg.GPVirtual{first, third}
-	// A column's pixel lies j pixels further: the column is walked by moving both pointers there and back.
-	cell := func(i int) operand.Mem {
-		m := operand.Mem{Base: image[i/2]}
-		if i%2 == 1 {
-			m.Index, m.Scale = row, 1
-		}
-		return m
-	}
-	// The first and last rows of B'd, and the middle ones' two terms.
 	g.eachTile(p, image, pixel, func() {
-		outer := [2][]reg.VecVirtual{g.vecs(4), g.vecs(4)}
-		for j := range 4 {
-			a, b := outer[0][j], outer[1][j]
-			g.VMOVUPS(cell(0), a)
-			g.VSUBPS(cell(2), a, a)
-			g.VMOVUPS(cell(3), b)
-			g.VSUBPS(cell(1), b, b)
-			if j < 3 {
-				g.advance(pixel, image...)
-			}
-		}
-		for i, v := range outer {
-			g.winogradRow(p, 3*i, v)
-		}
-		inner := [2][]reg.VecVirtual{g.vecs(4), g.vecs(4)}
-		for j := 3; j >= 0; j-- {
-			a, b, t := inner[0][j], inner[1][j], g.vec()
-			g.VMOVUPS(cell(2), b)
-			g.VMOVUPS(cell(1), t)
-			g.VADDPS(b, t, a)
-			g.VSUBPS(t, b, b)
-			if j > 0 {
-				for _, r := range image {
-					g.SUBQ(pixel, r)
-				}
-			}
-		}
-		for i, v := range inner {
-			g.winogradRow(p, 1+i, v)
-		}
+		g.winogradColumns(r, p, image, pixel, nil, func(i int) reg.VecVirtual {
+			v := g.vec()
+			g.VMOVUPS(cell(image, row, i), v)
+			return v
+		})
 	})
 }
 
-// winogradRow stores row i of the transform of four values along a row.
-func (g *gen) winogradRow(p planes, i int, v []reg.VecVirtual) {
+// cell is row i of a tile's column, rows two at a time from the pointers in image.
+func cell(image []reg.GPVirtual, row reg.Register, i int) operand.Mem {
+	m := operand.Mem{Base: image[i/2]}
+	if i%2 == 1 {
+		m.Index, m.Scale = row, 1
+	}
+	return m
+}
+
+// winogradColumns stores the transform of four by four cells. A column's pixel lies j pixels further: the columns are walked
+// by moving all pointers of image there and back, and load gives the cell in row i of the present one. constant, unless
+// nil, is taken from the sum of the four cells in the middle.
+func (g *gen) winogradColumns(r ring, p planes, image []reg.GPVirtual, pixel reg.Register, constant reg.Register, load func(i int) reg.VecVirtual) {
+	outer := [2][]reg.VecVirtual{make([]reg.VecVirtual, 4), make([]reg.VecVirtual, 4)} // the first and last rows of B'd
+	for j := range 4 {
+		a, b := load(0), load(3)
+		r.sub(load(2), a, a)
+		r.sub(load(1), b, b)
+		outer[0][j], outer[1][j] = a, b
+		if j < 3 {
+			g.advance(pixel, image...)
+		}
+	}
+	for i, v := range outer {
+		g.winogradRow(r, p, 3*i, v, nil)
+	}
+	inner := [2][]reg.VecVirtual{make([]reg.VecVirtual, 4), make([]reg.VecVirtual, 4)} // and the middle ones
+	for j := 3; j >= 0; j-- {
+		a, b, t := g.vec(), load(2), load(1)
+		r.add(b, t, a)
+		r.sub(t, b, b)
+		inner[0][j], inner[1][j] = a, b
+		if j > 0 {
+			for _, q := range image {
+				g.SUBQ(pixel, q)
+			}
+		}
+	}
+	g.winogradRow(r, p, 1, inner[0], constant)
+	g.winogradRow(r, p, 2, inner[1], nil)
+}
+
+// winogradRow stores row i of the transform of four values along a row; constant, unless nil, is taken from its second.
+func (g *gen) winogradRow(r ring, p planes, i int, v []reg.VecVirtual, constant reg.Register) {
 	t := g.vec()
-	g.VSUBPS(v[2], v[0], v[0])
+	r.sub(v[2], v[0], v[0])
 	g.VMOVUPS(v[0], p.at(i, 0))
-	g.VADDPS(v[1], v[2], t)
+	r.add(v[1], v[2], t)
+	if constant != nil {
+		r.sub(constant, t, t)
+	}
 	g.VMOVUPS(t, p.at(i, 1))
-	g.VSUBPS(v[1], v[2], t)
+	r.sub(v[1], v[2], t)
 	g.VMOVUPS(t, p.at(i, 2))
-	g.VSUBPS(v[1], v[3], v[3])
+	r.sub(v[1], v[3], v[3])
 	g.VMOVUPS(v[3], p.at(i, 3))
 }
 
@@ -172,33 +198,46 @@ func (g *gen) winogradPoints() {
 	upper, lower := g.arg("src"), g.arg("row")
 	g.ADDQ(upper, lower)
 	g.eachTile(p, []reg.GPVirtual{upper, lower}, pixel, func() {
-		next := func(r reg.GPVirtual) operand.Mem { return operand.Mem{Base: r, Index: pixel, Scale: 1} }
-		a, b := g.vecs(2), g.vecs(2)
-		g.VMOVUPS(off(upper, 0), a[0])
-		g.VMOVUPS(next(upper), a[1])
-		g.VMOVUPS(off(lower, 0), b[0])
-		g.VMOVUPS(next(lower), b[1])
-		sum, difference := g.vecs(2), g.vecs(2)
-		for j := range 2 {
-			g.VADDPS(b[j], a[j], sum[j])
-			g.VSUBPS(b[j], a[j], difference[j])
-		}
-		for i, v := range [][]reg.VecVirtual{a, sum, difference, b} {
-			s, d := g.vec(), g.vec()
-			g.VADDPS(v[1], v[0], s)
-			g.VSUBPS(v[1], v[0], d)
-			for j, x := range []reg.VecVirtual{v[0], s, d, v[1]} {
-				g.VMOVUPS(x, p.at(i, j))
+		g.winogradCorners(g.floats(), p, func(i, j int) reg.VecVirtual {
+			m, v := operand.Mem{Base: []reg.GPVirtual{upper, lower}[i]}, g.vec()
+			if j == 1 {
+				m.Index, m.Scale = pixel, 1
 			}
-		}
+			g.VMOVUPS(m, v)
+			return v
+		})
 	})
 }
 
-func (g *gen) winogradSums() {
-	name := "winogradSums" + g.suffix()
+// winogradCorners stores the transform of two by two cells.
+func (g *gen) winogradCorners(r ring, p planes, load func(i, j int) reg.VecVirtual) {
+	a := []reg.VecVirtual{load(0, 0), load(0, 1)}
+	b := []reg.VecVirtual{load(1, 0), load(1, 1)}
+	sum, difference := g.vecs(2), g.vecs(2)
+	for j := range 2 {
+		r.add(b[j], a[j], sum[j])
+		r.sub(b[j], a[j], difference[j])
+	}
+	for i, v := range [][]reg.VecVirtual{a, sum, difference, b} {
+		s, d := g.vec(), g.vec()
+		r.add(v[1], v[0], s)
+		r.sub(v[1], v[0], d)
+		for j, x := range []reg.VecVirtual{v[0], s, d, v[1]} {
+			g.VMOVUPS(x, p.at(i, j))
+		}
+	}
+}
+
+func (g *gen) winogradSums(r ring) {
+	name := "winogradSums" + r.name + g.suffix()
 	g.begin(name, "func(dst, src *float32, tiles, pixel, row, plane int)",
 		name+" makes a row of tiles of two by two pixels, side by side, whose rows are row bytes apart, from their products.",
 		winogradDoc)
+	g.winogradResults(r, func(reg.VecVirtual) {})
+}
+
+// winogradResults makes tiles of two by two pixels from their sums; finish makes what is stored of each.
+func (g *gen) winogradResults(r ring, finish func(v reg.VecVirtual)) {
 	p, pixel := g.newPlanes("src"), g.arg("pixel")
 	upper, lower := g.arg("dst"), g.arg("row")
 	g.ADDQ(upper, lower)
@@ -208,19 +247,21 @@ func (g *gen) winogradSums() {
 			t := g.vec()
 			g.VMOVUPS(p.at(1, j), t)
 			g.VMOVUPS(p.at(2, j), b[j])
-			g.VADDPS(p.at(0, j), t, a[j])
-			g.VADDPS(b[j], a[j], a[j])
-			g.VSUBPS(b[j], t, b[j])
-			g.VADDPS(p.at(3, j), b[j], b[j])
+			r.add(p.at(0, j), t, a[j])
+			r.add(b[j], a[j], a[j])
+			r.sub(b[j], t, b[j])
+			r.add(p.at(3, j), b[j], b[j])
 		}
 		for i, v := range [][]reg.VecVirtual{a, b} {
-			r := []reg.GPVirtual{upper, lower}[i]
-			g.VADDPS(v[1], v[0], v[0])
-			g.VADDPS(v[2], v[0], v[0])
-			g.VMOVUPS(v[0], off(r, 0))
-			g.VSUBPS(v[2], v[1], v[1])
-			g.VADDPS(v[3], v[1], v[1])
-			g.VMOVUPS(v[1], operand.Mem{Base: r, Index: pixel, Scale: 1})
+			to := []reg.GPVirtual{upper, lower}[i]
+			r.add(v[1], v[0], v[0])
+			r.add(v[2], v[0], v[0])
+			finish(v[0])
+			g.VMOVUPS(v[0], off(to, 0))
+			r.sub(v[2], v[1], v[1])
+			r.add(v[3], v[1], v[1])
+			finish(v[1])
+			g.VMOVUPS(v[1], operand.Mem{Base: to, Index: pixel, Scale: 1})
 		}
 	})
 }

@@ -32,6 +32,8 @@ type Backward16 struct {
 	lines  int // of the output in one sum over pixels
 	half   int // pairs of output channels
 
+	winograd bool // of two by two results at a time, where the tier can
+
 	weights []int32 // w as dx reads it
 	wide    []int32 // w in its own order
 	scale   []float32
@@ -70,7 +72,9 @@ const goodMax = 8191
 //	max = min(32767, (2^31-1)/(topW*terms of a dx), (2^31-1)/(topX*terms of a dw))
 //
 // A dw's sum over pixels runs over as many lines of the output as keep max at
-// 8191, if one line does, and such sums are added in float32.
+// 8191, if one line does, and such sums are added in float32. For a convolution
+// of winograd.go max is at most 8191, both bounds are a quarter of these, and
+// lines come in twos; if that leaves max 4095, which is enough.
 func NewBackward16(g ConvGeom, batch int, topX, topW int32, needDX bool) (*Backward16, error) {
 	if g.Groups != 1 {
 		return nil, fmt.Errorf("grouped convolution")
@@ -90,6 +94,9 @@ func NewBackward16(g ConvGeom, batch int, topX, topW int32, needDX bool) (*Backw
 	}
 	f := p.input
 	p.whole = g.StrideH == 1 && g.StrideW == 1 && min(f.PadTop, f.PadBottom, f.PadLeft, f.PadRight) >= 0
+	if p.planWinograd(topX, topW, needDX) {
+		return p, nil
+	}
 	top := math.MaxInt16
 	if needDX {
 		terms := g.Cout
@@ -118,12 +125,14 @@ func NewBackward16(g ConvGeom, batch int, topX, topW int32, needDX bool) (*Backw
 func (p *Backward16) Max() int32 { return p.max }
 
 // Begin takes a step's weight codes, their scales, and the scale of x.
-func (p *Backward16) Begin(w []int8, scale []float32, sx float32) { active.begin16(p, w, scale, sx) }
+func (p *Backward16) Begin(w []int8, scale []float32, sx float32, s *Scratch) {
+	active.begin16(p, w, scale, sx, s)
+}
 
 // Image does one image of a convolution: dw is written or, with accumulate,
 // added to; dx is written unless nil. It reports whether dy is finite.
-func (p *Backward16) Image(shard int, dw, dx []float32, x []uint8, zero int32, dy []float32, accumulate bool) (finite bool) {
-	return active.image16(p, shard, dw, dx, x, zero, dy, accumulate)
+func (p *Backward16) Image(shard int, dw, dx []float32, x []uint8, zero int32, dy []float32, accumulate bool, s *Scratch) (finite bool) {
+	return active.image16(p, shard, dw, dx, x, zero, dy, accumulate, s)
 }
 
 // Rows rounds the gradients of a dense layer's rows. It reports whether they
@@ -139,16 +148,20 @@ func (p *Backward16) Features(shard int, dw, dx []float32, x []uint8, zero int32
 	active.features16(p, shard, dw, dx, x, zero, w, lo, hi)
 }
 
-func (t *isa) begin16(p *Backward16, w []int8, scale []float32, sx float32) {
+func (t *isa) begin16(p *Backward16, w []int8, scale []float32, sx float32, s *Scratch) {
 	g := p.g
 	copy(p.scale, scale[:g.Cout])
-	for c, s := range p.scale {
-		p.ratio[c] = sx / s
+	for c, v := range p.scale {
+		p.ratio[c] = sx / v
 	}
 	if !p.needDX || p.dense {
 		return
 	}
 	w = w[:g.weightSize()]
+	if p.winograd && t.s16 != nil {
+		t.winogradWeights16(p, w, s)
+		return
+	}
 	wide, weights := grow(&p.wide, g.Depth()*p.half), grow(&p.weights, g.Depth()*p.half)
 	t.widenS8(wide, w, g.Cout)
 	if !p.whole {
@@ -187,12 +200,16 @@ func (t *isa) factors16(p *Backward16, s *shard16, dy []float32) (unit float32, 
 	return unit, true
 }
 
-func (t *isa) image16(p *Backward16, shard int, dw, dx []float32, x []uint8, zero int32, dy []float32, accumulate bool) bool {
+func (t *isa) image16(p *Backward16, shard int, dw, dx []float32, x []uint8, zero int32, dy []float32, accumulate bool, scratch *Scratch) bool {
 	g, s := p.g, &p.shards[shard]
 	dw, x, dy = dw[:g.weightSize()], x[:g.inSize()], dy[:g.outSize()]
 	unit, finite := t.factors16(p, s, dy)
 	if !finite {
 		return false
+	}
+	if p.winograd && t.s16 != nil {
+		t.winograd16(p, s, dw, dx, x, zero, dy, unit, accumulate, scratch)
+		return true
 	}
 	outH, outW := g.OutH(), g.OutW()
 	pitch, at := outW*p.half, 0
@@ -203,10 +220,16 @@ func (t *isa) image16(p *Backward16, shard int, dw, dx []float32, x []uint8, zer
 		at = f.PadTop*pitch + f.PadLeft*p.half
 		size = f.paddedSize() / 2
 	}
-	codes := blank(&s.dy, size)
+	var codes, line []int32
+	if dx != nil {
+		codes = blank(&s.dy, size)
+	}
 	rows := grow(&s.rows, outH*((outW+1)/2)*g.Cout)
 	for oy := range outH {
-		t.pairRows(codes[at+oy*pitch:], rows[oy*((outW+1)/2)*g.Cout:], dy[oy*outW*g.Cout:][:outW*g.Cout], s.f, outW, &s.tail)
+		if dx != nil {
+			line = codes[at+oy*pitch:]
+		}
+		t.pairRows(line, rows[oy*((outW+1)/2)*g.Cout:], dy[oy*outW*g.Cout:][:outW*g.Cout], s.f, outW, &s.tail)
 	}
 	t.weightGrad16(p, s, dw, x, zero, accumulate)
 	if dx == nil {

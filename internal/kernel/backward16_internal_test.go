@@ -61,8 +61,9 @@ func (k *backward16Case) run(t *testing.T, kern *isa, dense bool, at int) (dw, d
 	p := k.plan(t, dense, true)
 	gw, gx := qtest.Guarded[float32](len(k.w), 1), qtest.Guarded[float32](len(k.x), 3)
 	dw, dx = gw.Data, gx.Data
+	var s Scratch
 	for range 2 { // memory is used again
-		kern.begin16(p, k.w, k.scale, k.sx)
+		kern.begin16(p, k.w, k.scale, k.sx, &s)
 		if dense {
 			if !kern.rows16(p, k.dy, k.n) {
 				t.Fatal("gradients are not finite")
@@ -73,7 +74,7 @@ func (k *backward16Case) run(t *testing.T, kern *isa, dense bool, at int) (dw, d
 		}
 		in, out := k.g.inSize(), k.g.outSize()
 		for i := range k.n {
-			if !kern.image16(p, 0, dw, dx[i*in:(i+1)*in], k.x[i*in:(i+1)*in], k.zero, k.dy[i*out:(i+1)*out], i > 0) {
+			if !kern.image16(p, 0, dw, dx[i*in:(i+1)*in], k.x[i*in:(i+1)*in], k.zero, k.dy[i*out:(i+1)*out], i > 0, &s) {
 				t.Fatal("gradients are not finite")
 			}
 		}
@@ -223,7 +224,14 @@ func TestBackward16AgainstDefinition(t *testing.T) {
 		{H: 9, W: 9, Cin: 3, KH: 3, KW: 3, Cout: 16, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 		{H: 14, W: 14, Cin: 32, KH: 3, KW: 3, Cout: 64, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
 		{H: 7, W: 7, Cin: 16, KH: 1, KW: 1, Cout: 48, StrideH: 1, StrideW: 1, Groups: 1},
-		{H: 40, W: 36, Cin: 2, KH: 3, KW: 3, Cout: 4, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1}, // dw in blocks
+		{H: 16, W: 16, Cin: 16, KH: 3, KW: 3, Cout: 16, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},
+		{H: 6, W: 10, Cin: 48, KH: 3, KW: 3, Cout: 32, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 0, PadBottom: 0, PadRight: 2, Groups: 1},
+		{H: 4, W: 4, Cin: 32, KH: 3, KW: 3, Cout: 48, StrideH: 1, StrideW: 1, Groups: 1}, // one tile
+		{H: 8, W: 6, Cin: 16, KH: 3, KW: 3, Cout: 32, StrideH: 1, StrideW: 1, PadTop: 2, PadLeft: 2, PadBottom: 2, PadRight: 2, Groups: 1},
+		{H: 60, W: 40, Cin: 16, KH: 3, KW: 3, Cout: 16, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},  // blocks of 6 lines
+		{H: 2, W: 260, Cin: 16, KH: 3, KW: 3, Cout: 112, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1}, // parts of rows
+		{H: 4, W: 4, Cin: 16, KH: 3, KW: 3, Cout: 128, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},   // too many filters
+		{H: 40, W: 36, Cin: 2, KH: 3, KW: 3, Cout: 4, StrideH: 1, StrideW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1},    // dw in blocks
 	}, convCases...)
 	for i, g := range cases {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -277,8 +285,9 @@ func TestBackward16OfExtremeGradients(t *testing.T) {
 			if !c.finite {
 				eachTier(t, func(t *testing.T, kern *isa) {
 					p := k.plan(t, false, true)
-					kern.begin16(p, k.w, k.scale, k.sx)
-					if kern.image16(p, 0, make([]float32, len(k.w)), make([]float32, len(k.x)), k.x, k.zero, k.dy, false) {
+					var s Scratch
+					kern.begin16(p, k.w, k.scale, k.sx, &s)
+					if kern.image16(p, 0, make([]float32, len(k.w)), make([]float32, len(k.x)), k.x, k.zero, k.dy, false, &s) {
 						t.Error("reported as finite")
 					}
 				})
@@ -295,6 +304,49 @@ func TestBackward16OfExtremeGradients(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Codes that are all as great as they can be bring sums to their bounds and not beyond.
+func TestBackward16AtItsBounds(t *testing.T) {
+	for _, g := range []ConvGeom{
+		{H: 14, W: 14, Cin: 16, Cout: 64}, {H: 16, W: 32, Cin: 16, Cout: 16}, {H: 9, W: 9, Cin: 5, Cout: 64}, {H: 32, W: 32, Cin: 2, Cout: 3},
+	} {
+		g.KH, g.KW, g.StrideH, g.StrideW, g.Groups = 3, 3, 1, 1, 1
+		g.PadTop, g.PadLeft, g.PadBottom, g.PadRight = 1, 1, 1, 1
+		for _, sign := range []int{1, -1} {
+			k := newBackward16Case(g, 1, 7)
+			k.zero = int32(255 * (1 - sign) / 2)
+			fill(k.x, uint8(255-k.zero))
+			fill(k.w, int8(127*sign))
+			fill(k.scale, 0.01)
+			fill(k.dy, 1)
+			k.check(t, false)
+			p := k.plan(t, false, true)
+			_, _, most, _, _, _, _ := k.definition(p)
+			for _, odd := range []func(y, x int) int{ // signs that the transforms' differences add up
+				func(_, x int) int { return x },
+				func(y, x int) int { return y + x },
+				func(_, x int) int { return x / 2 },
+				func(y, x int) int { return y/2 + x/2 },
+				func(y, x int) int { return y/2 + x },
+			} {
+				for i := range k.dy {
+					k.dy[i] = float32(1 - 2*(odd(i/g.Cout/g.W, i/g.Cout%g.W)&1))
+				}
+				for i := range k.x {
+					k.x[i] = uint8(255 * (odd(i/g.Cin/g.W, i/g.Cin%g.W) & 1))
+				}
+				k.check(t, false)
+			}
+			bound := float64(math.MaxInt32)
+			if p.winograd {
+				bound /= winogradScale
+			}
+			if got := float64(most) / bound; got < 0.8 {
+				t.Errorf("%+v: the greatest sum is %.2f of the bound", g, got)
+			}
+		}
 	}
 }
 
@@ -316,9 +368,15 @@ func TestBackward16Bounds(t *testing.T) {
 		err        bool
 	}{
 		{same(28, 1, 32), 0, 255, 127, false, 10741, 28, false}, // 255*784 terms of dw
-		{same(14, 32, 64), 0, 255, 127, true, 29356, 14, false}, // 127*576 of dx
-		{same(14, 32, 64), 0, 15, 7, true, 32767, 14, false},
-		{same(56, 64, 64), 0, 255, 127, true, 8354, 18, false}, // dw in blocks of 18 lines
+		{same(14, 32, 65), 0, 255, 127, true, 28904, 14, false}, // 127*585 of dx
+		{same(14, 32, 65), 0, 15, 7, true, 32767, 14, false},
+		{same(14, 32, 64), 0, 255, 127, true, 7339, 14, false}, // 4*127*576 of a Winograd convolution
+		{same(14, 32, 64), 0, 255, 127, false, 8191, 14, false},
+		{same(14, 32, 64), 0, 15, 7, true, 8191, 14, false},
+		{same(14, 32, 128), 0, 255, 127, true, 14678, 14, false}, // too many filters for one
+		{same(56, 64, 65), 0, 255, 127, true, 8354, 18, false},   // dw in blocks of 18 lines
+		{same(56, 64, 64), 0, 255, 127, true, 7339, 4, false},
+		{same(258, 16, 16), 0, 255, 127, true, 10880, 3, false}, // lines too long for one
 		{same(4, 512, 512), 0, 255, 127, true, 3669, 4, false},
 		{dense(3136, 128), 64, 255, 127, true, 32767, 64, false},
 		{dense(10, 10), 4096, 255, 127, true, 8192, 1028, false},

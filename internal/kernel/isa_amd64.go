@@ -69,6 +69,10 @@ var tilesS6Y = tilesS8{
 
 var tilesS16Z = tilesS16{
 	rows: 14, lanes: 16, mask: maskBits32,
+	winograd: winograd16Tiles{
+		taps:  [2]func(dst, src *int32, tiles, pixel, row, plane int){winogradTapsWordsZ, winogradTapsWordsY},
+		codes: winogradTapsCodesZ, points: winogradPointsWordsZ, sums: winogradSumsIntsZ, dw: winogradGradientIntsZ, round: roundWordsZ,
+	},
 	run: [3][]tileS16Func{
 		1: {nil, tileS16Z1x1, tileS16Z2x1, tileS16Z3x1, tileS16Z4x1, tileS16Z5x1, tileS16Z6x1, tileS16Z7x1,
 			tileS16Z8x1, tileS16Z9x1, tileS16Z10x1, tileS16Z11x1, tileS16Z12x1, tileS16Z13x1, tileS16Z14x1},
@@ -79,6 +83,10 @@ var tilesS16Z = tilesS16{
 
 var tilesS16Y = tilesS16{
 	rows: 6, lanes: 8, mask: maskLanes,
+	winograd: winograd16Tiles{
+		taps:  [2]func(dst, src *int32, tiles, pixel, row, plane int){winogradTapsWordsY, winogradTapsWordsY},
+		codes: winogradTapsCodesY, points: winogradPointsWordsY, sums: winogradSumsIntsY, dw: winogradGradientIntsY, round: roundWordsY,
+	},
 	run: [3][]tileS16Func{
 		1: {nil, tileS16Y1x1, tileS16Y2x1, tileS16Y3x1, tileS16Y4x1, tileS16Y5x1, tileS16Y6x1},
 		2: {nil, tileS16Y1x2, tileS16Y2x2, tileS16Y3x2, tileS16Y4x2, tileS16Y5x2, tileS16Y6x2},

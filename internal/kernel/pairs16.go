@@ -8,14 +8,17 @@ import "math"
 
 func pair(first, second int32) int32 { return first&0xffff | second<<16 }
 
-// pairRows rounds q = rint(x*f[c]) for n rows of channels. codes, even/2 pairs
-// for each row, holds the q of neighbouring channels, an odd last one beside
+// pairRows rounds q = rint(x*f[c]) for n rows of channels. codes, unless nil,
+// even/2 pairs for each row, holds the q of neighbouring channels, an odd last one beside
 // zero; rows holds the q of neighbouring rows, an odd last one likewise. The
 // caller keeps every q within 16 bits.
 func (t *isa) pairRows(codes, rows []int32, x, f []float32, n int, tail *pairTail) {
 	channels := len(f)
 	half := (channels + 1) / 2
-	x, codes, rows = x[:n*channels], codes[:n*half], rows[:(n+1)/2*channels]
+	x, rows = x[:n*channels], rows[:(n+1)/2*channels]
+	if codes != nil {
+		codes = codes[:n*half]
+	}
 	if t.pairRowsVec(codes, rows, x, f, n, tail) {
 		return
 	}
@@ -26,7 +29,7 @@ func (t *isa) pairRows(codes, rows []int32, x, f []float32, n int, tail *pairTai
 		return int32(math.RoundToEven(float64(x[i*channels+c] * f[c])))
 	}
 	for i := range n {
-		for c := 0; c < channels; c += 2 {
+		for c := 0; c < channels && codes != nil; c += 2 {
 			codes[i*half+c/2] = pair(code(i, c), code(i, c+1))
 		}
 	}

@@ -14,11 +14,15 @@ func (t *isa) pairRowsVec(codes, rows []int32, x, f []float32, n int, tail *pair
 	if t.tier == cpu.Generic || channels%vecLanes != 0 || n == 0 {
 		return false
 	}
-	run := pairRowsY
+	run, only := pairRowsY, pairRowsOnlyY
 	if t.tier == cpu.AVX512VNNI {
-		run = pairRowsZ
+		run, only = pairRowsZ, pairRowsOnlyZ
 	}
-	if n > 1 {
+	switch {
+	case n == 1:
+	case codes == nil:
+		only(&rows[0], &x[0], &f[0], channels, n/2)
+	default:
 		run(&rows[0], words(codes), &x[0], &f[0], channels, n/2)
 	}
 	if n%2 == 1 {
@@ -27,7 +31,9 @@ func (t *isa) pairRowsVec(codes, rows []int32, x, f []float32, n int, tail *pair
 		clear(one[channels:])
 		out := grow(&tail.codes, channels)
 		run(&rows[n/2*channels], words(out), &one[0], &f[0], channels, 1)
-		copy(codes[(n-1)*channels/2:], out[:channels/2])
+		if codes != nil {
+			copy(codes[(n-1)*channels/2:], out[:channels/2])
+		}
 	}
 	return true
 }

@@ -16,7 +16,8 @@ type Scratch struct {
 	codes  []int8    // weights with zeros after each kernel row
 	words  []int16   // codes widened
 
-	planes, products []float32 // of a Winograd convolution
+	planes, products  []float32 // of a Winograd convolution
+	left, right, sums []int32   // of one on integers
 
 	packed PackedS8 // those weights, packed
 	groups PackedS8 // weights of a grouped convolution, packed by group

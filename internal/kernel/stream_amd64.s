@@ -774,28 +774,57 @@ TEXT ·absMaxColumnsY(SB), NOSPLIT, $0-40
 	MOVL         $0x7fffffff, SI
 	VMOVD        SI, X0
 	VPBROADCASTD X0, Y0
-	VPXOR        Y3, Y3, Y3
 	VMOVUPS      (AX), Y1
 	VMOVUPS      32(AX), Y2
+	LEAQ         (BX)(BX*2), SI
+	SUBQ         $+4, DX
+	JL           rest
 
-loop:
-	VMOVUPS   (CX), Y4
-	VCMPPS    $0x03, Y4, Y4, Y5
-	VORPS     Y5, Y3, Y3
-	VPAND     Y0, Y4, Y4
-	VMAXPS    Y1, Y4, Y1
-	VMOVUPS   32(CX), Y4
-	VCMPPS    $0x03, Y4, Y4, Y5
-	VORPS     Y5, Y3, Y3
-	VPAND     Y0, Y4, Y4
-	VMAXPS    Y2, Y4, Y2
-	ADDQ      BX, CX
-	DECQ      DX
-	JNZ       loop
+four:
+	VPAND   (CX), Y0, Y3
+	VPMAXSD Y3, Y1, Y1
+	VPAND   32(CX), Y0, Y3
+	VPMAXSD Y3, Y2, Y2
+	VPAND   (CX)(BX*1), Y0, Y3
+	VPMAXSD Y3, Y1, Y1
+	VPAND   32(CX)(BX*1), Y0, Y3
+	VPMAXSD Y3, Y2, Y2
+	VPAND   (CX)(BX*2), Y0, Y3
+	VPMAXSD Y3, Y1, Y1
+	VPAND   32(CX)(BX*2), Y0, Y3
+	VPMAXSD Y3, Y2, Y2
+	VPAND   (CX)(SI*1), Y0, Y3
+	VPMAXSD Y3, Y1, Y1
+	VPAND   32(CX)(SI*1), Y0, Y3
+	VPMAXSD Y3, Y2, Y2
+	LEAQ    (CX)(BX*4), CX
+	SUBQ    $+4, DX
+	JGE     four
+
+rest:
+	ADDQ $+4, DX
+	JZ   done
+
+one:
+	VPAND   (CX), Y0, Y3
+	VPMAXSD Y3, Y1, Y1
+	VPAND   32(CX), Y0, Y3
+	VPMAXSD Y3, Y2, Y2
+	ADDQ    BX, CX
+	DECQ    DX
+	JNZ     one
+
+done:
+	XORQ      CX, CX
 	VMOVUPS   Y1, (AX)
+	VCMPPS    $0x03, Y1, Y1, Y1
+	VMOVMSKPS Y1, DX
+	ORQ       DX, CX
 	VMOVUPS   Y2, 32(AX)
-	VMOVMSKPS Y3, AX
-	MOVQ      AX, nan+32(FP)
+	VCMPPS    $0x03, Y2, Y2, Y2
+	VMOVMSKPS Y2, AX
+	ORQ       AX, CX
+	MOVQ      CX, nan+32(FP)
 	VZEROUPPER
 	RET
 
@@ -1860,21 +1889,42 @@ TEXT ·absMaxColumnsZ(SB), NOSPLIT, $0-40
 	MOVL         $0x7fffffff, SI
 	VMOVD        SI, X0
 	VPBROADCASTD X0, Z0
-	KXORW        K1, K1, K1
 	VMOVUPS      (AX), Z1
+	LEAQ         (BX)(BX*2), SI
+	SUBQ         $+4, DX
+	JL           rest
 
-loop:
-	VMOVUPS (CX), Z2
-	VCMPPS  $0x03, Z2, Z2, K2
-	KORW    K2, K1, K1
-	VPANDD  Z0, Z2, Z2
-	VMAXPS  Z1, Z2, Z1
+four:
+	VPANDD  (CX), Z0, Z2
+	VPMAXSD Z2, Z1, Z1
+	VPANDD  (CX)(BX*1), Z0, Z2
+	VPMAXSD Z2, Z1, Z1
+	VPANDD  (CX)(BX*2), Z0, Z2
+	VPMAXSD Z2, Z1, Z1
+	VPANDD  (CX)(SI*1), Z0, Z2
+	VPMAXSD Z2, Z1, Z1
+	LEAQ    (CX)(BX*4), CX
+	SUBQ    $+4, DX
+	JGE     four
+
+rest:
+	ADDQ $+4, DX
+	JZ   done
+
+one:
+	VPANDD  (CX), Z0, Z2
+	VPMAXSD Z2, Z1, Z1
 	ADDQ    BX, CX
 	DECQ    DX
-	JNZ     loop
+	JNZ     one
+
+done:
+	XORQ    CX, CX
 	VMOVUPS Z1, (AX)
+	VCMPPS  $0x03, Z1, Z1, K1
 	KMOVW   K1, AX
-	MOVQ    AX, nan+32(FP)
+	ORQ     AX, CX
+	MOVQ    CX, nan+32(FP)
 	VZEROUPPER
 	RET
 

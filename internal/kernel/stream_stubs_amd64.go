@@ -92,7 +92,7 @@ func normalizeY(y *float32, x *float32, mean *float32, a *float32, beta *float32
 func adamY(p *float32, grad *float32, m *float32, v *float32, factors *float32, n int)
 
 // absMaxColumnsY raises dst to the greatest magnitude in each of sixteen columns, rows stride bytes apart.
-// nan is not 0 when a column has a NaN.
+// nan is not 0 when a column has a NaN, which then is in dst.
 //
 //go:noescape
 func absMaxColumnsY(dst *float32, x *float32, rows int, stride int) (nan int)
@@ -245,7 +245,7 @@ func normalizeZ(y *float32, x *float32, mean *float32, a *float32, beta *float32
 func adamZ(p *float32, grad *float32, m *float32, v *float32, factors *float32, n int)
 
 // absMaxColumnsZ raises dst to the greatest magnitude in each of sixteen columns, rows stride bytes apart.
-// nan is not 0 when a column has a NaN.
+// nan is not 0 when a column has a NaN, which then is in dst.
 //
 //go:noescape
 func absMaxColumnsZ(dst *float32, x *float32, rows int, stride int) (nan int)

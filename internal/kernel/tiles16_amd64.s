@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y1x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y1x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y2
 	MOVQ    a+16(FP), AX
@@ -63,6 +63,8 @@ summed:
 	JNZ        outer
 	MOVQ       m+152(FP), DX
 	MOVQ       acc+136(FP), BX
+	TESTQ      DX, DX
+	JZ         sums
 	VMASKMOVPS (DX), Y2, Y1
 	VCVTDQ2PS  Y0, Y0
 	VMULPS     Y1, Y0, Y0
@@ -72,6 +74,15 @@ summed:
 	MOVQ       CX, DX
 	VMASKMOVPS (DX), Y2, Y1
 	VADDPS     Y1, Y0, Y0
+	JMP        store
+
+sums:
+	TESTQ      BX, BX
+	JZ         store
+	MOVQ       ldc+88(FP), DX
+	MOVQ       CX, DX
+	VPMASKMOVD (DX), Y2, Y1
+	VPADDD     Y1, Y0, Y0
 
 store:
 	MOVQ       ldc+88(FP), DX
@@ -83,14 +94,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), AX
 	ADDQ       cline+128(FP), CX
+	MOVQ       bline+160(FP), DX
+	ADDQ       DX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y1x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y1x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
@@ -155,6 +168,8 @@ summed:
 	JNZ       outer
 	MOVQ      m+152(FP), DX
 	MOVQ      acc+136(FP), BX
+	TESTQ     DX, DX
+	JZ        sums
 	VMOVUPS   (DX), Y2
 	VMOVUPS   32(DX), Y3
 	VCVTDQ2PS Y0, Y0
@@ -169,6 +184,17 @@ summed:
 	VADDPS    Y2, Y0, Y0
 	VMOVUPS   32(DX), Y2
 	VADDPS    Y2, Y1, Y1
+	JMP       store
+
+sums:
+	TESTQ   BX, BX
+	JZ      store
+	MOVQ    ldc+88(FP), DX
+	MOVQ    CX, DX
+	VMOVDQU (DX), Y2
+	VPADDD  Y2, Y0, Y0
+	VMOVDQU 32(DX), Y2
+	VPADDD  Y2, Y1, Y1
 
 store:
 	MOVQ    ldc+88(FP), DX
@@ -181,14 +207,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), CX
+	MOVQ    bline+160(FP), DX
+	ADDQ    DX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y2x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y2x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y3
 	MOVQ    a+16(FP), AX
@@ -255,6 +283,8 @@ summed:
 	JNZ        outer
 	MOVQ       m+152(FP), BX
 	MOVQ       acc+136(FP), SI
+	TESTQ      BX, BX
+	JZ         sums
 	VMASKMOVPS (BX), Y3, Y2
 	VCVTDQ2PS  Y0, Y0
 	VMULPS     Y2, Y0, Y0
@@ -269,6 +299,18 @@ summed:
 	ADDQ       BX, SI
 	VMASKMOVPS (SI), Y3, Y2
 	VADDPS     Y2, Y1, Y1
+	JMP        store
+
+sums:
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD (SI), Y3, Y2
+	VPADDD     Y2, Y0, Y0
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y3, Y2
+	VPADDD     Y2, Y1, Y1
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -282,14 +324,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), AX
 	ADDQ       cline+128(FP), DX
+	MOVQ       bline+160(FP), BX
+	ADDQ       BX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y2x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y2x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -371,6 +415,8 @@ summed:
 	JNZ       outer
 	MOVQ      m+152(FP), BX
 	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
 	VMOVUPS   (BX), Y4
 	VMOVUPS   32(BX), Y5
 	VCVTDQ2PS Y0, Y0
@@ -394,6 +440,22 @@ summed:
 	VADDPS    Y4, Y2, Y2
 	VMOVUPS   32(SI), Y4
 	VADDPS    Y4, Y3, Y3
+	JMP       store
+
+sums:
+	TESTQ   SI, SI
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU (SI), Y4
+	VPADDD  Y4, Y0, Y0
+	VMOVDQU 32(SI), Y4
+	VPADDD  Y4, Y1, Y1
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y4
+	VPADDD  Y4, Y2, Y2
+	VMOVDQU 32(SI), Y4
+	VPADDD  Y4, Y3, Y3
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -409,14 +471,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y3x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y3x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y4
 	MOVQ    a+16(FP), AX
@@ -493,6 +557,8 @@ summed:
 	JNZ        outer
 	MOVQ       m+152(FP), BX
 	MOVQ       acc+136(FP), SI
+	TESTQ      BX, BX
+	JZ         sums
 	VMASKMOVPS (BX), Y4, Y3
 	VCVTDQ2PS  Y0, Y0
 	VMULPS     Y3, Y0, Y0
@@ -512,6 +578,21 @@ summed:
 	ADDQ       BX, SI
 	VMASKMOVPS (SI), Y4, Y3
 	VADDPS     Y3, Y2, Y2
+	JMP        store
+
+sums:
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD (SI), Y4, Y3
+	VPADDD     Y3, Y0, Y0
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y4, Y3
+	VPADDD     Y3, Y1, Y1
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y4, Y3
+	VPADDD     Y3, Y2, Y2
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -527,14 +608,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), AX
 	ADDQ       cline+128(FP), DX
+	MOVQ       bline+160(FP), BX
+	ADDQ       BX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y3x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y3x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -633,6 +716,8 @@ summed:
 	JNZ       outer
 	MOVQ      m+152(FP), BX
 	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
 	VMOVUPS   (BX), Y6
 	VMOVUPS   32(BX), Y7
 	VCVTDQ2PS Y0, Y0
@@ -665,6 +750,27 @@ summed:
 	VADDPS    Y6, Y4, Y4
 	VMOVUPS   32(SI), Y6
 	VADDPS    Y6, Y5, Y5
+	JMP       store
+
+sums:
+	TESTQ   SI, SI
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU (SI), Y6
+	VPADDD  Y6, Y0, Y0
+	VMOVDQU 32(SI), Y6
+	VPADDD  Y6, Y1, Y1
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y6
+	VPADDD  Y6, Y2, Y2
+	VMOVDQU 32(SI), Y6
+	VPADDD  Y6, Y3, Y3
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y6
+	VPADDD  Y6, Y4, Y4
+	VMOVDQU 32(SI), Y6
+	VPADDD  Y6, Y5, Y5
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -683,14 +789,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y4x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y4x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y5
 	MOVQ    a+16(FP), AX
@@ -784,6 +892,8 @@ summed:
 	JNZ        outer
 	MOVQ       m+152(FP), BX
 	MOVQ       acc+136(FP), SI
+	TESTQ      BX, BX
+	JZ         sums
 	VMASKMOVPS (BX), Y5, Y4
 	VCVTDQ2PS  Y0, Y0
 	VMULPS     Y4, Y0, Y0
@@ -808,6 +918,24 @@ summed:
 	ADDQ       BX, SI
 	VMASKMOVPS (SI), Y5, Y4
 	VADDPS     Y4, Y3, Y3
+	JMP        store
+
+sums:
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD (SI), Y5, Y4
+	VPADDD     Y4, Y0, Y0
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y5, Y4
+	VPADDD     Y4, Y1, Y1
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y5, Y4
+	VPADDD     Y4, Y2, Y2
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y5, Y4
+	VPADDD     Y4, Y3, Y3
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -825,14 +953,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), AX
 	ADDQ       cline+128(FP), DX
+	MOVQ       bline+160(FP), BX
+	ADDQ       BX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y4x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y4x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -955,6 +1085,8 @@ summed:
 	JNZ       outer
 	MOVQ      m+152(FP), BX
 	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
 	VMOVUPS   (BX), Y8
 	VMOVUPS   32(BX), Y9
 	VCVTDQ2PS Y0, Y0
@@ -996,6 +1128,32 @@ summed:
 	VADDPS    Y8, Y6, Y6
 	VMOVUPS   32(SI), Y8
 	VADDPS    Y8, Y7, Y7
+	JMP       store
+
+sums:
+	TESTQ   SI, SI
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU (SI), Y8
+	VPADDD  Y8, Y0, Y0
+	VMOVDQU 32(SI), Y8
+	VPADDD  Y8, Y1, Y1
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y8
+	VPADDD  Y8, Y2, Y2
+	VMOVDQU 32(SI), Y8
+	VPADDD  Y8, Y3, Y3
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y8
+	VPADDD  Y8, Y4, Y4
+	VMOVDQU 32(SI), Y8
+	VPADDD  Y8, Y5, Y5
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y8
+	VPADDD  Y8, Y6, Y6
+	VMOVDQU 32(SI), Y8
+	VPADDD  Y8, Y7, Y7
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -1017,14 +1175,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y5x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y5x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y6
 	MOVQ    a+16(FP), AX
@@ -1128,6 +1288,8 @@ summed:
 	JNZ        outer
 	MOVQ       m+152(FP), BX
 	MOVQ       acc+136(FP), SI
+	TESTQ      BX, BX
+	JZ         sums
 	VMASKMOVPS (BX), Y6, Y5
 	VCVTDQ2PS  Y0, Y0
 	VMULPS     Y5, Y0, Y0
@@ -1157,6 +1319,27 @@ summed:
 	ADDQ       BX, SI
 	VMASKMOVPS (SI), Y6, Y5
 	VADDPS     Y5, Y4, Y4
+	JMP        store
+
+sums:
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD (SI), Y6, Y5
+	VPADDD     Y5, Y0, Y0
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y6, Y5
+	VPADDD     Y5, Y1, Y1
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y6, Y5
+	VPADDD     Y5, Y2, Y2
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y6, Y5
+	VPADDD     Y5, Y3, Y3
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y6, Y5
+	VPADDD     Y5, Y4, Y4
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -1176,14 +1359,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), AX
 	ADDQ       cline+128(FP), DX
+	MOVQ       bline+160(FP), BX
+	ADDQ       BX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y5x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y5x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -1323,6 +1508,8 @@ summed:
 	JNZ       outer
 	MOVQ      m+152(FP), BX
 	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
 	VMOVUPS   (BX), Y10
 	VMOVUPS   32(BX), Y11
 	VCVTDQ2PS Y0, Y0
@@ -1373,6 +1560,37 @@ summed:
 	VADDPS    Y10, Y8, Y8
 	VMOVUPS   32(SI), Y10
 	VADDPS    Y10, Y9, Y9
+	JMP       store
+
+sums:
+	TESTQ   SI, SI
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU (SI), Y10
+	VPADDD  Y10, Y0, Y0
+	VMOVDQU 32(SI), Y10
+	VPADDD  Y10, Y1, Y1
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y10
+	VPADDD  Y10, Y2, Y2
+	VMOVDQU 32(SI), Y10
+	VPADDD  Y10, Y3, Y3
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y10
+	VPADDD  Y10, Y4, Y4
+	VMOVDQU 32(SI), Y10
+	VPADDD  Y10, Y5, Y5
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y10
+	VPADDD  Y10, Y6, Y6
+	VMOVDQU 32(SI), Y10
+	VPADDD  Y10, Y7, Y7
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y10
+	VPADDD  Y10, Y8, Y8
+	VMOVDQU 32(SI), Y10
+	VPADDD  Y10, Y9, Y9
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -1397,14 +1615,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y6x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y6x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y7
 	MOVQ    a+16(FP), AX
@@ -1518,6 +1738,8 @@ summed:
 	JNZ        outer
 	MOVQ       m+152(FP), BX
 	MOVQ       acc+136(FP), SI
+	TESTQ      BX, BX
+	JZ         sums
 	VMASKMOVPS (BX), Y7, Y6
 	VCVTDQ2PS  Y0, Y0
 	VMULPS     Y6, Y0, Y0
@@ -1552,6 +1774,30 @@ summed:
 	ADDQ       BX, SI
 	VMASKMOVPS (SI), Y7, Y6
 	VADDPS     Y6, Y5, Y5
+	JMP        store
+
+sums:
+	TESTQ      SI, SI
+	JZ         store
+	MOVQ       ldc+88(FP), BX
+	MOVQ       DX, SI
+	VPMASKMOVD (SI), Y7, Y6
+	VPADDD     Y6, Y0, Y0
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y7, Y6
+	VPADDD     Y6, Y1, Y1
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y7, Y6
+	VPADDD     Y6, Y2, Y2
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y7, Y6
+	VPADDD     Y6, Y3, Y3
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y7, Y6
+	VPADDD     Y6, Y4, Y4
+	ADDQ       BX, SI
+	VPMASKMOVD (SI), Y7, Y6
+	VPADDD     Y6, Y5, Y5
 
 store:
 	MOVQ       ldc+88(FP), BX
@@ -1573,14 +1819,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), AX
 	ADDQ       cline+128(FP), DX
+	MOVQ       bline+160(FP), BX
+	ADDQ       BX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX2
-TEXT ·tileS16Y6x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Y6x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -1737,6 +1985,8 @@ summed:
 	JNZ       outer
 	MOVQ      m+152(FP), BX
 	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
 	VMOVUPS   (BX), Y12
 	VMOVUPS   32(BX), Y13
 	VCVTDQ2PS Y0, Y0
@@ -1796,6 +2046,42 @@ summed:
 	VADDPS    Y12, Y10, Y10
 	VMOVUPS   32(SI), Y12
 	VADDPS    Y12, Y11, Y11
+	JMP       store
+
+sums:
+	TESTQ   SI, SI
+	JZ      store
+	MOVQ    ldc+88(FP), BX
+	MOVQ    DX, SI
+	VMOVDQU (SI), Y12
+	VPADDD  Y12, Y0, Y0
+	VMOVDQU 32(SI), Y12
+	VPADDD  Y12, Y1, Y1
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y12
+	VPADDD  Y12, Y2, Y2
+	VMOVDQU 32(SI), Y12
+	VPADDD  Y12, Y3, Y3
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y12
+	VPADDD  Y12, Y4, Y4
+	VMOVDQU 32(SI), Y12
+	VPADDD  Y12, Y5, Y5
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y12
+	VPADDD  Y12, Y6, Y6
+	VMOVDQU 32(SI), Y12
+	VPADDD  Y12, Y7, Y7
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y12
+	VPADDD  Y12, Y8, Y8
+	VMOVDQU 32(SI), Y12
+	VPADDD  Y12, Y9, Y9
+	ADDQ    BX, SI
+	VMOVDQU (SI), Y12
+	VPADDD  Y12, Y10, Y10
+	VMOVDQU 32(SI), Y12
+	VPADDD  Y12, Y11, Y11
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -1823,14 +2109,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z1x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z1x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -1865,6 +2153,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), DX
 	MOVQ          acc+136(FP), BX
+	TESTQ         DX, DX
+	JZ            sums
 	VMOVUPS.Z     (DX), K1, Z1
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z1, Z0, Z0
@@ -1874,6 +2164,15 @@ inner:
 	MOVQ          CX, DX
 	VMOVUPS.Z     (DX), K1, Z1
 	VADDPS        Z1, Z0, Z0
+	JMP           store
+
+sums:
+	TESTQ       BX, BX
+	JZ          store
+	MOVQ        ldc+88(FP), DX
+	MOVQ        CX, DX
+	VMOVDQU32.Z (DX), K1, Z1
+	VPADDD      Z1, Z0, Z0
 
 store:
 	MOVQ    ldc+88(FP), DX
@@ -1885,14 +2184,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), CX
+	MOVQ    bline+160(FP), DX
+	ADDQ    DX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z1x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z1x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), CX
@@ -1929,6 +2230,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), DX
 	MOVQ         acc+136(FP), BX
+	TESTQ        DX, DX
+	JZ           sums
 	VMOVUPS      (DX), Z2
 	VMOVUPS      64(DX), Z3
 	VCVTDQ2PS    Z0, Z0
@@ -1943,6 +2246,17 @@ inner:
 	VADDPS       Z2, Z0, Z0
 	VMOVUPS      64(DX), Z2
 	VADDPS       Z2, Z1, Z1
+	JMP          store
+
+sums:
+	TESTQ     BX, BX
+	JZ        store
+	MOVQ      ldc+88(FP), DX
+	MOVQ      CX, DX
+	VMOVDQU32 (DX), Z2
+	VPADDD    Z2, Z0, Z0
+	VMOVDQU32 64(DX), Z2
+	VPADDD    Z2, Z1, Z1
 
 store:
 	MOVQ    ldc+88(FP), DX
@@ -1955,14 +2269,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), CX
+	MOVQ    bline+160(FP), DX
+	ADDQ    DX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z2x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z2x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -1999,6 +2315,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z2
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z2, Z0, Z0
@@ -2013,6 +2331,18 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z2
 	VADDPS        Z2, Z1, Z1
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z2
+	VPADDD      Z2, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z2
+	VPADDD      Z2, Z1, Z1
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2026,14 +2356,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z2x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z2x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -2075,6 +2407,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z4
 	VMOVUPS      64(BX), Z5
 	VCVTDQ2PS    Z0, Z0
@@ -2098,6 +2432,22 @@ inner:
 	VADDPS       Z4, Z2, Z2
 	VMOVUPS      64(SI), Z4
 	VADDPS       Z4, Z3, Z3
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z4
+	VPADDD    Z4, Z0, Z0
+	VMOVDQU32 64(SI), Z4
+	VPADDD    Z4, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z4
+	VPADDD    Z4, Z2, Z2
+	VMOVDQU32 64(SI), Z4
+	VPADDD    Z4, Z3, Z3
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2113,14 +2463,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z3x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z3x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -2159,6 +2511,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z3
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z3, Z0, Z0
@@ -2178,6 +2532,21 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z3
 	VADDPS        Z3, Z2, Z2
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z3
+	VPADDD      Z3, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z3
+	VPADDD      Z3, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z3
+	VPADDD      Z3, Z2, Z2
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2193,14 +2562,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z3x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z3x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -2247,6 +2618,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z6
 	VMOVUPS      64(BX), Z7
 	VCVTDQ2PS    Z0, Z0
@@ -2279,6 +2652,27 @@ inner:
 	VADDPS       Z6, Z4, Z4
 	VMOVUPS      64(SI), Z6
 	VADDPS       Z6, Z5, Z5
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z6
+	VPADDD    Z6, Z0, Z0
+	VMOVDQU32 64(SI), Z6
+	VPADDD    Z6, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z6
+	VPADDD    Z6, Z2, Z2
+	VMOVDQU32 64(SI), Z6
+	VPADDD    Z6, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z6
+	VPADDD    Z6, Z4, Z4
+	VMOVDQU32 64(SI), Z6
+	VPADDD    Z6, Z5, Z5
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2297,14 +2691,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z4x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z4x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -2349,6 +2745,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z4
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z4, Z0, Z0
@@ -2373,6 +2771,24 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z4
 	VADDPS        Z4, Z3, Z3
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z4
+	VPADDD      Z4, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z4
+	VPADDD      Z4, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z4
+	VPADDD      Z4, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z4
+	VPADDD      Z4, Z3, Z3
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2390,14 +2806,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z4x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z4x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -2453,6 +2871,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z8
 	VMOVUPS      64(BX), Z9
 	VCVTDQ2PS    Z0, Z0
@@ -2494,6 +2914,32 @@ inner:
 	VADDPS       Z8, Z6, Z6
 	VMOVUPS      64(SI), Z8
 	VADDPS       Z8, Z7, Z7
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z8
+	VPADDD    Z8, Z0, Z0
+	VMOVDQU32 64(SI), Z8
+	VPADDD    Z8, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z8
+	VPADDD    Z8, Z2, Z2
+	VMOVDQU32 64(SI), Z8
+	VPADDD    Z8, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z8
+	VPADDD    Z8, Z4, Z4
+	VMOVDQU32 64(SI), Z8
+	VPADDD    Z8, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z8
+	VPADDD    Z8, Z6, Z6
+	VMOVDQU32 64(SI), Z8
+	VPADDD    Z8, Z7, Z7
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2515,14 +2961,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z5x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z5x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -2569,6 +3017,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z5
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z5, Z0, Z0
@@ -2598,6 +3048,27 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z5
 	VADDPS        Z5, Z4, Z4
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z5
+	VPADDD      Z5, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z5
+	VPADDD      Z5, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z5
+	VPADDD      Z5, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z5
+	VPADDD      Z5, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z5
+	VPADDD      Z5, Z4, Z4
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2617,14 +3088,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z5x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z5x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -2685,6 +3158,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z10
 	VMOVUPS      64(BX), Z11
 	VCVTDQ2PS    Z0, Z0
@@ -2735,6 +3210,37 @@ inner:
 	VADDPS       Z10, Z8, Z8
 	VMOVUPS      64(SI), Z10
 	VADDPS       Z10, Z9, Z9
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z10
+	VPADDD    Z10, Z0, Z0
+	VMOVDQU32 64(SI), Z10
+	VPADDD    Z10, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z10
+	VPADDD    Z10, Z2, Z2
+	VMOVDQU32 64(SI), Z10
+	VPADDD    Z10, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z10
+	VPADDD    Z10, Z4, Z4
+	VMOVDQU32 64(SI), Z10
+	VPADDD    Z10, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z10
+	VPADDD    Z10, Z6, Z6
+	VMOVDQU32 64(SI), Z10
+	VPADDD    Z10, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z10
+	VPADDD    Z10, Z8, Z8
+	VMOVDQU32 64(SI), Z10
+	VPADDD    Z10, Z9, Z9
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2759,14 +3265,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z6x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z6x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -2815,6 +3323,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z6
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z6, Z0, Z0
@@ -2849,6 +3359,30 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z6
 	VADDPS        Z6, Z5, Z5
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z6
+	VPADDD      Z6, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z6
+	VPADDD      Z6, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z6
+	VPADDD      Z6, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z6
+	VPADDD      Z6, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z6
+	VPADDD      Z6, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z6
+	VPADDD      Z6, Z5, Z5
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -2870,14 +3404,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z6x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z6x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -2943,6 +3479,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z12
 	VMOVUPS      64(BX), Z13
 	VCVTDQ2PS    Z0, Z0
@@ -3002,6 +3540,42 @@ inner:
 	VADDPS       Z12, Z10, Z10
 	VMOVUPS      64(SI), Z12
 	VADDPS       Z12, Z11, Z11
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z12
+	VPADDD    Z12, Z0, Z0
+	VMOVDQU32 64(SI), Z12
+	VPADDD    Z12, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z12
+	VPADDD    Z12, Z2, Z2
+	VMOVDQU32 64(SI), Z12
+	VPADDD    Z12, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z12
+	VPADDD    Z12, Z4, Z4
+	VMOVDQU32 64(SI), Z12
+	VPADDD    Z12, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z12
+	VPADDD    Z12, Z6, Z6
+	VMOVDQU32 64(SI), Z12
+	VPADDD    Z12, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z12
+	VPADDD    Z12, Z8, Z8
+	VMOVDQU32 64(SI), Z12
+	VPADDD    Z12, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z12
+	VPADDD    Z12, Z10, Z10
+	VMOVDQU32 64(SI), Z12
+	VPADDD    Z12, Z11, Z11
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -3029,14 +3603,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z7x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z7x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -3091,6 +3667,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z7
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z7, Z0, Z0
@@ -3130,6 +3708,33 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z7
 	VADDPS        Z7, Z6, Z6
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z7
+	VPADDD      Z7, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z7
+	VPADDD      Z7, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z7
+	VPADDD      Z7, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z7
+	VPADDD      Z7, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z7
+	VPADDD      Z7, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z7
+	VPADDD      Z7, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z7
+	VPADDD      Z7, Z6, Z6
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -3153,14 +3758,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z7x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z7x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -3235,6 +3842,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z14
 	VMOVUPS      64(BX), Z15
 	VCVTDQ2PS    Z0, Z0
@@ -3303,6 +3912,47 @@ inner:
 	VADDPS       Z14, Z12, Z12
 	VMOVUPS      64(SI), Z14
 	VADDPS       Z14, Z13, Z13
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z14
+	VPADDD    Z14, Z0, Z0
+	VMOVDQU32 64(SI), Z14
+	VPADDD    Z14, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z14
+	VPADDD    Z14, Z2, Z2
+	VMOVDQU32 64(SI), Z14
+	VPADDD    Z14, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z14
+	VPADDD    Z14, Z4, Z4
+	VMOVDQU32 64(SI), Z14
+	VPADDD    Z14, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z14
+	VPADDD    Z14, Z6, Z6
+	VMOVDQU32 64(SI), Z14
+	VPADDD    Z14, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z14
+	VPADDD    Z14, Z8, Z8
+	VMOVDQU32 64(SI), Z14
+	VPADDD    Z14, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z14
+	VPADDD    Z14, Z10, Z10
+	VMOVDQU32 64(SI), Z14
+	VPADDD    Z14, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z14
+	VPADDD    Z14, Z12, Z12
+	VMOVDQU32 64(SI), Z14
+	VPADDD    Z14, Z13, Z13
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -3333,14 +3983,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z8x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z8x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -3397,6 +4049,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z8
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z8, Z0, Z0
@@ -3441,6 +4095,36 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z8
 	VADDPS        Z8, Z7, Z7
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z6, Z6
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z8
+	VPADDD      Z8, Z7, Z7
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -3466,14 +4150,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z8x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z8x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -3553,6 +4239,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z16
 	VMOVUPS      64(BX), Z17
 	VCVTDQ2PS    Z0, Z0
@@ -3630,6 +4318,52 @@ inner:
 	VADDPS       Z16, Z14, Z14
 	VMOVUPS      64(SI), Z16
 	VADDPS       Z16, Z15, Z15
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z0, Z0
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z2, Z2
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z4, Z4
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z6, Z6
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z8, Z8
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z10, Z10
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z12, Z12
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z13, Z13
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z16
+	VPADDD    Z16, Z14, Z14
+	VMOVDQU32 64(SI), Z16
+	VPADDD    Z16, Z15, Z15
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -3663,14 +4397,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z9x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z9x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -3729,6 +4465,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z9
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z9, Z0, Z0
@@ -3778,6 +4516,39 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z9
 	VADDPS        Z9, Z8, Z8
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z6, Z6
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z7, Z7
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z9
+	VPADDD      Z9, Z8, Z8
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -3805,14 +4576,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z9x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z9x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -3897,6 +4670,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z18
 	VMOVUPS      64(BX), Z19
 	VCVTDQ2PS    Z0, Z0
@@ -3983,6 +4758,57 @@ inner:
 	VADDPS       Z18, Z16, Z16
 	VMOVUPS      64(SI), Z18
 	VADDPS       Z18, Z17, Z17
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z0, Z0
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z2, Z2
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z4, Z4
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z6, Z6
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z8, Z8
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z10, Z10
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z12, Z12
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z13, Z13
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z14, Z14
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z15, Z15
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z18
+	VPADDD    Z18, Z16, Z16
+	VMOVDQU32 64(SI), Z18
+	VPADDD    Z18, Z17, Z17
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -4019,14 +4845,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z10x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z10x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -4091,6 +4919,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z10
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z10, Z0, Z0
@@ -4145,6 +4975,42 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z10
 	VADDPS        Z10, Z9, Z9
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z6, Z6
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z7, Z7
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z8, Z8
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z10
+	VPADDD      Z10, Z9, Z9
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -4174,14 +5040,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z10x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z10x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -4275,6 +5143,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z20
 	VMOVUPS      64(BX), Z21
 	VCVTDQ2PS    Z0, Z0
@@ -4370,6 +5240,62 @@ inner:
 	VADDPS       Z20, Z18, Z18
 	VMOVUPS      64(SI), Z20
 	VADDPS       Z20, Z19, Z19
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z0, Z0
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z2, Z2
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z4, Z4
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z6, Z6
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z8, Z8
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z10, Z10
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z12, Z12
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z13, Z13
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z14, Z14
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z15, Z15
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z16, Z16
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z17, Z17
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z20
+	VPADDD    Z20, Z18, Z18
+	VMOVDQU32 64(SI), Z20
+	VPADDD    Z20, Z19, Z19
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -4409,14 +5335,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z11x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z11x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -4483,6 +5411,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z11
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z11, Z0, Z0
@@ -4542,6 +5472,45 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z11
 	VADDPS        Z11, Z10, Z10
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z6, Z6
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z7, Z7
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z8, Z8
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z9, Z9
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z11
+	VPADDD      Z11, Z10, Z10
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -4573,14 +5542,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z11x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z11x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -4679,6 +5650,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z22
 	VMOVUPS      64(BX), Z23
 	VCVTDQ2PS    Z0, Z0
@@ -4783,6 +5756,67 @@ inner:
 	VADDPS       Z22, Z20, Z20
 	VMOVUPS      64(SI), Z22
 	VADDPS       Z22, Z21, Z21
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z0, Z0
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z2, Z2
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z4, Z4
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z6, Z6
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z8, Z8
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z10, Z10
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z12, Z12
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z13, Z13
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z14, Z14
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z15, Z15
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z16, Z16
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z17, Z17
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z18, Z18
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z19, Z19
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z22
+	VPADDD    Z22, Z20, Z20
+	VMOVDQU32 64(SI), Z22
+	VPADDD    Z22, Z21, Z21
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -4825,14 +5859,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z12x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z12x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -4901,6 +5937,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z12
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z12, Z0, Z0
@@ -4965,6 +6003,48 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z12
 	VADDPS        Z12, Z11, Z11
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z6, Z6
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z7, Z7
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z8, Z8
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z9, Z9
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z10, Z10
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z12
+	VPADDD      Z12, Z11, Z11
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -4998,14 +6078,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z12x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z12x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -5109,6 +6191,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
 	VCVTDQ2PS    Z0, Z0
@@ -5222,6 +6306,72 @@ inner:
 	VADDPS       Z24, Z22, Z22
 	VMOVUPS      64(SI), Z24
 	VADDPS       Z24, Z23, Z23
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z0, Z0
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z2, Z2
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z4, Z4
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z6, Z6
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z8, Z8
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z10, Z10
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z12, Z12
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z13, Z13
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z14, Z14
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z15, Z15
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z16, Z16
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z17, Z17
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z18, Z18
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z19, Z19
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z20, Z20
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z21, Z21
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z24
+	VPADDD    Z24, Z22, Z22
+	VMOVDQU32 64(SI), Z24
+	VPADDD    Z24, Z23, Z23
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -5267,14 +6417,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z13x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z13x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -5349,6 +6501,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z13
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z13, Z0, Z0
@@ -5418,6 +6572,51 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z13
 	VADDPS        Z13, Z12, Z12
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z6, Z6
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z7, Z7
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z8, Z8
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z9, Z9
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z10, Z10
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z11, Z11
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z13
+	VPADDD      Z13, Z12, Z12
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -5453,14 +6652,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z13x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z13x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -5573,6 +6774,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z26
 	VMOVUPS      64(BX), Z27
 	VCVTDQ2PS    Z0, Z0
@@ -5695,6 +6898,77 @@ inner:
 	VADDPS       Z26, Z24, Z24
 	VMOVUPS      64(SI), Z26
 	VADDPS       Z26, Z25, Z25
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z0, Z0
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z2, Z2
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z4, Z4
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z6, Z6
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z8, Z8
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z10, Z10
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z12, Z12
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z13, Z13
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z14, Z14
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z15, Z15
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z16, Z16
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z17, Z17
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z18, Z18
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z19, Z19
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z20, Z20
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z21, Z21
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z22, Z22
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z23, Z23
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z26
+	VPADDD    Z26, Z24, Z24
+	VMOVDQU32 64(SI), Z26
+	VPADDD    Z26, Z25, Z25
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -5743,14 +7017,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z14x1(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z14x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), AX
@@ -5827,6 +7103,8 @@ inner:
 	JNZ           outer
 	MOVQ          m+152(FP), BX
 	MOVQ          acc+136(FP), SI
+	TESTQ         BX, BX
+	JZ            sums
 	VMOVUPS.Z     (BX), K1, Z14
 	VCVTDQ2PS     Z0, Z0
 	VMULPS        Z14, Z0, Z0
@@ -5901,6 +7179,54 @@ inner:
 	ADDQ          BX, SI
 	VMOVUPS.Z     (SI), K1, Z14
 	VADDPS        Z14, Z13, Z13
+	JMP           store
+
+sums:
+	TESTQ       SI, SI
+	JZ          store
+	MOVQ        ldc+88(FP), BX
+	MOVQ        DX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z0, Z0
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z1, Z1
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z2, Z2
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z3, Z3
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z4, Z4
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z5, Z5
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z6, Z6
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z7, Z7
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z8, Z8
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z9, Z9
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z10, Z10
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z11, Z11
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z12, Z12
+	ADDQ        BX, SI
+	VMOVDQU32.Z (SI), K1, Z14
+	VPADDD      Z14, Z13, Z13
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -5938,14 +7264,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+// func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 // Requires: AVX, AVX512F, AVX512VNNI
-TEXT ·tileS16Z14x2(SB), NOSPLIT, $8-160
+TEXT ·tileS16Z14x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), CX
 	MOVQ c+80(FP), DX
@@ -6063,6 +7391,8 @@ inner:
 	JNZ          outer
 	MOVQ         m+152(FP), BX
 	MOVQ         acc+136(FP), SI
+	TESTQ        BX, BX
+	JZ           sums
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
 	VCVTDQ2PS    Z0, Z0
@@ -6194,6 +7524,82 @@ inner:
 	VADDPS       Z28, Z26, Z26
 	VMOVUPS      64(SI), Z28
 	VADDPS       Z28, Z27, Z27
+	JMP          store
+
+sums:
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z0, Z0
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z1, Z1
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z2, Z2
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z3, Z3
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z4, Z4
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z5, Z5
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z6, Z6
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z7, Z7
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z8, Z8
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z9, Z9
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z10, Z10
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z11, Z11
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z12, Z12
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z13, Z13
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z14, Z14
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z15, Z15
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z16, Z16
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z17, Z17
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z18, Z18
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z19, Z19
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z20, Z20
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z21, Z21
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z22, Z22
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z23, Z23
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z24, Z24
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z25, Z25
+	ADDQ      BX, SI
+	VMOVDQU32 (SI), Z28
+	VPADDD    Z28, Z26, Z26
+	VMOVDQU32 64(SI), Z28
+	VPADDD    Z28, Z27, Z27
 
 store:
 	MOVQ    ldc+88(FP), BX
@@ -6245,6 +7651,8 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), AX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), BX
+	ADDQ    BX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
@@ -6254,39 +7662,40 @@ store:
 // Requires: AVX, AVX2
 TEXT ·pairRowsY(SB), NOSPLIT, $0-48
 	MOVQ     pairs+0(FP), AX
-	MOVQ     row+8(FP), CX
-	MOVQ     x+16(FP), DX
-	MOVQ     t+24(FP), BX
-	MOVQ     channels+32(FP), SI
-	MOVQ     n+40(FP), DI
+	MOVQ     x+16(FP), CX
+	MOVQ     t+24(FP), DX
+	MOVQ     channels+32(FP), BX
+	MOVQ     n+40(FP), SI
+	MOVQ     row+8(FP), DI
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLD   $0x10, Y0, Y0
-	MOVQ     SI, R8
+	MOVQ     BX, R8
 	SHLQ     $0x02, R8
 
 pair:
 	XORQ R9, R9
-	XORQ R10, R10
-	LEAQ (DX)(R8*1), R11
-	LEAQ (CX)(SI*2), R12
+	LEAQ (CX)(R8*1), R10
+	XORQ R11, R11
+	LEAQ (DI)(BX*2), R12
 
 block:
-	VMOVUPS   (BX)(R9*1), Y1
-	VMULPS    (DX)(R9*1), Y1, Y2
+	VMOVUPS   (DX)(R9*1), Y1
+	VMULPS    (CX)(R9*1), Y1, Y2
 	VCVTPS2DQ Y2, Y2
-	VMULPS    (R11)(R9*1), Y1, Y1
+	VMULPS    (R10)(R9*1), Y1, Y1
 	VCVTPS2DQ Y1, Y1
-	VMOVUPS   32(BX)(R9*1), Y3
-	VMULPS    32(DX)(R9*1), Y3, Y4
+	VMOVUPS   32(DX)(R9*1), Y3
+	VMULPS    32(CX)(R9*1), Y3, Y4
 	VCVTPS2DQ Y4, Y4
-	VMULPS    32(R11)(R9*1), Y3, Y3
+	VMULPS    32(R10)(R9*1), Y3, Y3
 	VCVTPS2DQ Y3, Y3
 	VPACKSSDW Y4, Y2, Y5
 	VPERMQ    $0xd8, Y5, Y5
-	VMOVDQU   Y5, (CX)(R10*1)
+	VMOVDQU   Y5, (DI)(R11*1)
 	VPACKSSDW Y3, Y1, Y5
 	VPERMQ    $0xd8, Y5, Y5
-	VMOVDQU   Y5, (R12)(R10*1)
+	VMOVDQU   Y5, (R12)(R11*1)
+	ADDQ      $+32, R11
 	VPSLLD    $0x10, Y1, Y1
 	VPAND     Y0, Y2, Y2
 	VPOR      Y2, Y1, Y1
@@ -6296,14 +7705,90 @@ block:
 	VPOR      Y4, Y3, Y3
 	VMOVDQU   Y3, 32(AX)(R9*1)
 	ADDQ      $+64, R9
-	ADDQ      $+32, R10
 	CMPQ      R9, R8
 	JNE       block
 	ADDQ      R8, AX
-	ADDQ      R8, CX
-	LEAQ      (DX)(R8*2), DX
-	DECQ      DI
+	ADDQ      R8, DI
+	LEAQ      (CX)(R8*2), CX
+	DECQ      SI
 	JNZ       pair
+	VZEROUPPER
+	RET
+
+// func pairRowsOnlyY(pairs *int32, x *float32, t *float32, channels int, n int)
+// Requires: AVX, AVX2
+TEXT ·pairRowsOnlyY(SB), NOSPLIT, $0-40
+	MOVQ     pairs+0(FP), AX
+	MOVQ     x+8(FP), CX
+	MOVQ     t+16(FP), DX
+	MOVQ     channels+24(FP), BX
+	MOVQ     n+32(FP), SI
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLD   $0x10, Y0, Y0
+	SHLQ     $0x02, BX
+
+pair:
+	XORQ DI, DI
+	LEAQ (CX)(BX*1), R8
+
+block:
+	VMOVUPS   (DX)(DI*1), Y1
+	VMULPS    (CX)(DI*1), Y1, Y2
+	VCVTPS2DQ Y2, Y2
+	VMULPS    (R8)(DI*1), Y1, Y1
+	VCVTPS2DQ Y1, Y1
+	VMOVUPS   32(DX)(DI*1), Y3
+	VMULPS    32(CX)(DI*1), Y3, Y4
+	VCVTPS2DQ Y4, Y4
+	VMULPS    32(R8)(DI*1), Y3, Y3
+	VCVTPS2DQ Y3, Y3
+	VPSLLD    $0x10, Y1, Y1
+	VPAND     Y0, Y2, Y2
+	VPOR      Y2, Y1, Y1
+	VMOVDQU   Y1, (AX)(DI*1)
+	VPSLLD    $0x10, Y3, Y3
+	VPAND     Y0, Y4, Y4
+	VPOR      Y4, Y3, Y3
+	VMOVDQU   Y3, 32(AX)(DI*1)
+	ADDQ      $+64, DI
+	CMPQ      DI, BX
+	JNE       block
+	ADDQ      BX, AX
+	LEAQ      (CX)(BX*2), CX
+	DECQ      SI
+	JNZ       pair
+	VZEROUPPER
+	RET
+
+// func roundWordsY(dst *int32, x *float32, t *float32, channels int, n int)
+// Requires: AVX, AVX2
+TEXT ·roundWordsY(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ t+16(FP), DX
+	MOVQ channels+24(FP), BX
+	SHLQ $0x02, BX
+
+row:
+	XORQ SI, SI
+
+block:
+	VMOVUPS   (DX)(SI*1), Y0
+	VMULPS    (CX)(SI*1), Y0, Y0
+	VCVTPS2DQ Y0, Y0
+	VMOVUPS   32(DX)(SI*1), Y1
+	VMULPS    32(CX)(SI*1), Y1, Y1
+	VCVTPS2DQ Y1, Y1
+	VPACKSSDW Y1, Y0, Y0
+	VPERMQ    $0xd8, Y0, Y0
+	VMOVDQU   Y0, (AX)
+	ADDQ      $+32, AX
+	ADDQ      $+64, SI
+	CMPQ      SI, BX
+	JNE       block
+	ADDQ      BX, CX
+	DECQ      n+32(FP)
+	JNZ       row
 	VZEROUPPER
 	RET
 
@@ -6400,43 +7885,106 @@ loop:
 // Requires: AVX, AVX512F
 TEXT ·pairRowsZ(SB), NOSPLIT, $0-48
 	MOVQ       pairs+0(FP), AX
-	MOVQ       row+8(FP), CX
-	MOVQ       x+16(FP), DX
-	MOVQ       t+24(FP), BX
-	MOVQ       channels+32(FP), SI
-	MOVQ       n+40(FP), DI
+	MOVQ       x+16(FP), CX
+	MOVQ       t+24(FP), DX
+	MOVQ       channels+32(FP), BX
+	MOVQ       n+40(FP), SI
+	MOVQ       row+8(FP), DI
 	VPTERNLOGD $0xff, Z0, Z0, Z0
 	VPSRLD     $0x10, Z0, Z0
-	MOVQ       SI, R8
+	MOVQ       BX, R8
 	SHLQ       $0x02, R8
 
 pair:
 	XORQ R9, R9
-	XORQ R10, R10
-	LEAQ (DX)(R8*1), R11
-	LEAQ (CX)(SI*2), R12
+	LEAQ (CX)(R8*1), R10
+	XORQ R11, R11
+	LEAQ (DI)(BX*2), R12
 
 block:
-	VMOVUPS   (BX)(R9*1), Z1
-	VMULPS    (DX)(R9*1), Z1, Z2
+	VMOVUPS   (DX)(R9*1), Z1
+	VMULPS    (CX)(R9*1), Z1, Z2
 	VCVTPS2DQ Z2, Z2
-	VMULPS    (R11)(R9*1), Z1, Z1
+	VMULPS    (R10)(R9*1), Z1, Z1
 	VCVTPS2DQ Z1, Z1
-	VPMOVSDW  Z2, (CX)(R10*1)
-	VPMOVSDW  Z1, (R12)(R10*1)
+	VPMOVSDW  Z2, (DI)(R11*1)
+	VPMOVSDW  Z1, (R12)(R11*1)
+	ADDQ      $+32, R11
 	VPSLLD    $0x10, Z1, Z1
 	VPANDD    Z0, Z2, Z2
 	VPORD     Z2, Z1, Z1
 	VMOVDQU32 Z1, (AX)(R9*1)
 	ADDQ      $+64, R9
-	ADDQ      $+32, R10
 	CMPQ      R9, R8
 	JNE       block
 	ADDQ      R8, AX
-	ADDQ      R8, CX
-	LEAQ      (DX)(R8*2), DX
-	DECQ      DI
+	ADDQ      R8, DI
+	LEAQ      (CX)(R8*2), CX
+	DECQ      SI
 	JNZ       pair
+	VZEROUPPER
+	RET
+
+// func pairRowsOnlyZ(pairs *int32, x *float32, t *float32, channels int, n int)
+// Requires: AVX, AVX512F
+TEXT ·pairRowsOnlyZ(SB), NOSPLIT, $0-40
+	MOVQ       pairs+0(FP), AX
+	MOVQ       x+8(FP), CX
+	MOVQ       t+16(FP), DX
+	MOVQ       channels+24(FP), BX
+	MOVQ       n+32(FP), SI
+	VPTERNLOGD $0xff, Z0, Z0, Z0
+	VPSRLD     $0x10, Z0, Z0
+	SHLQ       $0x02, BX
+
+pair:
+	XORQ DI, DI
+	LEAQ (CX)(BX*1), R8
+
+block:
+	VMOVUPS   (DX)(DI*1), Z1
+	VMULPS    (CX)(DI*1), Z1, Z2
+	VCVTPS2DQ Z2, Z2
+	VMULPS    (R8)(DI*1), Z1, Z1
+	VCVTPS2DQ Z1, Z1
+	VPSLLD    $0x10, Z1, Z1
+	VPANDD    Z0, Z2, Z2
+	VPORD     Z2, Z1, Z1
+	VMOVDQU32 Z1, (AX)(DI*1)
+	ADDQ      $+64, DI
+	CMPQ      DI, BX
+	JNE       block
+	ADDQ      BX, AX
+	LEAQ      (CX)(BX*2), CX
+	DECQ      SI
+	JNZ       pair
+	VZEROUPPER
+	RET
+
+// func roundWordsZ(dst *int32, x *float32, t *float32, channels int, n int)
+// Requires: AVX, AVX512F
+TEXT ·roundWordsZ(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ t+16(FP), DX
+	MOVQ channels+24(FP), BX
+	SHLQ $0x02, BX
+
+row:
+	XORQ SI, SI
+
+block:
+	VMOVUPS   (DX)(SI*1), Z0
+	VMULPS    (CX)(SI*1), Z0, Z0
+	VCVTPS2DQ Z0, Z0
+	VPMOVSDW  Z0, (AX)
+	ADDQ      $+32, AX
+	ADDQ      $+64, SI
+	CMPQ      SI, BX
+	JNE       block
+	ADDQ      BX, CX
+	DECQ      n+32(FP)
+	JNZ       row
 	VZEROUPPER
 	RET
 

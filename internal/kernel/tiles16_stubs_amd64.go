@@ -4,211 +4,262 @@
 
 package kernel
 
-// tileS16Y1x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y1x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y1x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y1x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y2x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y2x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y2x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y2x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y3x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y3x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y3x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y3x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y4x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y4x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y4x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y4x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y5x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y5x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y5x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y5x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y6x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y6x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Y6x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Y6x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z1x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z1x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z1x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z1x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z2x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z2x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z2x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z2x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z3x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z3x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z3x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z3x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z4x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z4x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z4x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z4x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z5x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z5x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z5x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z5x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z6x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z6x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z6x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z6x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z7x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z7x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z7x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z7x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z8x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z8x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z8x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z8x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z9x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z9x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z9x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z9x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z10x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z10x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z10x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z10x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z11x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z11x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z11x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z11x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z12x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z12x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z12x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z12x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z13x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z13x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z13x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z13x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z14x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z14x1 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
-// tileS16Z14x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B.
+// tileS16Z14x2 computes strips of C = float32(A*B)*m, or C += float32(A*B)*m when acc is not 0, of s16 pairs A and B;
+// where m is nil, C = A*B or C += A*B in s32, which wraps. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32)
+func tileS16Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, m *float32, bline int)
 
 // pairRowsY computes q = rint(x*t) of n pairs of rows, t for each of channels, a multiple of sixteen:
 // row holds q as s16 in x's order, pairs for each pair of rows the two q of each channel.
 //
 //go:noescape
 func pairRowsY(pairs *int32, row *int16, x *float32, t *float32, channels int, n int)
+
+// pairRowsOnlyY computes q = rint(x*t) of n pairs of rows, t for each of channels, a multiple of sixteen:
+// pairs holds for each pair of rows the two q of each channel.
+//
+//go:noescape
+func pairRowsOnlyY(pairs *int32, x *float32, t *float32, channels int, n int)
+
+// roundWordsY computes q = rint(x*t) of n rows as s16, t for each of channels, a multiple of sixteen.
+//
+//go:noescape
+func roundWordsY(dst *int32, x *float32, t *float32, channels int, n int)
 
 // pairCodesY computes n pairs of pixels: x-zero of a pixel and of the one next bytes further, for each of channels, a
 // multiple of sixteen. Pixels are step bytes apart, their pairs pitch bytes.
@@ -231,6 +282,17 @@ func widenU8Y(dst *int16, x *uint8, n int, zero int32)
 //
 //go:noescape
 func pairRowsZ(pairs *int32, row *int16, x *float32, t *float32, channels int, n int)
+
+// pairRowsOnlyZ computes q = rint(x*t) of n pairs of rows, t for each of channels, a multiple of sixteen:
+// pairs holds for each pair of rows the two q of each channel.
+//
+//go:noescape
+func pairRowsOnlyZ(pairs *int32, x *float32, t *float32, channels int, n int)
+
+// roundWordsZ computes q = rint(x*t) of n rows as s16, t for each of channels, a multiple of sixteen.
+//
+//go:noescape
+func roundWordsZ(dst *int32, x *float32, t *float32, channels int, n int)
 
 // pairCodesZ computes n pairs of pixels: x-zero of a pixel and of the one next bytes further, for each of channels, a
 // multiple of sixteen. Pixels are step bytes apart, their pairs pitch bytes.

@@ -32,10 +32,13 @@ const (
 	winogradBetween = 16   // elements between planes, which would share the sets of a cache
 )
 
-// winograd reports that gradients of this geometry are computed so. It looks at the geometry alone.
-func (t *isa) winograd(g ConvGeom) bool {
+// winograd reports that float32 gradients of this geometry are computed so.
+func (t *isa) winograd(g ConvGeom) bool { return t.f32 != nil && g.winograd() }
+
+// winograd reports a geometry whose gradients can be computed so.
+func (g ConvGeom) winograd() bool {
 	even := func(n int) bool { return n%2 == 0 }
-	return t.f32 != nil && g.Groups == 1 && g.KH == 3 && g.KW == 3 && g.StrideH == 1 && g.StrideW == 1 && g.dilH() == 1 && g.dilW() == 1 &&
+	return g.Groups == 1 && g.KH == 3 && g.KW == 3 && g.StrideH == 1 && g.StrideW == 1 && g.dilH() == 1 && g.dilW() == 1 &&
 		max(g.PadTop, g.PadLeft, g.PadBottom, g.PadRight) <= 2 && g.Cin%winogradLanes == 0 && g.Cout%winogradLanes == 0 &&
 		even(g.H) && even(g.W) && even(g.OutH()) && even(g.OutW())
 }
