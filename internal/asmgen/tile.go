@@ -17,12 +17,13 @@ import (
 
 // Tiles are as tall as the registers allow.
 const (
-	rowsF32Z = 14 // 28 accumulators, 2 of B, 2 of A
-	rowsThin = 16 // of one vector: channels come in sixteens
-	rowsF32Y = 6  // 12, 2, 2
-	rowsS8Z  = 14
-	rowsS8Y  = 6 // 12 accumulators, 2 of B, A, the product
-	rowsS6Y  = 5 // 10, ones, B, A, 2 sums, the product
+	rowsF32Z  = 14 // 28 accumulators, 2 of B, 2 of A
+	rowsThin  = 16 // of one vector: channels come in sixteens
+	rowsF32Y  = 6  // 12, 2, 2
+	rowsS8Z   = 14
+	rowsTwice = 3 // integer tiles so low have two sets of sums: one waits for its own last step
+	rowsS8Y   = 6 // 12 accumulators, 2 of B, A, the product
+	rowsS6Y   = 5 // 10, ones, B, A, 2 sums, the product
 )
 
 const tileSignature = "func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline int"
@@ -335,29 +336,43 @@ func (g *gen) beginResult(kind string, rows, width int, result tileResult) {
 func (g *gen) tileS8(rows, width int, result tileResult) {
 	g.beginInteger(rows, width, result)
 	acc, bv, x := g.vecs(rows*width), g.vecs(2), g.vec()
-	// dot adds the products of four steps; bcast fills x with A's four bytes.
-	dot := func(b func(disp int) operand.Mem, bcast func(i int)) {
+	var other []reg.VecVirtual
+	low := rows <= rowsTwice
+	if low {
+		other = g.vecs(rows * width)
+	}
+	// dot adds the products of four steps to sums; bcast fills x with A's four bytes.
+	dot := func(b func(disp int) operand.Mem, sums []reg.VecVirtual, bcast func(i int)) {
 		for w := range width {
 			g.VMOVDQU32(b(w*64), bv[w])
 		}
 		for i := range rows {
 			bcast(i)
 			for w := range width {
-				g.VPDPBUSD(bv[w], x, acc[i*width+w])
+				g.VPDPBUSD(bv[w], x, sums[i*width+w])
 			}
 		}
 	}
-	var tailB func(disp int) operand.Mem
+	var here func(disp int) operand.Mem         // where B is
+	turn := [][]reg.VecVirtual{acc, acc, other} // an odd step, then two by two
 	step := func(o operands) {
-		tailB = o.b
-		dot(o.b, func(i int) { g.VPBROADCASTD(o.at(i, 0), x) })
+		if here == nil {
+			here = o.b
+		}
+		dot(o.b, turn[0], func(i int) { g.VPBROADCASTD(o.at(i, 0), x) })
+		if low {
+			turn = turn[1:]
+		}
 	}
 	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
-		for _, v := range acc {
+		for _, v := range append(acc, other...) {
 			g.zero(v)
 		}
 	}
 	store := func(at func(i, disp int) operand.Mem, bases []reg.GPVirtual, c reg.Register) {
+		for i, v := range other {
+			g.VPADDD(v, acc[i], acc[i])
+		}
 		tail := g.arg("tail")
 		g.TESTQ(tail, tail)
 		g.JZ(operand.LabelRef("store"))
@@ -370,7 +385,7 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 		g.SHLQ(operand.I8(3), tail)
 		g.MOVQ(tail, reg.RCX)
 		word := g.GP32()
-		dot(tailB, func(i int) {
+		dot(here, acc, func(i int) {
 			g.MOVL(at(i, 0), word)
 			g.SHRL(reg.CL, word)
 			g.VPBROADCASTD(word, x)
@@ -385,7 +400,7 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 			g.storeSums(rows, width, acc, c)
 		}
 	}
-	g.tileLoop(rows, false, step, clear, store)
+	g.tileLoop(rows, low, step, clear, store)
 }
 
 // storeSums stores the columns of a zmm tile that the mask names.

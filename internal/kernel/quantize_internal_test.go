@@ -226,6 +226,65 @@ func TestQuantizeReportsTheFirstNaN(t *testing.T) {
 	})
 }
 
+// Quotients next to a half must be rounded right before they are rounded to integers, also where the kernel multiplies
+// by reciprocals; and scales or values at the limits of float32 must not disturb it.
+func TestQuotientsNearHalves(t *testing.T) {
+	const channels, lo, hi = 64, -128, 127
+	r := newRand(11)
+	for _, exponent := range []int{0, -7, 9, -60, 62, -70, -130, 70, 120} {
+		scale := make([]float32, channels)
+		for c := range scale {
+			scale[c] = float32(math.Ldexp(1+r.Float64(), exponent))
+		}
+		var x []float32
+		for n := lo - 2; n <= hi+2; n++ {
+			for _, off := range []int{-3, -2, -1, 0, 1, 2, 3} {
+				for _, s := range scale {
+					v := float32((float64(n) + 0.5) * float64(s))
+					x = append(x, math.Float32frombits(uint32(int32(math.Float32bits(v))+int32(off))))
+				}
+			}
+		}
+		for _, v := range []float32{0, math.MaxFloat32, -math.MaxFloat32, math.SmallestNonzeroFloat32, 0x1p-126} {
+			for range scale {
+				x = append(x, v)
+			}
+		}
+		one, single := make([]float32, 0, len(x)/channels), []float32{scale[0]}
+		for i := 0; i < len(x); i += channels {
+			one = append(one, x[i])
+		}
+		var same NormParams
+		unit := make([]float32, vecLanes)
+		fill(unit, 1)
+		same.Forward(make([]float32, vecLanes), unit, make([]float32, vecLanes))
+		one = one[:len(one)&^(vecLanes-1)]
+		eachTier(t, func(t *testing.T, kern *isa) {
+			got, mask := make([]int8, len(x)), make([]uint8, MaskLen(len(x)))
+			kern.quantizeS8(got, mask, x, scale, lo, hi)
+			values := make([]float32, len(x))
+			kern.fakeQuantChannels(values, nil, x, scale, lo, hi)
+			for i, v := range x {
+				s := scale[i%channels]
+				want, in := round(v, s, lo, hi)
+				if float32(got[i]) != want || mask[i/8]>>(i%8)&1 == 1 != in || values[i] != float32(want*s) {
+					t.Fatalf("2^%d: %v / %v = %v: code %d, value %v, want %v", exponent, v, s, v/s, got[i], values[i], want)
+				}
+			}
+			codes := make([]uint8, len(one))
+			kern.quantizeU8(codes, nil, one, single[0], 128, 0, 255)
+			after := make([]uint8, len(one))
+			kern.normQuantize(&NormAct{Norm: &same}, after, make([]uint8, MaskLen(len(one))), one, single[0], 128, 0, 255)
+			for i, v := range one {
+				want, _ := round(v, single[0], lo, hi)
+				if int(codes[i])-128 != int(want) || int(after[i])-128 != int(want) {
+					t.Fatalf("2^%d: %v / %v = %v: code %d, behind norm %d, want %v", exponent, v, single[0], v/single[0], int(codes[i])-128, int(after[i])-128, want)
+				}
+			}
+		})
+	}
+}
+
 func TestObservers(t *testing.T) {
 	eachTier(t, func(t *testing.T, kern *isa) {
 		for _, channels := range []int{1, 3, 10, 16, 17, 40, 100, 1000} {

@@ -3409,22 +3409,42 @@ strip:
 	MOVQ   bs+64(FP), DI
 	MOVQ   k2+8(FP), R8
 	VPXORD Z0, Z0, Z0
+	VPXORD Z3, Z3, Z3
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMOVDQU32    (SI), Z1
 	VPBROADCASTD (BX), Z2
 	VPDPBUSD     Z1, Z2, Z0
 	ADDQ         DI, SI
 	ADDQ         CX, BX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (BX)(CX*1), R10
+
+inner:
+	VMOVDQU32    (SI), Z1
+	VPBROADCASTD (BX), Z2
+	VPDPBUSD     Z1, Z2, Z0
+	VMOVDQU32    (SI)(DI*1), Z1
+	VPBROADCASTD (R10), Z2
+	VPDPBUSD     Z1, Z2, Z3
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(CX*2), R10
+	LEAQ         (BX)(CX*2), BX
+	SUBQ         $+2, R9
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), SI
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
+	VPADDD       Z3, Z0, Z0
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -3441,21 +3461,21 @@ inner:
 store:
 	VBROADCASTSS lo+168(FP), Z1
 	VBROADCASTSS hi+172(FP), Z2
-	VBROADCASTSS zero+176(FP), Z3
+	VBROADCASTSS zero+176(FP), Z4
 	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  (CX), K1, Z4
+	VMOVDQU32.Z  (CX), K1, Z5
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), BX
 	MOVQ         DX, BX
-	VPADDD       Z4, Z0, Z0
+	VPADDD       Z5, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS.Z     (CX), Z0, K1, Z0
 	VMAXPS       Z1, Z0, Z0
 	VMINPS       Z2, Z0, Z0
 	VCVTPS2DQ    Z0, Z0
-	VPADDD       Z3, Z0, Z0
+	VPADDD       Z4, Z0, Z0
 	VPMOVDB      Z0, K1, (BX)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), DX
@@ -3487,11 +3507,13 @@ strip:
 	MOVQ   k2+8(FP), R8
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMOVDQU32    (SI), Z2
 	VMOVDQU32    64(SI), Z3
 	VPBROADCASTD (BX), Z4
@@ -3500,11 +3522,35 @@ inner:
 	ADDQ         DI, SI
 	ADDQ         CX, BX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (BX)(CX*1), R10
+
+inner:
+	VMOVDQU32    (SI), Z2
+	VMOVDQU32    64(SI), Z3
+	VPBROADCASTD (BX), Z4
+	VPDPBUSD     Z2, Z4, Z0
+	VPDPBUSD     Z3, Z4, Z1
+	VMOVDQU32    (SI)(DI*1), Z2
+	VMOVDQU32    64(SI)(DI*1), Z3
+	VPBROADCASTD (R10), Z4
+	VPDPBUSD     Z2, Z4, Z5
+	VPDPBUSD     Z3, Z4, Z6
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(CX*2), R10
+	LEAQ         (BX)(CX*2), BX
+	SUBQ         $+2, R9
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), SI
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -3527,11 +3573,11 @@ store:
 	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  (CX), K1, Z5
+	VMOVDQU32.Z  (CX), K1, Z7
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), BX
 	MOVQ         DX, BX
-	VPADDD       Z5, Z0, Z0
+	VPADDD       Z7, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS.Z     (CX), Z0, K1, Z0
 	VMAXPS       Z2, Z0, Z0
@@ -3542,11 +3588,11 @@ store:
 	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  64(CX), K1, Z5
+	VMOVDQU32.Z  64(CX), K1, Z7
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), BX
 	MOVQ         DX, BX
-	VPADDD       Z5, Z1, Z1
+	VPADDD       Z7, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS.Z     64(CX), Z1, K1, Z1
 	VMAXPS       Z2, Z1, Z1
@@ -3584,11 +3630,13 @@ strip:
 	MOVQ   k2+8(FP), R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z2
 	VPBROADCASTD (SI), Z3
 	VPDPBUSD     Z2, Z3, Z0
@@ -3597,11 +3645,35 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z2
+	VPBROADCASTD (SI), Z3
+	VPDPBUSD     Z2, Z3, Z0
+	VPBROADCASTD (SI)(DX*1), Z3
+	VPDPBUSD     Z2, Z3, Z1
+	VMOVDQU32    (DI)(R8*1), Z2
+	VPBROADCASTD (R11), Z3
+	VPDPBUSD     Z2, Z3, Z4
+	VPBROADCASTD (R11)(DX*1), Z3
+	VPDPBUSD     Z2, Z3, Z5
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z4, Z0, Z0
+	VPADDD       Z5, Z1, Z1
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -3622,30 +3694,30 @@ inner:
 store:
 	VBROADCASTSS lo+168(FP), Z2
 	VBROADCASTSS hi+172(FP), Z3
-	VBROADCASTSS zero+176(FP), Z4
+	VBROADCASTSS zero+176(FP), Z6
 	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  (CX), K1, Z5
+	VMOVDQU32.Z  (CX), K1, Z7
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
-	VPADDD       Z5, Z0, Z0
+	VPADDD       Z7, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS.Z     (CX), Z0, K1, Z0
 	VMAXPS       Z2, Z0, Z0
 	VMINPS       Z3, Z0, Z0
 	VCVTPS2DQ    Z0, Z0
-	VPADDD       Z4, Z0, Z0
+	VPADDD       Z6, Z0, Z0
 	VPMOVDB      Z0, K1, (DI)
 	ADDQ         SI, DI
-	VPADDD       Z5, Z1, Z1
+	VPADDD       Z7, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS.Z     (CX), Z1, K1, Z1
 	VMAXPS       Z2, Z1, Z1
 	VMINPS       Z3, Z1, Z1
 	VCVTPS2DQ    Z1, Z1
-	VPADDD       Z4, Z1, Z1
+	VPADDD       Z6, Z1, Z1
 	VPMOVDB      Z1, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
@@ -3679,11 +3751,15 @@ strip:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z4
 	VMOVDQU32    64(DI), Z5
 	VPBROADCASTD (SI), Z6
@@ -3695,11 +3771,43 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z4
+	VMOVDQU32    64(DI), Z5
+	VPBROADCASTD (SI), Z6
+	VPDPBUSD     Z4, Z6, Z0
+	VPDPBUSD     Z5, Z6, Z1
+	VPBROADCASTD (SI)(DX*1), Z6
+	VPDPBUSD     Z4, Z6, Z2
+	VPDPBUSD     Z5, Z6, Z3
+	VMOVDQU32    (DI)(R8*1), Z4
+	VMOVDQU32    64(DI)(R8*1), Z5
+	VPBROADCASTD (R11), Z6
+	VPDPBUSD     Z4, Z6, Z7
+	VPDPBUSD     Z5, Z6, Z8
+	VPBROADCASTD (R11)(DX*1), Z6
+	VPDPBUSD     Z4, Z6, Z9
+	VPDPBUSD     Z5, Z6, Z10
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z7, Z0, Z0
+	VPADDD       Z8, Z1, Z1
+	VPADDD       Z9, Z2, Z2
+	VPADDD       Z10, Z3, Z3
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -3727,11 +3835,11 @@ store:
 	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  (CX), K1, Z7
+	VMOVDQU32.Z  (CX), K1, Z11
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
-	VPADDD       Z7, Z0, Z0
+	VPADDD       Z11, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS.Z     (CX), Z0, K1, Z0
 	VMAXPS       Z4, Z0, Z0
@@ -3740,7 +3848,7 @@ store:
 	VPADDD       Z6, Z0, Z0
 	VPMOVDB      Z0, K1, (DI)
 	ADDQ         SI, DI
-	VPADDD       Z7, Z2, Z2
+	VPADDD       Z11, Z2, Z2
 	VCVTDQ2PS    Z2, Z2
 	VMULPS.Z     (CX), Z2, K1, Z2
 	VMAXPS       Z4, Z2, Z2
@@ -3751,11 +3859,11 @@ store:
 	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  64(CX), K1, Z7
+	VMOVDQU32.Z  64(CX), K1, Z11
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
-	VPADDD       Z7, Z1, Z1
+	VPADDD       Z11, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS.Z     64(CX), Z1, K1, Z1
 	VMAXPS       Z4, Z1, Z1
@@ -3764,7 +3872,7 @@ store:
 	VPADDD       Z6, Z1, Z1
 	VPMOVDB      Z1, K1, 16(DI)
 	ADDQ         SI, DI
-	VPADDD       Z7, Z3, Z3
+	VPADDD       Z11, Z3, Z3
 	VCVTDQ2PS    Z3, Z3
 	VMULPS.Z     64(CX), Z3, K1, Z3
 	VMAXPS       Z4, Z3, Z3
@@ -3803,11 +3911,14 @@ strip:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z3
 	VPBROADCASTD (SI), Z4
 	VPDPBUSD     Z3, Z4, Z0
@@ -3818,11 +3929,40 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z3
+	VPBROADCASTD (SI), Z4
+	VPDPBUSD     Z3, Z4, Z0
+	VPBROADCASTD (SI)(DX*1), Z4
+	VPDPBUSD     Z3, Z4, Z1
+	VPBROADCASTD (SI)(DX*2), Z4
+	VPDPBUSD     Z3, Z4, Z2
+	VMOVDQU32    (DI)(R8*1), Z3
+	VPBROADCASTD (R11), Z4
+	VPDPBUSD     Z3, Z4, Z5
+	VPBROADCASTD (R11)(DX*1), Z4
+	VPDPBUSD     Z3, Z4, Z6
+	VPBROADCASTD (R11)(DX*2), Z4
+	VPDPBUSD     Z3, Z4, Z7
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -3847,39 +3987,39 @@ inner:
 store:
 	VBROADCASTSS lo+168(FP), Z3
 	VBROADCASTSS hi+172(FP), Z4
-	VBROADCASTSS zero+176(FP), Z5
+	VBROADCASTSS zero+176(FP), Z8
 	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  (CX), K1, Z6
+	VMOVDQU32.Z  (CX), K1, Z9
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
-	VPADDD       Z6, Z0, Z0
+	VPADDD       Z9, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS.Z     (CX), Z0, K1, Z0
 	VMAXPS       Z3, Z0, Z0
 	VMINPS       Z4, Z0, Z0
 	VCVTPS2DQ    Z0, Z0
-	VPADDD       Z5, Z0, Z0
+	VPADDD       Z8, Z0, Z0
 	VPMOVDB      Z0, K1, (DI)
 	ADDQ         SI, DI
-	VPADDD       Z6, Z1, Z1
+	VPADDD       Z9, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS.Z     (CX), Z1, K1, Z1
 	VMAXPS       Z3, Z1, Z1
 	VMINPS       Z4, Z1, Z1
 	VCVTPS2DQ    Z1, Z1
-	VPADDD       Z5, Z1, Z1
+	VPADDD       Z8, Z1, Z1
 	VPMOVDB      Z1, K1, (DI)
 	ADDQ         SI, DI
-	VPADDD       Z6, Z2, Z2
+	VPADDD       Z9, Z2, Z2
 	VCVTDQ2PS    Z2, Z2
 	VMULPS.Z     (CX), Z2, K1, Z2
 	VMAXPS       Z3, Z2, Z2
 	VMINPS       Z4, Z2, Z2
 	VCVTPS2DQ    Z2, Z2
-	VPADDD       Z5, Z2, Z2
+	VPADDD       Z8, Z2, Z2
 	VPMOVDB      Z2, K1, (DI)
 	ADDQ         astrip+48(FP), AX
 	ADDQ         cstrip+96(FP), BX
@@ -3915,11 +4055,17 @@ strip:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z6
 	VMOVDQU32    64(DI), Z7
 	VPBROADCASTD (SI), Z8
@@ -3934,11 +4080,51 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z6
+	VMOVDQU32    64(DI), Z7
+	VPBROADCASTD (SI), Z8
+	VPDPBUSD     Z6, Z8, Z0
+	VPDPBUSD     Z7, Z8, Z1
+	VPBROADCASTD (SI)(DX*1), Z8
+	VPDPBUSD     Z6, Z8, Z2
+	VPDPBUSD     Z7, Z8, Z3
+	VPBROADCASTD (SI)(DX*2), Z8
+	VPDPBUSD     Z6, Z8, Z4
+	VPDPBUSD     Z7, Z8, Z5
+	VMOVDQU32    (DI)(R8*1), Z6
+	VMOVDQU32    64(DI)(R8*1), Z7
+	VPBROADCASTD (R11), Z8
+	VPDPBUSD     Z6, Z8, Z9
+	VPDPBUSD     Z7, Z8, Z10
+	VPBROADCASTD (R11)(DX*1), Z8
+	VPDPBUSD     Z6, Z8, Z11
+	VPDPBUSD     Z7, Z8, Z12
+	VPBROADCASTD (R11)(DX*2), Z8
+	VPDPBUSD     Z6, Z8, Z13
+	VPDPBUSD     Z7, Z8, Z14
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z9, Z0, Z0
+	VPADDD       Z10, Z1, Z1
+	VPADDD       Z11, Z2, Z2
+	VPADDD       Z12, Z3, Z3
+	VPADDD       Z13, Z4, Z4
+	VPADDD       Z14, Z5, Z5
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -3971,11 +4157,11 @@ store:
 	MOVQ         mask+144(FP), CX
 	KMOVW        (CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  (CX), K1, Z9
+	VMOVDQU32.Z  (CX), K1, Z15
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
-	VPADDD       Z9, Z0, Z0
+	VPADDD       Z15, Z0, Z0
 	VCVTDQ2PS    Z0, Z0
 	VMULPS.Z     (CX), Z0, K1, Z0
 	VMAXPS       Z6, Z0, Z0
@@ -3984,7 +4170,7 @@ store:
 	VPADDD       Z8, Z0, Z0
 	VPMOVDB      Z0, K1, (DI)
 	ADDQ         SI, DI
-	VPADDD       Z9, Z2, Z2
+	VPADDD       Z15, Z2, Z2
 	VCVTDQ2PS    Z2, Z2
 	VMULPS.Z     (CX), Z2, K1, Z2
 	VMAXPS       Z6, Z2, Z2
@@ -3993,7 +4179,7 @@ store:
 	VPADDD       Z8, Z2, Z2
 	VPMOVDB      Z2, K1, (DI)
 	ADDQ         SI, DI
-	VPADDD       Z9, Z4, Z4
+	VPADDD       Z15, Z4, Z4
 	VCVTDQ2PS    Z4, Z4
 	VMULPS.Z     (CX), Z4, K1, Z4
 	VMAXPS       Z6, Z4, Z4
@@ -4004,11 +4190,11 @@ store:
 	MOVQ         mask+144(FP), CX
 	KMOVW        2(CX), K1
 	MOVQ         bias+152(FP), CX
-	VMOVDQU32.Z  64(CX), K1, Z9
+	VMOVDQU32.Z  64(CX), K1, Z15
 	MOVQ         m+160(FP), CX
 	MOVQ         ldc+88(FP), SI
 	MOVQ         BX, DI
-	VPADDD       Z9, Z1, Z1
+	VPADDD       Z15, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
 	VMULPS.Z     64(CX), Z1, K1, Z1
 	VMAXPS       Z6, Z1, Z1
@@ -4017,7 +4203,7 @@ store:
 	VPADDD       Z8, Z1, Z1
 	VPMOVDB      Z1, K1, 16(DI)
 	ADDQ         SI, DI
-	VPADDD       Z9, Z3, Z3
+	VPADDD       Z15, Z3, Z3
 	VCVTDQ2PS    Z3, Z3
 	VMULPS.Z     64(CX), Z3, K1, Z3
 	VMAXPS       Z6, Z3, Z3
@@ -4026,7 +4212,7 @@ store:
 	VPADDD       Z8, Z3, Z3
 	VPMOVDB      Z3, K1, 16(DI)
 	ADDQ         SI, DI
-	VPADDD       Z9, Z5, Z5
+	VPADDD       Z15, Z5, Z5
 	VCVTDQ2PS    Z5, Z5
 	VMULPS.Z     64(CX), Z5, K1, Z5
 	VMAXPS       Z6, Z5, Z5

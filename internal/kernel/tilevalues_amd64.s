@@ -2005,22 +2005,42 @@ strip:
 	MOVQ   bs+64(FP), DI
 	MOVQ   k2+8(FP), R8
 	VPXORD Z0, Z0, Z0
+	VPXORD Z3, Z3, Z3
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMOVDQU32    (SI), Z1
 	VPBROADCASTD (BX), Z2
 	VPDPBUSD     Z1, Z2, Z0
 	ADDQ         DI, SI
 	ADDQ         CX, BX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (BX)(CX*1), R10
+
+inner:
+	VMOVDQU32    (SI), Z1
+	VPBROADCASTD (BX), Z2
+	VPDPBUSD     Z1, Z2, Z0
+	VMOVDQU32    (SI)(DI*1), Z1
+	VPBROADCASTD (R10), Z2
+	VPDPBUSD     Z1, Z2, Z3
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(CX*2), R10
+	LEAQ         (BX)(CX*2), BX
+	SUBQ         $+2, R9
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), SI
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
+	VPADDD       Z3, Z0, Z0
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -2077,11 +2097,13 @@ strip:
 	MOVQ   k2+8(FP), R8
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMOVDQU32    (SI), Z2
 	VMOVDQU32    64(SI), Z3
 	VPBROADCASTD (BX), Z4
@@ -2090,11 +2112,35 @@ inner:
 	ADDQ         DI, SI
 	ADDQ         CX, BX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (BX)(CX*1), R10
+
+inner:
+	VMOVDQU32    (SI), Z2
+	VMOVDQU32    64(SI), Z3
+	VPBROADCASTD (BX), Z4
+	VPDPBUSD     Z2, Z4, Z0
+	VPDPBUSD     Z3, Z4, Z1
+	VMOVDQU32    (SI)(DI*1), Z2
+	VMOVDQU32    64(SI)(DI*1), Z3
+	VPBROADCASTD (R10), Z4
+	VPDPBUSD     Z2, Z4, Z5
+	VPDPBUSD     Z3, Z4, Z6
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(CX*2), R10
+	LEAQ         (BX)(CX*2), BX
+	SUBQ         $+2, R9
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), SI
 	ADDQ         a2+40(FP), BX
 	DECQ         R8
 	JNZ          outer
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -2165,11 +2211,13 @@ strip:
 	MOVQ   k2+8(FP), R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z2
 	VPBROADCASTD (SI), Z3
 	VPDPBUSD     Z2, Z3, Z0
@@ -2178,11 +2226,35 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z2
+	VPBROADCASTD (SI), Z3
+	VPDPBUSD     Z2, Z3, Z0
+	VPBROADCASTD (SI)(DX*1), Z3
+	VPDPBUSD     Z2, Z3, Z1
+	VMOVDQU32    (DI)(R8*1), Z2
+	VPBROADCASTD (R11), Z3
+	VPDPBUSD     Z2, Z3, Z4
+	VPBROADCASTD (R11)(DX*1), Z3
+	VPDPBUSD     Z2, Z3, Z5
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z4, Z0, Z0
+	VPADDD       Z5, Z1, Z1
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -2250,11 +2322,15 @@ strip:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z4
 	VMOVDQU32    64(DI), Z5
 	VPBROADCASTD (SI), Z6
@@ -2266,11 +2342,43 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z4
+	VMOVDQU32    64(DI), Z5
+	VPBROADCASTD (SI), Z6
+	VPDPBUSD     Z4, Z6, Z0
+	VPDPBUSD     Z5, Z6, Z1
+	VPBROADCASTD (SI)(DX*1), Z6
+	VPDPBUSD     Z4, Z6, Z2
+	VPDPBUSD     Z5, Z6, Z3
+	VMOVDQU32    (DI)(R8*1), Z4
+	VMOVDQU32    64(DI)(R8*1), Z5
+	VPBROADCASTD (R11), Z6
+	VPDPBUSD     Z4, Z6, Z7
+	VPDPBUSD     Z5, Z6, Z8
+	VPBROADCASTD (R11)(DX*1), Z6
+	VPDPBUSD     Z4, Z6, Z9
+	VPDPBUSD     Z5, Z6, Z10
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z7, Z0, Z0
+	VPADDD       Z8, Z1, Z1
+	VPADDD       Z9, Z2, Z2
+	VPADDD       Z10, Z3, Z3
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -2357,11 +2465,14 @@ strip:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z3
 	VPBROADCASTD (SI), Z4
 	VPDPBUSD     Z3, Z4, Z0
@@ -2372,11 +2483,40 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z3
+	VPBROADCASTD (SI), Z4
+	VPDPBUSD     Z3, Z4, Z0
+	VPBROADCASTD (SI)(DX*1), Z4
+	VPDPBUSD     Z3, Z4, Z1
+	VPBROADCASTD (SI)(DX*2), Z4
+	VPDPBUSD     Z3, Z4, Z2
+	VMOVDQU32    (DI)(R8*1), Z3
+	VPBROADCASTD (R11), Z4
+	VPDPBUSD     Z3, Z4, Z5
+	VPBROADCASTD (R11)(DX*1), Z4
+	VPDPBUSD     Z3, Z4, Z6
+	VPBROADCASTD (R11)(DX*2), Z4
+	VPDPBUSD     Z3, Z4, Z7
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
@@ -2455,11 +2595,17 @@ strip:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z6
 	VMOVDQU32    64(DI), Z7
 	VPBROADCASTD (SI), Z8
@@ -2474,11 +2620,51 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         CX, SI
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (SI)(CX*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z6
+	VMOVDQU32    64(DI), Z7
+	VPBROADCASTD (SI), Z8
+	VPDPBUSD     Z6, Z8, Z0
+	VPDPBUSD     Z7, Z8, Z1
+	VPBROADCASTD (SI)(DX*1), Z8
+	VPDPBUSD     Z6, Z8, Z2
+	VPDPBUSD     Z7, Z8, Z3
+	VPBROADCASTD (SI)(DX*2), Z8
+	VPDPBUSD     Z6, Z8, Z4
+	VPDPBUSD     Z7, Z8, Z5
+	VMOVDQU32    (DI)(R8*1), Z6
+	VMOVDQU32    64(DI)(R8*1), Z7
+	VPBROADCASTD (R11), Z8
+	VPDPBUSD     Z6, Z8, Z9
+	VPDPBUSD     Z7, Z8, Z10
+	VPBROADCASTD (R11)(DX*1), Z8
+	VPDPBUSD     Z6, Z8, Z11
+	VPDPBUSD     Z7, Z8, Z12
+	VPBROADCASTD (R11)(DX*2), Z8
+	VPDPBUSD     Z6, Z8, Z13
+	VPDPBUSD     Z7, Z8, Z14
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(CX*2), R11
+	LEAQ         (SI)(CX*2), SI
+	SUBQ         $+2, R10
 	JNZ          inner
+
+summed:
 	ADDQ         b2+72(FP), DI
 	ADDQ         a2+40(FP), SI
 	DECQ         R9
 	JNZ          outer
+	VPADDD       Z9, Z0, Z0
+	VPADDD       Z10, Z1, Z1
+	VPADDD       Z11, Z2, Z2
+	VPADDD       Z12, Z3, Z3
+	VPADDD       Z13, Z4, Z4
+	VPADDD       Z14, Z5, Z5
 	MOVQ         tail+136(FP), CX
 	TESTQ        CX, CX
 	JZ           store
