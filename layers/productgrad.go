@@ -198,14 +198,11 @@ func (b *productGrad) featureShard(s, lo, hi int) {
 		return
 	}
 	scale, z := b.codes.Params.At(0)
-	one := [1]float32{scale}
 	for ; lo < hi; lo += pieceFeatures {
 		end := min(hi, lo+pieceFeatures)
 		n := end - lo
 		x := f.st.Values(s, f.st.Rows*n)
-		for r := range f.st.Rows {
-			kernel.DequantizeU8(x[r*n:(r+1)*n], b.codes.U8[r*f.in+lo:r*f.in+end], one[:], z)
-		}
+		kernel.DequantizeColumns(x, b.codes.U8[lo:], f.in, n, f.st.Rows, scale, z)
 		w := b.pieces[s][:n*c]
 		if f.needDX {
 			kernel.DequantizeS8(w, b.weight.S8[lo*c:end*c], b.weight.Params.Scale)

@@ -92,6 +92,26 @@ func (t *isa) dequantizeS8(dst []float32, q []int8, scale []float32) {
 	dequantize(dst, q, scale, 0, t.dequantizeS8Vec(dst, q, scale))
 }
 
+// DequantizeColumns writes scale*(q-zero) of rows of n codes, stride apart, one
+// row behind the other.
+func DequantizeColumns(dst []float32, q []uint8, stride, n, rows int, scale float32, zero int32) {
+	active.dequantizeColumns(dst, q, stride, n, rows, scale, zero)
+}
+
+func (t *isa) dequantizeColumns(dst []float32, q []uint8, stride, n, rows int, scale float32, zero int32) {
+	if rows == 0 || n == 0 {
+		return
+	}
+	dst, q = dst[:rows*n], q[:(rows-1)*stride+n]
+	var one [vecLanes]float32
+	fill(one[:], scale)
+	for i := range rows {
+		row := q[i*stride:][:n]
+		done := t.dequantizeU8Vec(dst[i*n:], row, one[:], zero)
+		dequantize(dst[i*n:][:n], row, one[:], zero, done)
+	}
+}
+
 // dequantize is the definition of both, from element from on.
 func dequantize[T int8 | uint8](dst []float32, q []T, scale []float32, zero int32, from int) {
 	for i, c := from, from%len(scale); i < len(q); i++ {

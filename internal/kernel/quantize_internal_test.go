@@ -389,7 +389,16 @@ func TestDequantize(t *testing.T) {
 					t.Fatalf("channels=%d: s8 %d became %v, want %v", channels, s[i], got, want)
 				}
 			}
-			if err := errors.Join(fromU.Check(), fromS.Check()); err != nil {
+			columns := 1 + r.IntN(channels)
+			cut := qtest.Guarded[float32](9*columns, 3)
+			kern.dequantizeColumns(cut.Data, u[channels-columns:], channels, columns, 9, 0.3, 77)
+			for i, v := range cut.Data {
+				q := u[i/columns*channels+channels-columns+i%columns]
+				if want := float32(int32(q)-77) * 0.3; v != want {
+					t.Fatalf("%d of %d columns: %d became %v, want %v", columns, channels, q, v, want)
+				}
+			}
+			if err := errors.Join(fromU.Check(), fromS.Check(), cut.Check()); err != nil {
 				t.Fatal(err)
 			}
 		}

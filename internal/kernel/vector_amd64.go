@@ -351,10 +351,14 @@ func (t *isa) dequantizeU8Vec(dst []float32, q []uint8, scale []float32, zero in
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
 	}
-	if len(scale) == 1 {
+	switch {
+	case len(scale) == 1:
 		var s [vecLanes]float32
 		fill(s[:], scale[0])
 		t.dequantizeU8Run(dst, q, s[:], n, zero)
+		return n
+	case len(scale)%vecLanes == 0:
+		t.dequantizeU8Run(dst, q, scale, n, zero)
 		return n
 	}
 	var buf [stretchLen]float32
