@@ -177,6 +177,10 @@ func streams(g *gen) {
 		g.quantize("F32")
 		g.quantize("U8")
 		g.quantize("S8")
+		if g.wide {
+			g.quantizeWeights()
+			g.reciprocals()
+		}
 		g.dequantize("U8")
 		g.dequantize("S8")
 		g.maskGrad()
@@ -505,6 +509,94 @@ func (g *gen) quantize(to string) {
 		g.Label("next")
 	})
 	g.Store(first, g.ReturnIndex(0))
+	g.end()
+}
+
+// quantizeWeights is quantize("S8") with fewer instructions, for values and scales far from the limits of float32. It
+// multiplies by reciprocals, and two steps of Newton's method make the product the nearest number to the quotient
+// (P. Markstein, IA-64 and Elementary Functions, 2000, chapter 8: after the first it is off by less than one in the last place, and
+// so the second rounds right, as the reciprocal is rounded right). What is left alone by limits before rounding is what
+// lies inside after it.
+func (g *gen) quantizeWeights() {
+	name := "quantizeWeights" + g.suffix()
+	g.begin(name, "func(dst *int8, mask *uint8, x, scale, inverse *float32, n, period, maskStep int, least, most float32) (top int32)",
+		name+" rounds x/scale to integers, after limiting it to what is rounded to the least and to the greatest of them.",
+		"mask moves by maskStep bytes for sixteen elements. top is the bits of the greatest magnitude of x.")
+	s := g.newStream()
+	dst, mask, x := s.pointer("dst", 16), s.stepped("mask", "maskStep"), s.pointer("x", 64)
+	scale, inverse := g.arg("scale"), g.arg("inverse")
+	least, most, abs, top := g.broadcast("least"), g.broadcast("most"), g.clearSign(), g.vec()
+	g.zero(top)
+	s.loop(true, func() {
+		v, rest, q, c, k := g.vec(), g.vec(), g.vec(), g.vec(), g.K()
+		divisor := g.vec()
+		by := g.vec()
+		g.VMOVUPS(off(x, 0), v)
+		g.VMOVUPS(s.periodic(scale, 0), divisor)
+		g.VMOVUPS(s.periodic(inverse, 0), by)
+		g.VPANDD(v, abs, c)
+		g.VPMAXUD(c, top, top)
+		g.VMULPS(v, by, q)
+		g.VMOVAPS(v, rest)
+		g.VFNMADD231PS(divisor, q, rest)
+		g.VFMADD231PS(by, rest, q)
+		g.VFNMADD231PS(divisor, q, v)
+		g.VFMADD231PS(by, v, q)
+		g.VMAXPS(least, q, c)
+		g.VMINPS(most, c, c)
+		g.VCMPPS(cmpEqual, q, c, k)
+		g.VCVTPS2DQ(c, c)
+		g.MOVW(g.bitsOf([]reg.OpmaskVirtual{k}, nil).As16(), off(mask, 0))
+		g.storeBytes([]reg.VecVirtual{c}, true, off(dst, 0))
+	})
+	g.foldMax(top)
+	result := g.GP32()
+	g.VMOVD(top.AsX(), result)
+	g.Store(result, g.ReturnIndex(0))
+	g.end()
+}
+
+// foldMax brings the greatest of the unsigned lanes of a zmm into its first.
+func (g *gen) foldMax(v reg.VecVirtual) {
+	t := g.vec()
+	g.VEXTRACTI64X4(operand.U8(1), v, t.AsY())
+	g.VPMAXUD(t.AsY(), v.AsY(), v.AsY())
+	g.VEXTRACTI128(operand.U8(1), v.AsY(), t.AsX())
+	for _, order := range []int{-1, 0x4e, 0xb1} {
+		if order >= 0 {
+			g.VPSHUFD(operand.U8(order), v.AsX(), t.AsX())
+		}
+		g.VPMAXUD(t.AsX(), v.AsX(), v.AsX())
+	}
+}
+
+// reciprocals divides one by scales.
+func (g *gen) reciprocals() {
+	name := "reciprocals" + g.suffix()
+	g.begin(name, "func(dst, x *float32, n int, least, most float32) (odd int)",
+		name+" computes dst = 1/x, n a multiple of sixteen; odd is not 0 when one of x is below least or above most.")
+	dst, x, n := g.arg("dst"), g.arg("x"), g.arg("n")
+	least, most, one, r := g.broadcast("least"), g.broadcast("most"), g.vec(), g.GP32()
+	g.MOVL(operand.U32(0x3f800000), r)
+	g.VMOVD(r, one.AsX())
+	g.VPBROADCASTD(one.AsX(), one)
+	odd, k := g.K(), g.K()
+	g.KXORW(odd, odd, odd)
+	g.Label("loop")
+	v := g.vec()
+	g.VMOVUPS(off(x, 0), v)
+	g.VCMPPS(cmpLess, least, v, k)
+	g.KORW(k, odd, odd)
+	g.VCMPPS(cmpGreater, most, v, k)
+	g.KORW(k, odd, odd)
+	g.VDIVPS(v, one, v)
+	g.VMOVUPS(v, off(dst, 0))
+	g.advance(imm(g.bytes()), x, dst)
+	g.SUBQ(operand.I8(16), n)
+	g.JNZ(operand.LabelRef("loop"))
+	result := g.GP64()
+	g.KMOVW(odd, result.As32())
+	g.Store(result, g.ReturnIndex(0))
 	g.end()
 }
 

@@ -1700,6 +1700,97 @@ next:
 	VZEROUPPER
 	RET
 
+// func quantizeWeightsZ(dst *int8, mask *uint8, x *float32, scale *float32, inverse *float32, n int, period int, maskStep int, least float32, most float32) (top int32)
+// Requires: AVX, AVX2, AVX512F, CMOV
+TEXT ·quantizeWeightsZ(SB), NOSPLIT, $0-76
+	MOVQ         dst+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVQ         maskStep+56(FP), DX
+	MOVQ         x+16(FP), BX
+	MOVQ         scale+24(FP), SI
+	MOVQ         inverse+32(FP), DI
+	VBROADCASTSS least+64(FP), Z0
+	VBROADCASTSS most+68(FP), Z1
+	MOVL         $0x7fffffff, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Z2
+	VPXORD       Z3, Z3, Z3
+	MOVQ         n+40(FP), R8
+	MOVQ         period+48(FP), R11
+	XORQ         R9, R9
+	XORQ         R10, R10
+	SHLQ         $+2, R11
+
+loop:
+	VMOVUPS       (BX), Z4
+	VMOVUPS       (SI)(R9*1), Z7
+	VMOVUPS       (DI)(R9*1), Z8
+	VPANDD        Z4, Z2, Z5
+	VPMAXUD       Z5, Z3, Z3
+	VMULPS        Z4, Z8, Z6
+	VMOVAPS       Z4, Z5
+	VFNMADD231PS  Z7, Z6, Z5
+	VFMADD231PS   Z8, Z5, Z6
+	VFNMADD231PS  Z7, Z6, Z4
+	VFMADD231PS   Z8, Z4, Z6
+	VMAXPS        Z0, Z6, Z5
+	VMINPS        Z1, Z5, Z5
+	VCMPPS        $0x00, Z6, Z5, K1
+	VCVTPS2DQ     Z5, Z5
+	KMOVW         K1, R12
+	MOVW          R12, (CX)
+	VPMOVDB       Z5, (AX)
+	ADDQ          $+16, AX
+	ADDQ          DX, CX
+	ADDQ          $+64, BX
+	ADDQ          $+64, R9
+	CMPQ          R9, R11
+	CMOVQEQ       R10, R9
+	SUBQ          $+16, R8
+	JNZ           loop
+	VEXTRACTI64X4 $0x01, Z3, Y0
+	VPMAXUD       Y0, Y3, Y3
+	VEXTRACTI128  $0x01, Y3, X0
+	VPMAXUD       X0, X3, X3
+	VPSHUFD       $0x4e, X3, X0
+	VPMAXUD       X0, X3, X3
+	VPSHUFD       $0xb1, X3, X0
+	VPMAXUD       X0, X3, X3
+	VMOVD         X3, AX
+	MOVL          AX, top+72(FP)
+	VZEROUPPER
+	RET
+
+// func reciprocalsZ(dst *float32, x *float32, n int, least float32, most float32) (odd int)
+// Requires: AVX, AVX512F
+TEXT ·reciprocalsZ(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS least+24(FP), Z0
+	VBROADCASTSS most+28(FP), Z1
+	MOVL         $0x3f800000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Z2
+	KXORW        K1, K1, K1
+
+loop:
+	VMOVUPS (CX), Z3
+	VCMPPS  $0x01, Z0, Z3, K2
+	KORW    K2, K1, K1
+	VCMPPS  $0x0e, Z1, Z3, K2
+	KORW    K2, K1, K1
+	VDIVPS  Z3, Z2, Z3
+	VMOVUPS Z3, (AX)
+	ADDQ    $+64, CX
+	ADDQ    $+64, AX
+	SUBQ    $+16, DX
+	JNZ     loop
+	KMOVW   K1, AX
+	MOVQ    AX, odd+32(FP)
+	VZEROUPPER
+	RET
+
 // func dequantizeU8Z(dst *float32, q *uint8, scale *float32, n int, period int, zero int32)
 // Requires: AVX, AVX512F, CMOV
 TEXT ·dequantizeU8Z(SB), NOSPLIT, $0-44

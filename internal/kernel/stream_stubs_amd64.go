@@ -214,6 +214,17 @@ func quantizeU8Z(dst *uint8, mask *uint8, x *float32, scale *float32, n int, per
 //go:noescape
 func quantizeS8Z(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
+// quantizeWeightsZ rounds x/scale to integers, after limiting it to what is rounded to the least and to the greatest of them.
+// mask moves by maskStep bytes for sixteen elements. top is the bits of the greatest magnitude of x.
+//
+//go:noescape
+func quantizeWeightsZ(dst *int8, mask *uint8, x *float32, scale *float32, inverse *float32, n int, period int, maskStep int, least float32, most float32) (top int32)
+
+// reciprocalsZ computes dst = 1/x, n a multiple of sixteen; odd is not 0 when one of x is below least or above most.
+//
+//go:noescape
+func reciprocalsZ(dst *float32, x *float32, n int, least float32, most float32) (odd int)
+
 // dequantizeU8Z computes dst = float32(q-zero)*scale.
 //
 //go:noescape

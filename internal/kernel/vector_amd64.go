@@ -341,9 +341,42 @@ func (t *isa) quantizeS8Vec(dst []int8, mask []uint8, x, scale []float32, lo, hi
 	}
 	m, step := maskStream(&sink, mask)
 	if t.tier == cpu.AVX512VNNI {
+		if quantizeModerate(dst, m, x, s, n, step, lo, hi) {
+			return n, -1
+		}
 		return n, nanIndex(n, quantizeS8Z(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
 	}
 	return n, nanIndex(n, quantizeS8Y(&dst[0], m, &x[0], &s[0], n, len(s), step, lo, hi, 0))
+}
+
+// quantizeModerate quantizes weights where neither they nor their scales are near the limits of float32, so that remainders of
+// quotients are exact, and there are rows enough to pay for reciprocals of the scales. Otherwise it reports false and may
+// have written anything.
+func quantizeModerate(dst []int8, mask *uint8, x, scale []float32, n, step int, lo, hi float32) bool {
+	const least, most = 0x1p-60, 0x1p60
+	if len(scale) > stretchLen || n < 4*len(scale) {
+		return false
+	}
+	var inverse [stretchLen]float32
+	if reciprocalsZ(&inverse[0], &scale[0], len(scale), least, most) != 0 {
+		return false
+	}
+	bottom, top := roundedTo(lo, hi)
+	got := quantizeWeightsZ(&dst[0], mask, &x[0], &scale[0], &inverse[0], n, len(scale), step, bottom, top)
+	return math.Float32frombits(uint32(got)) <= most // not so of NaN
+}
+
+// roundedTo returns the least number that is rounded to lo and the greatest that is rounded to hi, whole numbers, halves to
+// even.
+func roundedTo(lo, hi float32) (least, most float32) {
+	least, most = lo-0.5, hi+0.5
+	if int(lo)&1 != 0 {
+		least = math.Nextafter32(least, hi)
+	}
+	if int(hi)&1 != 0 {
+		most = math.Nextafter32(most, lo)
+	}
+	return least, most
 }
 
 func (t *isa) dequantizeU8Vec(dst []float32, q []uint8, scale []float32, zero int32) int {
