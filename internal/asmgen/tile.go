@@ -330,7 +330,7 @@ func (g *gen) beginResult(kind string, rows, width int, result tileResult) {
 }
 
 // tileS8 emits the exact integer product C = A*B of u8 A and packed s8 B, four
-// steps of k at a time. The last tail (0..3) steps of k re-read the four bytes
+// steps of k at a time, and fetches A's next strip meanwhile, a line each step. The last tail (0..3) steps of k re-read the four bytes
 // that end A's row, shifted down, against B rows padded with zeros. It is for
 // zmm; tileWords is its ymm form.
 func (g *gen) tileS8(rows, width int, result tileResult) {
@@ -355,6 +355,7 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 	}
 	var here func(disp int) operand.Mem         // where B is
 	turn := [][]reg.VecVirtual{acc, acc, other} // an odd step, then two by two
+	var next reg.GPVirtual                      // in A's next strip
 	step := func(o operands) {
 		if here == nil {
 			here = o.b
@@ -362,9 +363,17 @@ func (g *gen) tileS8(rows, width int, result tileResult) {
 		dot(o.b, turn[0], func(i int) { g.VPBROADCASTD(o.at(i, 0), x) })
 		if low {
 			turn = turn[1:]
+			return
 		}
+		g.PREFETCHT0(off(next, 0))
+		g.ADDQ(operand.I8(64), next)
 	}
-	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
+	clear := func(_ func(i, disp int) operand.Mem, bases []reg.GPVirtual, _ reg.Register) {
+		if !low {
+			next = g.GP64()
+			g.MOVQ(bases[0], next)
+			g.ADDQ(g.slot("astrip"), next)
+		}
 		for _, v := range append(acc, other...) {
 			g.zero(v)
 		}
@@ -411,6 +420,13 @@ func (g *gen) storeSums(rows, width int, acc []reg.VecVirtual, c reg.Register) {
 		g.KMOVW(off(mask, 2*w), k[w])
 	}
 	g.eachC(rows, width, c, func(i, w int, m operand.Mem) { g.VMOVDQU32(acc[i*width+w], k[w], m) })
+	if rows <= rowsTwice {
+		return
+	}
+	next := g.GP64() // strip
+	g.MOVQ(c, next)
+	g.ADDQ(g.slot("cstrip"), next)
+	g.eachC(rows, width, next, func(_, _ int, m operand.Mem) { g.PREFETCHT0(m) })
 }
 
 // storeValues turns a zmm tile into values, one vector of columns after the other, and stores those that the mask names.

@@ -4232,7 +4232,7 @@ store:
 	RET
 
 // func tileRequantZ4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ4x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4250,13 +4250,15 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z4
@@ -4268,10 +4270,12 @@ inner:
 	VPDPBUSD     Z4, Z5, Z2
 	VPBROADCASTD (DI), Z5
 	VPDPBUSD     Z4, Z5, Z3
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -4362,7 +4366,7 @@ store:
 	RET
 
 // func tileRequantZ4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ4x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4380,6 +4384,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4390,7 +4396,7 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z8
@@ -4407,10 +4413,12 @@ inner:
 	VPBROADCASTD (DI), Z10
 	VPDPBUSD     Z8, Z10, Z6
 	VPDPBUSD     Z9, Z10, Z7
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -4548,7 +4556,7 @@ store:
 	RET
 
 // func tileRequantZ5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ5x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4566,6 +4574,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4573,7 +4583,7 @@ strip:
 	VPXORD Z4, Z4, Z4
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z5
@@ -4587,10 +4597,12 @@ inner:
 	VPDPBUSD     Z5, Z6, Z3
 	VPBROADCASTD (DI)(DX*1), Z6
 	VPDPBUSD     Z5, Z6, Z4
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -4694,7 +4706,7 @@ store:
 	RET
 
 // func tileRequantZ5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ5x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4712,6 +4724,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4724,7 +4738,7 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z10
@@ -4744,10 +4758,12 @@ inner:
 	VPBROADCASTD (DI)(DX*1), Z12
 	VPDPBUSD     Z10, Z12, Z8
 	VPDPBUSD     Z11, Z12, Z9
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -4908,7 +4924,7 @@ store:
 	RET
 
 // func tileRequantZ6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ6x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4926,6 +4942,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4934,7 +4952,7 @@ strip:
 	VPXORD Z5, Z5, Z5
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z6
@@ -4950,10 +4968,12 @@ inner:
 	VPDPBUSD     Z6, Z7, Z4
 	VPBROADCASTD (DI)(DX*2), Z7
 	VPDPBUSD     Z6, Z7, Z5
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -5070,7 +5090,7 @@ store:
 	RET
 
 // func tileRequantZ6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ6x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5088,6 +5108,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5102,7 +5124,7 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z12
@@ -5125,10 +5147,12 @@ inner:
 	VPBROADCASTD (DI)(DX*2), Z14
 	VPDPBUSD     Z12, Z14, Z10
 	VPDPBUSD     Z13, Z14, Z11
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -5312,7 +5336,7 @@ store:
 	RET
 
 // func tileRequantZ7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ7x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5332,6 +5356,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5341,7 +5367,7 @@ strip:
 	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z7
@@ -5359,11 +5385,13 @@ inner:
 	VPDPBUSD     Z7, Z8, Z5
 	VPBROADCASTD (R8), Z8
 	VPDPBUSD     Z7, Z8, Z6
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -5495,7 +5523,7 @@ store:
 	RET
 
 // func tileRequantZ7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ7x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5515,6 +5543,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5531,7 +5561,7 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z14
@@ -5557,11 +5587,13 @@ inner:
 	VPBROADCASTD (R8), Z16
 	VPDPBUSD     Z14, Z16, Z12
 	VPDPBUSD     Z15, Z16, Z13
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -5770,7 +5802,7 @@ store:
 	RET
 
 // func tileRequantZ8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ8x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5790,6 +5822,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5800,7 +5834,7 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z8
@@ -5820,11 +5854,13 @@ inner:
 	VPDPBUSD     Z8, Z9, Z6
 	VPBROADCASTD (R8)(DX*1), Z9
 	VPDPBUSD     Z8, Z9, Z7
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -5969,7 +6005,7 @@ store:
 	RET
 
 // func tileRequantZ8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ8x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5989,6 +6025,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6007,7 +6045,7 @@ strip:
 	VPXORD Z15, Z15, Z15
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z16
@@ -6036,11 +6074,13 @@ inner:
 	VPBROADCASTD (R8)(DX*1), Z18
 	VPDPBUSD     Z16, Z18, Z14
 	VPDPBUSD     Z17, Z18, Z15
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -6272,7 +6312,7 @@ store:
 	RET
 
 // func tileRequantZ9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ9x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -6292,6 +6332,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6303,7 +6345,7 @@ strip:
 	VPXORD Z8, Z8, Z8
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z9
@@ -6325,11 +6367,13 @@ inner:
 	VPDPBUSD     Z9, Z10, Z7
 	VPBROADCASTD (R8)(DX*2), Z10
 	VPDPBUSD     Z9, Z10, Z8
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -6487,7 +6531,7 @@ store:
 	RET
 
 // func tileRequantZ9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ9x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -6507,6 +6551,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6527,7 +6573,7 @@ strip:
 	VPXORD Z17, Z17, Z17
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z18
@@ -6559,11 +6605,13 @@ inner:
 	VPBROADCASTD (R8)(DX*2), Z20
 	VPDPBUSD     Z18, Z20, Z16
 	VPDPBUSD     Z19, Z20, Z17
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -6818,7 +6866,7 @@ store:
 	RET
 
 // func tileRequantZ10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ10x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -6840,6 +6888,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6852,7 +6902,7 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z10
@@ -6876,12 +6926,14 @@ inner:
 	VPDPBUSD     Z10, Z11, Z8
 	VPBROADCASTD (R9), Z11
 	VPDPBUSD     Z10, Z11, Z9
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -7054,7 +7106,7 @@ store:
 	RET
 
 // func tileRequantZ10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ10x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -7076,6 +7128,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7098,7 +7152,7 @@ strip:
 	VPXORD Z19, Z19, Z19
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z20
@@ -7133,12 +7187,14 @@ inner:
 	VPBROADCASTD (R9), Z22
 	VPDPBUSD     Z20, Z22, Z18
 	VPDPBUSD     Z21, Z22, Z19
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -7418,7 +7474,7 @@ store:
 	RET
 
 // func tileRequantZ11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ11x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -7440,6 +7496,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7453,7 +7511,7 @@ strip:
 	VPXORD Z10, Z10, Z10
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z11
@@ -7479,12 +7537,14 @@ inner:
 	VPDPBUSD     Z11, Z12, Z9
 	VPBROADCASTD (R9)(DX*1), Z12
 	VPDPBUSD     Z11, Z12, Z10
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -7670,7 +7730,7 @@ store:
 	RET
 
 // func tileRequantZ11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ11x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -7692,6 +7752,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7716,7 +7778,7 @@ strip:
 	VPXORD Z21, Z21, Z21
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z22
@@ -7754,12 +7816,14 @@ inner:
 	VPBROADCASTD (R9)(DX*1), Z24
 	VPDPBUSD     Z22, Z24, Z20
 	VPDPBUSD     Z23, Z24, Z21
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -8062,7 +8126,7 @@ store:
 	RET
 
 // func tileRequantZ12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ12x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -8084,6 +8148,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8098,7 +8164,7 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z12
@@ -8126,12 +8192,14 @@ inner:
 	VPDPBUSD     Z12, Z13, Z10
 	VPBROADCASTD (R9)(DX*2), Z13
 	VPDPBUSD     Z12, Z13, Z11
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -8330,7 +8398,7 @@ store:
 	RET
 
 // func tileRequantZ12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ12x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -8352,6 +8420,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8378,7 +8448,7 @@ strip:
 	VPXORD Z23, Z23, Z23
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z24
@@ -8419,12 +8489,14 @@ inner:
 	VPBROADCASTD (R9)(DX*2), Z26
 	VPDPBUSD     Z24, Z26, Z22
 	VPDPBUSD     Z25, Z26, Z23
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -8750,7 +8822,7 @@ store:
 	RET
 
 // func tileRequantZ13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ13x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -8774,6 +8846,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8789,7 +8863,7 @@ strip:
 	VPXORD Z12, Z12, Z12
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z13
@@ -8819,13 +8893,15 @@ inner:
 	VPDPBUSD     Z13, Z14, Z11
 	VPBROADCASTD (R10), Z14
 	VPDPBUSD     Z13, Z14, Z12
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -9039,7 +9115,7 @@ store:
 	RET
 
 // func tileRequantZ13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ13x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -9063,6 +9139,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9091,7 +9169,7 @@ strip:
 	VPXORD Z25, Z25, Z25
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z26
@@ -9135,13 +9213,15 @@ inner:
 	VPBROADCASTD (R10), Z28
 	VPDPBUSD     Z26, Z28, Z24
 	VPDPBUSD     Z27, Z28, Z25
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -9492,7 +9572,7 @@ store:
 	RET
 
 // func tileRequantZ14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ14x1(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -9516,6 +9596,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9532,7 +9614,7 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z14
@@ -9564,13 +9646,15 @@ inner:
 	VPDPBUSD     Z14, Z15, Z12
 	VPBROADCASTD (R10)(DX*1), Z15
 	VPDPBUSD     Z14, Z15, Z13
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -9797,7 +9881,7 @@ store:
 	RET
 
 // func tileRequantZ14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32, lo float32, hi float32, zero int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileRequantZ14x2(SB), NOSPLIT, $8-180
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -9821,6 +9905,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9851,7 +9937,7 @@ strip:
 	VPXORD Z27, Z27, Z27
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z28
@@ -9898,13 +9984,15 @@ inner:
 	VPBROADCASTD (R10)(DX*1), Z30
 	VPDPBUSD     Z28, Z30, Z26
 	VPDPBUSD     Z29, Z30, Z27
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI

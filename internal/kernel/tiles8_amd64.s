@@ -1982,7 +1982,7 @@ store:
 	RET
 
 // func tileS8Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z4x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2000,13 +2000,15 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z4
@@ -2018,10 +2020,12 @@ inner:
 	VPDPBUSD     Z4, Z5, Z2
 	VPBROADCASTD (DI), Z5
 	VPDPBUSD     Z4, Z5, Z3
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -2055,30 +2059,40 @@ inner:
 	VPDPBUSD     Z4, Z5, Z3
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z4x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2096,6 +2110,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2106,7 +2122,7 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z8
@@ -2123,10 +2139,12 @@ inner:
 	VPBROADCASTD (DI), Z10
 	VPDPBUSD     Z8, Z10, Z6
 	VPDPBUSD     Z9, Z10, Z7
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -2165,35 +2183,49 @@ inner:
 	VPDPBUSD     Z9, Z10, Z7
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z5x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2211,6 +2243,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2218,7 +2252,7 @@ strip:
 	VPXORD Z4, Z4, Z4
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z5
@@ -2232,10 +2266,12 @@ inner:
 	VPDPBUSD     Z5, Z6, Z3
 	VPBROADCASTD (DI)(DX*1), Z6
 	VPDPBUSD     Z5, Z6, Z4
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -2273,32 +2309,44 @@ inner:
 	VPDPBUSD     Z5, Z6, Z4
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z5x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2316,6 +2364,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2328,7 +2378,7 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z10
@@ -2348,10 +2398,12 @@ inner:
 	VPBROADCASTD (DI)(DX*1), Z12
 	VPDPBUSD     Z10, Z12, Z8
 	VPDPBUSD     Z11, Z12, Z9
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -2395,38 +2447,55 @@ inner:
 	VPDPBUSD     Z11, Z12, Z9
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z6x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2444,6 +2513,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2452,7 +2523,7 @@ strip:
 	VPXORD Z5, Z5, Z5
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z6
@@ -2468,10 +2539,12 @@ inner:
 	VPDPBUSD     Z6, Z7, Z4
 	VPBROADCASTD (DI)(DX*2), Z7
 	VPDPBUSD     Z6, Z7, Z5
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -2513,34 +2586,48 @@ inner:
 	VPDPBUSD     Z6, Z7, Z5
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z6x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2558,6 +2645,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2572,7 +2661,7 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z12
@@ -2595,10 +2684,12 @@ inner:
 	VPBROADCASTD (DI)(DX*2), Z14
 	VPDPBUSD     Z12, Z14, Z10
 	VPDPBUSD     Z13, Z14, Z11
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -2647,41 +2738,61 @@ inner:
 	VPDPBUSD     Z13, Z14, Z11
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z7x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2701,6 +2812,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2710,7 +2823,7 @@ strip:
 	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z7
@@ -2728,11 +2841,13 @@ inner:
 	VPDPBUSD     Z7, Z8, Z5
 	VPBROADCASTD (R8), Z8
 	VPDPBUSD     Z7, Z8, Z6
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -2780,36 +2895,52 @@ inner:
 	VPDPBUSD     Z7, Z8, Z6
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z7x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2829,6 +2960,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2845,7 +2978,7 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z14
@@ -2871,11 +3004,13 @@ inner:
 	VPBROADCASTD (R8), Z16
 	VPDPBUSD     Z14, Z16, Z12
 	VPDPBUSD     Z15, Z16, Z13
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -2931,44 +3066,67 @@ inner:
 	VPDPBUSD     Z15, Z16, Z13
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z8x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2988,6 +3146,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2998,7 +3158,7 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z8
@@ -3018,11 +3178,13 @@ inner:
 	VPDPBUSD     Z8, Z9, Z6
 	VPBROADCASTD (R8)(DX*1), Z9
 	VPDPBUSD     Z8, Z9, Z7
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -3074,38 +3236,56 @@ inner:
 	VPDPBUSD     Z8, Z9, Z7
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z7, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z7, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z8x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3125,6 +3305,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3143,7 +3325,7 @@ strip:
 	VPXORD Z15, Z15, Z15
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z16
@@ -3172,11 +3354,13 @@ inner:
 	VPBROADCASTD (R8)(DX*1), Z18
 	VPDPBUSD     Z16, Z18, Z14
 	VPDPBUSD     Z17, Z18, Z15
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -3237,47 +3421,73 @@ inner:
 	VPDPBUSD     Z17, Z18, Z15
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z14, K1, (SI)
-	VMOVDQU32 Z15, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z14, K1, (SI)
+	VMOVDQU32  Z15, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z9x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3297,6 +3507,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3308,7 +3520,7 @@ strip:
 	VPXORD Z8, Z8, Z8
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z9
@@ -3330,11 +3542,13 @@ inner:
 	VPDPBUSD     Z9, Z10, Z7
 	VPBROADCASTD (R8)(DX*2), Z10
 	VPDPBUSD     Z9, Z10, Z8
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -3390,40 +3604,60 @@ inner:
 	VPDPBUSD     Z9, Z10, Z8
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z7, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z7, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z9x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3443,6 +3677,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3463,7 +3699,7 @@ strip:
 	VPXORD Z17, Z17, Z17
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z18
@@ -3495,11 +3731,13 @@ inner:
 	VPBROADCASTD (R8)(DX*2), Z20
 	VPDPBUSD     Z18, Z20, Z16
 	VPDPBUSD     Z19, Z20, Z17
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -3565,50 +3803,79 @@ inner:
 	VPDPBUSD     Z19, Z20, Z17
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z14, K1, (SI)
-	VMOVDQU32 Z15, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z16, K1, (SI)
-	VMOVDQU32 Z17, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z14, K1, (SI)
+	VMOVDQU32  Z15, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z16, K1, (SI)
+	VMOVDQU32  Z17, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z10x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3630,6 +3897,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3642,7 +3911,7 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z10
@@ -3666,12 +3935,14 @@ inner:
 	VPDPBUSD     Z10, Z11, Z8
 	VPBROADCASTD (R9), Z11
 	VPDPBUSD     Z10, Z11, Z9
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -3733,42 +4004,64 @@ inner:
 	VPDPBUSD     Z10, Z11, Z9
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z7, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z9, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z7, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z9, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z10x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3790,6 +4083,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3812,7 +4107,7 @@ strip:
 	VPXORD Z19, Z19, Z19
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z20
@@ -3847,12 +4142,14 @@ inner:
 	VPBROADCASTD (R9), Z22
 	VPDPBUSD     Z20, Z22, Z18
 	VPDPBUSD     Z21, Z22, Z19
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -3925,53 +4222,85 @@ inner:
 	VPDPBUSD     Z21, Z22, Z19
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z14, K1, (SI)
-	VMOVDQU32 Z15, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z16, K1, (SI)
-	VMOVDQU32 Z17, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z18, K1, (SI)
-	VMOVDQU32 Z19, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z14, K1, (SI)
+	VMOVDQU32  Z15, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z16, K1, (SI)
+	VMOVDQU32  Z17, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z18, K1, (SI)
+	VMOVDQU32  Z19, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z11x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3993,6 +4322,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4006,7 +4337,7 @@ strip:
 	VPXORD Z10, Z10, Z10
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z11
@@ -4032,12 +4363,14 @@ inner:
 	VPDPBUSD     Z11, Z12, Z9
 	VPBROADCASTD (R9)(DX*1), Z12
 	VPDPBUSD     Z11, Z12, Z10
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -4103,44 +4436,68 @@ inner:
 	VPDPBUSD     Z11, Z12, Z10
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z7, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z9, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z7, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z9, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z11x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4162,6 +4519,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4186,7 +4545,7 @@ strip:
 	VPXORD Z21, Z21, Z21
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z22
@@ -4224,12 +4583,14 @@ inner:
 	VPBROADCASTD (R9)(DX*1), Z24
 	VPDPBUSD     Z22, Z24, Z20
 	VPDPBUSD     Z23, Z24, Z21
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -4307,56 +4668,91 @@ inner:
 	VPDPBUSD     Z23, Z24, Z21
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z14, K1, (SI)
-	VMOVDQU32 Z15, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z16, K1, (SI)
-	VMOVDQU32 Z17, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z18, K1, (SI)
-	VMOVDQU32 Z19, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z20, K1, (SI)
-	VMOVDQU32 Z21, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z14, K1, (SI)
+	VMOVDQU32  Z15, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z16, K1, (SI)
+	VMOVDQU32  Z17, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z18, K1, (SI)
+	VMOVDQU32  Z19, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z20, K1, (SI)
+	VMOVDQU32  Z21, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z12x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4378,6 +4774,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4392,7 +4790,7 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z12
@@ -4420,12 +4818,14 @@ inner:
 	VPDPBUSD     Z12, Z13, Z10
 	VPBROADCASTD (R9)(DX*2), Z13
 	VPDPBUSD     Z12, Z13, Z11
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -4495,46 +4895,72 @@ inner:
 	VPDPBUSD     Z12, Z13, Z11
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z7, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z9, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z11, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z7, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z9, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z11, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z12x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4556,6 +4982,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4582,7 +5010,7 @@ strip:
 	VPXORD Z23, Z23, Z23
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z24
@@ -4623,12 +5051,14 @@ inner:
 	VPBROADCASTD (R9)(DX*2), Z26
 	VPDPBUSD     Z24, Z26, Z22
 	VPDPBUSD     Z25, Z26, Z23
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -4711,59 +5141,97 @@ inner:
 	VPDPBUSD     Z25, Z26, Z23
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z14, K1, (SI)
-	VMOVDQU32 Z15, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z16, K1, (SI)
-	VMOVDQU32 Z17, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z18, K1, (SI)
-	VMOVDQU32 Z19, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z20, K1, (SI)
-	VMOVDQU32 Z21, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z22, K1, (SI)
-	VMOVDQU32 Z23, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z14, K1, (SI)
+	VMOVDQU32  Z15, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z16, K1, (SI)
+	VMOVDQU32  Z17, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z18, K1, (SI)
+	VMOVDQU32  Z19, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z20, K1, (SI)
+	VMOVDQU32  Z21, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z22, K1, (SI)
+	VMOVDQU32  Z23, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z13x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4787,6 +5255,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4802,7 +5272,7 @@ strip:
 	VPXORD Z12, Z12, Z12
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z13
@@ -4832,13 +5302,15 @@ inner:
 	VPDPBUSD     Z13, Z14, Z11
 	VPBROADCASTD (R10), Z14
 	VPDPBUSD     Z13, Z14, Z12
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -4914,48 +5386,76 @@ inner:
 	VPDPBUSD     Z13, Z14, Z12
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z7, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z9, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z11, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z7, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z9, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z11, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z13x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4979,6 +5479,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5007,7 +5509,7 @@ strip:
 	VPXORD Z25, Z25, Z25
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z26
@@ -5051,13 +5553,15 @@ inner:
 	VPBROADCASTD (R10), Z28
 	VPDPBUSD     Z26, Z28, Z24
 	VPDPBUSD     Z27, Z28, Z25
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -5147,62 +5651,103 @@ inner:
 	VPDPBUSD     Z27, Z28, Z25
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z14, K1, (SI)
-	VMOVDQU32 Z15, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z16, K1, (SI)
-	VMOVDQU32 Z17, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z18, K1, (SI)
-	VMOVDQU32 Z19, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z20, K1, (SI)
-	VMOVDQU32 Z21, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z22, K1, (SI)
-	VMOVDQU32 Z23, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z24, K1, (SI)
-	VMOVDQU32 Z25, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z14, K1, (SI)
+	VMOVDQU32  Z15, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z16, K1, (SI)
+	VMOVDQU32  Z17, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z18, K1, (SI)
+	VMOVDQU32  Z19, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z20, K1, (SI)
+	VMOVDQU32  Z21, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z22, K1, (SI)
+	VMOVDQU32  Z23, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z24, K1, (SI)
+	VMOVDQU32  Z25, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z14x1(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5226,6 +5771,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5242,7 +5789,7 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z14
@@ -5274,13 +5821,15 @@ inner:
 	VPDPBUSD     Z14, Z15, Z12
 	VPBROADCASTD (R10)(DX*1), Z15
 	VPDPBUSD     Z14, Z15, Z13
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -5360,50 +5909,80 @@ inner:
 	VPDPBUSD     Z14, Z15, Z13
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z1, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z3, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z5, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z7, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z9, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z11, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z13, K1, (SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z1, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z3, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z5, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z7, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z9, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z11, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z13, K1, (SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET
 
 // func tileS8Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileS8Z14x2(SB), NOSPLIT, $8-152
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5427,6 +6006,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5457,7 +6038,7 @@ strip:
 	VPXORD Z27, Z27, Z27
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z28
@@ -5504,13 +6085,15 @@ inner:
 	VPBROADCASTD (R10)(DX*1), Z30
 	VPDPBUSD     Z28, Z30, Z26
 	VPDPBUSD     Z29, Z30, Z27
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -5605,59 +6188,103 @@ inner:
 	VPDPBUSD     Z29, Z30, Z27
 
 store:
-	MOVQ      mask+144(FP), CX
-	KMOVW     (CX), K1
-	KMOVW     2(CX), K2
-	MOVQ      ldc+88(FP), CX
-	MOVQ      BX, SI
-	VMOVDQU32 Z0, K1, (SI)
-	VMOVDQU32 Z1, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z2, K1, (SI)
-	VMOVDQU32 Z3, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z4, K1, (SI)
-	VMOVDQU32 Z5, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z6, K1, (SI)
-	VMOVDQU32 Z7, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z8, K1, (SI)
-	VMOVDQU32 Z9, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z10, K1, (SI)
-	VMOVDQU32 Z11, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z12, K1, (SI)
-	VMOVDQU32 Z13, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z14, K1, (SI)
-	VMOVDQU32 Z15, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z16, K1, (SI)
-	VMOVDQU32 Z17, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z18, K1, (SI)
-	VMOVDQU32 Z19, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z20, K1, (SI)
-	VMOVDQU32 Z21, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z22, K1, (SI)
-	VMOVDQU32 Z23, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z24, K1, (SI)
-	VMOVDQU32 Z25, K2, 64(SI)
-	ADDQ      CX, SI
-	VMOVDQU32 Z26, K1, (SI)
-	VMOVDQU32 Z27, K2, 64(SI)
-	ADDQ      astrip+48(FP), AX
-	ADDQ      cstrip+96(FP), BX
-	DECQ      (SP)
-	JNZ       strip
-	ADDQ      aline+120(FP), AX
-	ADDQ      cline+128(FP), BX
-	DECQ      lines+112(FP)
-	JNZ       line
+	MOVQ       mask+144(FP), CX
+	KMOVW      (CX), K1
+	KMOVW      2(CX), K2
+	MOVQ       ldc+88(FP), CX
+	MOVQ       BX, SI
+	VMOVDQU32  Z0, K1, (SI)
+	VMOVDQU32  Z1, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z2, K1, (SI)
+	VMOVDQU32  Z3, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z4, K1, (SI)
+	VMOVDQU32  Z5, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z6, K1, (SI)
+	VMOVDQU32  Z7, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z8, K1, (SI)
+	VMOVDQU32  Z9, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z10, K1, (SI)
+	VMOVDQU32  Z11, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z12, K1, (SI)
+	VMOVDQU32  Z13, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z14, K1, (SI)
+	VMOVDQU32  Z15, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z16, K1, (SI)
+	VMOVDQU32  Z17, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z18, K1, (SI)
+	VMOVDQU32  Z19, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z20, K1, (SI)
+	VMOVDQU32  Z21, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z22, K1, (SI)
+	VMOVDQU32  Z23, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z24, K1, (SI)
+	VMOVDQU32  Z25, K2, 64(SI)
+	ADDQ       CX, SI
+	VMOVDQU32  Z26, K1, (SI)
+	VMOVDQU32  Z27, K2, 64(SI)
+	MOVQ       BX, CX
+	ADDQ       cstrip+96(FP), CX
+	MOVQ       ldc+88(FP), SI
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       SI, CX
+	PREFETCHT0 (CX)
+	PREFETCHT0 64(CX)
+	ADDQ       astrip+48(FP), AX
+	ADDQ       cstrip+96(FP), BX
+	DECQ       (SP)
+	JNZ        strip
+	ADDQ       aline+120(FP), AX
+	ADDQ       cline+128(FP), BX
+	DECQ       lines+112(FP)
+	JNZ        line
 	VZEROUPPER
 	RET

@@ -2747,7 +2747,7 @@ store:
 	RET
 
 // func tileValuesZ4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ4x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2765,13 +2765,15 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z4
@@ -2783,10 +2785,12 @@ inner:
 	VPDPBUSD     Z4, Z5, Z2
 	VPBROADCASTD (DI), Z5
 	VPDPBUSD     Z4, Z5, Z3
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -2859,7 +2863,7 @@ store:
 	RET
 
 // func tileValuesZ4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ4x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -2877,6 +2881,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2887,7 +2893,7 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z8
@@ -2904,10 +2910,12 @@ inner:
 	VPBROADCASTD (DI), Z10
 	VPDPBUSD     Z8, Z10, Z6
 	VPDPBUSD     Z9, Z10, Z7
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -3012,7 +3020,7 @@ store:
 	RET
 
 // func tileValuesZ5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ5x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3030,6 +3038,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3037,7 +3047,7 @@ strip:
 	VPXORD Z4, Z4, Z4
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z5
@@ -3051,10 +3061,12 @@ inner:
 	VPDPBUSD     Z5, Z6, Z3
 	VPBROADCASTD (DI)(DX*1), Z6
 	VPDPBUSD     Z5, Z6, Z4
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -3136,7 +3148,7 @@ store:
 	RET
 
 // func tileValuesZ5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ5x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3154,6 +3166,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3166,7 +3180,7 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z10
@@ -3186,10 +3200,12 @@ inner:
 	VPBROADCASTD (DI)(DX*1), Z12
 	VPDPBUSD     Z10, Z12, Z8
 	VPDPBUSD     Z11, Z12, Z9
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -3309,7 +3325,7 @@ store:
 	RET
 
 // func tileValuesZ6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ6x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3327,6 +3343,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3335,7 +3353,7 @@ strip:
 	VPXORD Z5, Z5, Z5
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z6
@@ -3351,10 +3369,12 @@ inner:
 	VPDPBUSD     Z6, Z7, Z4
 	VPBROADCASTD (DI)(DX*2), Z7
 	VPDPBUSD     Z6, Z7, Z5
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -3445,7 +3465,7 @@ store:
 	RET
 
 // func tileValuesZ6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ6x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3463,6 +3483,8 @@ strip:
 	MOVQ   b+56(FP), R8
 	MOVQ   bs+64(FP), R9
 	MOVQ   k2+8(FP), R10
+	MOVQ   SI, R11
+	ADDQ   astrip+48(FP), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3477,7 +3499,7 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R11
+	MOVQ k+0(FP), R12
 
 inner:
 	VMOVDQU32    (R8), Z12
@@ -3500,10 +3522,12 @@ inner:
 	VPBROADCASTD (DI)(DX*2), Z14
 	VPDPBUSD     Z12, Z14, Z10
 	VPDPBUSD     Z13, Z14, Z11
+	PREFETCHT0   (R11)
+	ADDQ         $+64, R11
 	ADDQ         R9, R8
 	ADDQ         CX, SI
 	ADDQ         CX, DI
-	DECQ         R11
+	DECQ         R12
 	JNZ          inner
 	ADDQ         b2+72(FP), R8
 	ADDQ         a2+40(FP), SI
@@ -3638,7 +3662,7 @@ store:
 	RET
 
 // func tileValuesZ7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ7x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3658,6 +3682,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3667,7 +3693,7 @@ strip:
 	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z7
@@ -3685,11 +3711,13 @@ inner:
 	VPDPBUSD     Z7, Z8, Z5
 	VPBROADCASTD (R8), Z8
 	VPDPBUSD     Z7, Z8, Z6
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -3791,7 +3819,7 @@ store:
 	RET
 
 // func tileValuesZ7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ7x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -3811,6 +3839,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3827,7 +3857,7 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z14
@@ -3853,11 +3883,13 @@ inner:
 	VPBROADCASTD (R8), Z16
 	VPDPBUSD     Z14, Z16, Z12
 	VPDPBUSD     Z15, Z16, Z13
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -4009,7 +4041,7 @@ store:
 	RET
 
 // func tileValuesZ8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ8x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4029,6 +4061,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4039,7 +4073,7 @@ strip:
 	VPXORD Z7, Z7, Z7
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z8
@@ -4059,11 +4093,13 @@ inner:
 	VPDPBUSD     Z8, Z9, Z6
 	VPBROADCASTD (R8)(DX*1), Z9
 	VPDPBUSD     Z8, Z9, Z7
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -4174,7 +4210,7 @@ store:
 	RET
 
 // func tileValuesZ8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ8x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4194,6 +4230,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4212,7 +4250,7 @@ strip:
 	VPXORD Z15, Z15, Z15
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z16
@@ -4241,11 +4279,13 @@ inner:
 	VPBROADCASTD (R8)(DX*1), Z18
 	VPDPBUSD     Z16, Z18, Z14
 	VPDPBUSD     Z17, Z18, Z15
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -4412,7 +4452,7 @@ store:
 	RET
 
 // func tileValuesZ9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ9x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4432,6 +4472,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4443,7 +4485,7 @@ strip:
 	VPXORD Z8, Z8, Z8
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z9
@@ -4465,11 +4507,13 @@ inner:
 	VPDPBUSD     Z9, Z10, Z7
 	VPBROADCASTD (R8)(DX*2), Z10
 	VPDPBUSD     Z9, Z10, Z8
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -4589,7 +4633,7 @@ store:
 	RET
 
 // func tileValuesZ9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ9x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4609,6 +4653,8 @@ strip:
 	MOVQ   b+56(FP), R9
 	MOVQ   bs+64(FP), R10
 	MOVQ   k2+8(FP), R11
+	MOVQ   SI, R12
+	ADDQ   astrip+48(FP), R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4629,7 +4675,7 @@ strip:
 	VPXORD Z17, Z17, Z17
 
 outer:
-	MOVQ k+0(FP), R12
+	MOVQ k+0(FP), R13
 
 inner:
 	VMOVDQU32    (R9), Z18
@@ -4661,11 +4707,13 @@ inner:
 	VPBROADCASTD (R8)(DX*2), Z20
 	VPDPBUSD     Z18, Z20, Z16
 	VPDPBUSD     Z19, Z20, Z17
+	PREFETCHT0   (R12)
+	ADDQ         $+64, R12
 	ADDQ         R10, R9
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
-	DECQ         R12
+	DECQ         R13
 	JNZ          inner
 	ADDQ         b2+72(FP), R9
 	ADDQ         a2+40(FP), SI
@@ -4847,7 +4895,7 @@ store:
 	RET
 
 // func tileValuesZ10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ10x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -4869,6 +4917,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4881,7 +4931,7 @@ strip:
 	VPXORD Z9, Z9, Z9
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z10
@@ -4905,12 +4955,14 @@ inner:
 	VPDPBUSD     Z10, Z11, Z8
 	VPBROADCASTD (R9), Z11
 	VPDPBUSD     Z10, Z11, Z9
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -5041,7 +5093,7 @@ store:
 	RET
 
 // func tileValuesZ10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ10x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5063,6 +5115,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5085,7 +5139,7 @@ strip:
 	VPXORD Z19, Z19, Z19
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z20
@@ -5120,12 +5174,14 @@ inner:
 	VPBROADCASTD (R9), Z22
 	VPDPBUSD     Z20, Z22, Z18
 	VPDPBUSD     Z21, Z22, Z19
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -5324,7 +5380,7 @@ store:
 	RET
 
 // func tileValuesZ11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ11x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5346,6 +5402,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5359,7 +5417,7 @@ strip:
 	VPXORD Z10, Z10, Z10
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z11
@@ -5385,12 +5443,14 @@ inner:
 	VPDPBUSD     Z11, Z12, Z9
 	VPBROADCASTD (R9)(DX*1), Z12
 	VPDPBUSD     Z11, Z12, Z10
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -5530,7 +5590,7 @@ store:
 	RET
 
 // func tileValuesZ11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ11x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5552,6 +5612,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5576,7 +5638,7 @@ strip:
 	VPXORD Z21, Z21, Z21
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z22
@@ -5614,12 +5676,14 @@ inner:
 	VPBROADCASTD (R9)(DX*1), Z24
 	VPDPBUSD     Z22, Z24, Z20
 	VPDPBUSD     Z23, Z24, Z21
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -5833,7 +5897,7 @@ store:
 	RET
 
 // func tileValuesZ12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ12x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -5855,6 +5919,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5869,7 +5935,7 @@ strip:
 	VPXORD Z11, Z11, Z11
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z12
@@ -5897,12 +5963,14 @@ inner:
 	VPDPBUSD     Z12, Z13, Z10
 	VPBROADCASTD (R9)(DX*2), Z13
 	VPDPBUSD     Z12, Z13, Z11
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -6051,7 +6119,7 @@ store:
 	RET
 
 // func tileValuesZ12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ12x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -6073,6 +6141,8 @@ strip:
 	MOVQ   b+56(FP), R10
 	MOVQ   bs+64(FP), R11
 	MOVQ   k2+8(FP), R12
+	MOVQ   SI, R13
+	ADDQ   astrip+48(FP), R13
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6099,7 +6169,7 @@ strip:
 	VPXORD Z23, Z23, Z23
 
 outer:
-	MOVQ k+0(FP), R13
+	MOVQ k+0(FP), R14
 
 inner:
 	VMOVDQU32    (R10), Z24
@@ -6140,12 +6210,14 @@ inner:
 	VPBROADCASTD (R9)(DX*2), Z26
 	VPDPBUSD     Z24, Z26, Z22
 	VPDPBUSD     Z25, Z26, Z23
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         R11, R10
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
-	DECQ         R13
+	DECQ         R14
 	JNZ          inner
 	ADDQ         b2+72(FP), R10
 	ADDQ         a2+40(FP), SI
@@ -6374,7 +6446,7 @@ store:
 	RET
 
 // func tileValuesZ13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ13x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -6398,6 +6470,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6413,7 +6487,7 @@ strip:
 	VPXORD Z12, Z12, Z12
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z13
@@ -6443,13 +6517,15 @@ inner:
 	VPDPBUSD     Z13, Z14, Z11
 	VPBROADCASTD (R10), Z14
 	VPDPBUSD     Z13, Z14, Z12
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -6609,7 +6685,7 @@ store:
 	RET
 
 // func tileValuesZ13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ13x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -6633,6 +6709,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6661,7 +6739,7 @@ strip:
 	VPXORD Z25, Z25, Z25
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z26
@@ -6705,13 +6783,15 @@ inner:
 	VPBROADCASTD (R10), Z28
 	VPDPBUSD     Z26, Z28, Z24
 	VPDPBUSD     Z27, Z28, Z25
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -6957,7 +7037,7 @@ store:
 	RET
 
 // func tileValuesZ14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ14x1(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -6981,6 +7061,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6997,7 +7079,7 @@ strip:
 	VPXORD Z13, Z13, Z13
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z14
@@ -7029,13 +7111,15 @@ inner:
 	VPDPBUSD     Z14, Z15, Z12
 	VPBROADCASTD (R10)(DX*1), Z15
 	VPDPBUSD     Z14, Z15, Z13
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
@@ -7204,7 +7288,7 @@ store:
 	RET
 
 // func tileValuesZ14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, tail int, mask *int32, bias *int32, m *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·tileValuesZ14x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), AX
 	MOVQ rs+24(FP), DX
@@ -7228,6 +7312,8 @@ strip:
 	MOVQ   b+56(FP), R11
 	MOVQ   bs+64(FP), R12
 	MOVQ   k2+8(FP), R13
+	MOVQ   SI, R14
+	ADDQ   astrip+48(FP), R14
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7258,7 +7344,7 @@ strip:
 	VPXORD Z27, Z27, Z27
 
 outer:
-	MOVQ k+0(FP), R14
+	MOVQ k+0(FP), R15
 
 inner:
 	VMOVDQU32    (R11), Z28
@@ -7305,13 +7391,15 @@ inner:
 	VPBROADCASTD (R10)(DX*1), Z30
 	VPDPBUSD     Z28, Z30, Z26
 	VPDPBUSD     Z29, Z30, Z27
+	PREFETCHT0   (R14)
+	ADDQ         $+64, R14
 	ADDQ         R12, R11
 	ADDQ         CX, SI
 	ADDQ         CX, DI
 	ADDQ         CX, R8
 	ADDQ         CX, R9
 	ADDQ         CX, R10
-	DECQ         R14
+	DECQ         R15
 	JNZ          inner
 	ADDQ         b2+72(FP), R11
 	ADDQ         a2+40(FP), SI
