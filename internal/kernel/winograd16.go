@@ -53,7 +53,8 @@ type winograd16Tiles struct {
 	round  func(dst *int32, x, f *float32, channels, n int)
 }
 
-// winogradWeights16 writes the sixteen planes of w's codes, pairs of filters by input channels.
+// winogradWeights16 writes the sixteen planes of w's codes, pairs of filters by input channels. Floats hold them exactly:
+// whole numbers, halves and quarters.
 func (t *isa) winogradWeights16(p *Backward16, w []int8, s *Scratch) {
 	g := p.g
 	n := g.Cin * g.Cout
@@ -63,9 +64,9 @@ func (t *isa) winogradWeights16(p *Backward16, w []int8, s *Scratch) {
 	planes := grow(&s.planes, g.winogradSize())
 	t.winogradFlip(planes, values, g, s)
 	fill(ones, winogradScale)
-	weights, words := grow(&p.weights, g.winogradSize()/2), grow(&p.wide, n/2)
+	weights := grow(&p.weights, g.winogradSize()/2)
 	for i := range winogradPlanes {
-		t.pairRows(words, weights[i*n/2:][:n/2], planes[i*n:][:n], ones[:g.Cin], g.Cout, &pairTail{})
+		t.pairRows(nil, weights[i*n/2:][:n/2], planes[i*n:][:n], ones[:g.Cin], g.Cout, &p.batch.tail)
 	}
 }
 
