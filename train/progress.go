@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -80,5 +81,5 @@ func (p *progress) epoch(m metric, last bool) {
 			validation += fmt.Sprintf("  frozen %.2f%%", 100*float64(o.Frozen)/all)
 		}
 	}
-	fmt.Fprintf(p.w, "%-6s epoch %-4.3g loss %.4f  train %.2f%%%s  %.0f img/s\n", p.name, m.Epoch, m.Loss, m.Train, validation, p.rate())
+	fmt.Fprintf(p.w, "%-6s epoch %-4v loss %.4f  train %.2f%%%s  %.0f img/s\n", p.name, math.Round(m.Epoch*1000)/1000, m.Loss, m.Train, validation, p.rate())
 }
