@@ -307,6 +307,21 @@ func TestBackward16OfExtremeGradients(t *testing.T) {
 	}
 }
 
+// Images of any even size and any padding, channels in any sixteens: tiles in odd and even numbers of rows and columns.
+func TestWinograd16OfAnyShape(t *testing.T) {
+	r := newRand(17)
+	for range 120 {
+		g := ConvGeom{
+			H: 2 + 2*r.IntN(6), W: 2 + 2*r.IntN(6), Cin: 16 + 16*r.IntN(3), KH: 3, KW: 3, Cout: 16 + 16*r.IntN(3), StrideH: 1, StrideW: 1, Groups: 1,
+			PadTop: r.IntN(3), PadLeft: r.IntN(3), PadBottom: r.IntN(3), PadRight: r.IntN(3),
+		}
+		if !g.winograd() || g.OutH() < 2 || g.OutW() < 2 {
+			continue
+		}
+		newBackward16Case(g, 1, r.Uint64()).check(t, false)
+	}
+}
+
 // Codes that are all as great as they can be bring sums to their bounds and not beyond.
 func TestBackward16AtItsBounds(t *testing.T) {
 	for _, g := range []ConvGeom{
