@@ -173,17 +173,23 @@ func (b *blockGrad) behind(s, i, j int) {
 	f := b.f
 	from, to := i*f.out, j*f.out
 	dy := b.dys[from:to]
-	if f.act != nil {
-		f.act.ExamplesGrad(s, i, j)
-	} else {
-		copy(dy, b.dy[from:to])
+	limit, ys := f.limit, f.ys
+	if f.onAcc() {
+		limit, ys = qat.Limit{}, nil // the quantizer applied the limits, and masks the gradient
+	}
+	if !limit.Relu || limit.Cap > 0 {
+		ys = nil
 	}
 	switch {
-	case f.onAcc(): // the quantizer applied the limits and has masked the gradient
-	case f.limit.Cap > 0:
-		kernel.ReLUCapGrad(dy, dy, f.ys[from:to], f.limit.Cap)
-	case f.limit.Relu:
-		kernel.ReLUGrad(dy, dy, f.ys[from:to])
+	case f.act != nil:
+		f.act.ReLUExamplesGrad(s, i, j, ys)
+	case ys != nil:
+		kernel.ReLUGrad(dy, b.dy[from:to], ys[from:to])
+	default:
+		copy(dy, b.dy[from:to])
+	}
+	if limit.Cap > 0 {
+		kernel.ReLUCapGrad(dy, dy, f.ys[from:to], limit.Cap)
 	}
 }
 

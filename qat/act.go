@@ -404,16 +404,28 @@ func (a *Act) EndGrad() {
 func (a *Act) LearnedGrads() [][]float32 { return a.grads[:len(a.learned)] }
 
 // ExamplesGrad makes the gradients of the examples [from, to) of a shard.
-func (a *Act) ExamplesGrad(s, from, to int) {
+func (a *Act) ExamplesGrad(s, from, to int) { a.ReLUExamplesGrad(s, from, to, nil) }
+
+// ReLUExamplesGrad is ExamplesGrad, and brings the gradients through a ReLU before the quantizer, whose outputs are relu. There is
+// none where that is nil.
+func (a *Act) ReLUExamplesGrad(s, from, to int, relu []float32) {
 	e, m := a.row, a.maskRow
 	if slope := signSlope(a.p.Spec.Estimator); slope != nil {
 		a.slopeGrad(s, from, to, slope)
+		if dx := a.dxs[from*e : to*e]; relu != nil {
+			kernel.ReLUGrad(dx, dx, relu[from*e:to*e])
+		}
 		return
 	}
 	step := a.step(from, to)
 	for i := from; i < to; i += step {
 		j := i + step
-		kernel.MaskGrad(a.dxs[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m])
+		dx, dy, mask := a.dxs[i*e:j*e], a.dy[i*e:j*e], a.mask[i*m:j*m]
+		if relu != nil {
+			kernel.MaskReLUGrad(dx, dy, relu[i*e:j*e], mask)
+		} else {
+			kernel.MaskGrad(dx, dy, mask)
+		}
 	}
 	a.LearnedGradExamples(s, from, to)
 }

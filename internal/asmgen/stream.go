@@ -183,7 +183,8 @@ func streams(g *gen) {
 		}
 		g.dequantize("U8")
 		g.dequantize("S8")
-		g.maskGrad()
+		g.maskGrad(false)
+		g.maskGrad(true)
 		g.addMasked()
 		g.normalize()
 		g.adam()
@@ -652,15 +653,31 @@ func (b maskBits) keeper(mask reg.Register, h int) (reg.OpmaskVirtual, func(m op
 	}
 }
 
-func (g *gen) maskGrad() {
-	name := "maskGrad" + g.suffix()
-	g.begin(name, "func(dx, dy *float32, mask *uint8, n int)", name+" computes dx = dy where the mask bit is set, else 0.")
+// maskGrad emits the gradient behind a mask, and behind a ReLU, too.
+func (g *gen) maskGrad(relu bool) {
+	name, signature, doc := "maskGrad"+g.suffix(), "func(dx, dy *float32, mask *uint8, n int)", " computes dx = dy where the mask bit is set, else 0."
+	if relu {
+		name, signature, doc = "maskReLUGrad"+g.suffix(), "func(dx, dy, y *float32, mask *uint8, n int)", " computes dx = dy where the mask bit is set and y > 0, else 0."
+	}
+	g.begin(name, signature, name+doc)
 	s := g.newStream()
 	dx, dy, mask := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("mask", 2)
 	bits := g.newMaskBits()
+	var y reg.GPVirtual
+	zero := g.vec()
+	if relu {
+		y = s.pointer("y", 64)
+		g.zero(zero)
+	}
 	s.loop(false, func() {
 		for h := range g.halves() {
-			g.VMOVUPS(bits.load(off(dy, h*g.bytes()), mask, h), off(dx, h*g.bytes()))
+			v := bits.load(off(dy, h*g.bytes()), mask, h)
+			if relu {
+				x := g.vec()
+				g.VMOVUPS(off(y, h*g.bytes()), x)
+				g.clearUnless(cmpGreater, x, zero, v)
+			}
+			g.VMOVUPS(v, off(dx, h*g.bytes()))
 		}
 	})
 	g.end()

@@ -79,32 +79,45 @@ func (g *gen) tileS16(rows, width int) {
 		}
 	}
 	x, product := g.vec(), g.vec()
+	low := g.wide && rows <= rowsTwice
+	var other []reg.VecVirtual
+	if low {
+		other = g.vecs(rows * width)
+	}
+	turn := [][]reg.VecVirtual{acc, acc, other} // an odd step, then two by two
 	step := func(o operands) {
+		sums := turn[0]
+		if low {
+			turn = turn[1:]
+		}
 		for w := range width {
 			loadInt(o.b(w*g.bytes()), bv[w])
 		}
 		for i := range rows {
 			if g.wide && masked {
-				g.VPDPWSSD_BCST(o.at(i, 0), bv[0], acc[i])
+				g.VPDPWSSD_BCST(o.at(i, 0), bv[0], sums[i])
 				continue
 			}
 			g.VPBROADCASTD(o.at(i, 0), x)
 			for w := range width {
 				if g.wide {
-					g.VPDPWSSD(bv[w], x, acc[i*width+w])
+					g.VPDPWSSD(bv[w], x, sums[i*width+w])
 					continue
 				}
 				g.VPMADDWD(bv[w], x, product)
-				g.VPADDD(product, acc[i*width+w], acc[i*width+w])
+				g.VPADDD(product, sums[i*width+w], sums[i*width+w])
 			}
 		}
 	}
 	clear := func(func(i, disp int) operand.Mem, []reg.GPVirtual, reg.Register) {
-		for _, v := range acc {
+		for _, v := range append(acc, other...) {
 			g.zero(v)
 		}
 	}
 	store := func(_ func(i, disp int) operand.Mem, _ []reg.GPVirtual, c reg.Register) {
+		for i, v := range other {
+			g.VPADDD(v, acc[i], acc[i])
+		}
 		m, flag := g.arg("m"), g.arg("acc")
 		old := bv[0]
 		g.TESTQ(m, m)
@@ -146,7 +159,7 @@ func (g *gen) tileS16(rows, width int) {
 			}
 		})
 	}
-	g.tileLoop(rows, !g.wide, step, clear, store, func() {
+	g.tileLoop(rows, !g.wide || low, step, clear, store, func() {
 		g.ADDQ(g.arg("bline"), g.slot("b"))
 	})
 }

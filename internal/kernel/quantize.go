@@ -55,6 +55,21 @@ func (t *isa) maskGrad(dx, dy []float32, mask []uint8) {
 	}
 }
 
+// MaskReLUGrad is MaskGrad, then ReLUGrad: dx = dy where the mask bit is set
+// and y > 0, else 0. dx may be dy.
+func MaskReLUGrad(dx, dy, y []float32, mask []uint8) { active.maskReLUGrad(dx, dy, y, mask) }
+
+func (t *isa) maskReLUGrad(dx, dy, y []float32, mask []uint8) {
+	dx, y, mask = dx[:len(dy)], y[:len(dy)], mask[:MaskLen(len(dy))]
+	for i := t.maskReLUGradVec(dx, dy, y, mask); i < len(dy); i++ {
+		v := dy[i]
+		if mask[i>>3]>>(i&7)&1 == 0 || !(y[i] > 0) {
+			v = 0
+		}
+		dx[i] = v
+	}
+}
+
 // AddMasked writes dst = a + dy where the mask bit is set, else a + 0. dst may
 // be a.
 func AddMasked(dst, a, dy []float32, mask []uint8) { active.addMasked(dst, a, dy, mask) }

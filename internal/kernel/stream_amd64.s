@@ -624,6 +624,49 @@ loop:
 	VZEROUPPER
 	RET
 
+// func maskReLUGradY(dx *float32, dy *float32, y *float32, mask *uint8, n int)
+// Requires: AVX, AVX2
+TEXT ·maskReLUGradY(SB), NOSPLIT, $0-40
+	MOVQ      dx+0(FP), AX
+	MOVQ      dy+8(FP), CX
+	MOVQ      mask+24(FP), DX
+	MOVQ      $0x8040201008040201, BX
+	VMOVQ     BX, X0
+	VPMOVZXBD X0, Y0
+	MOVQ      y+16(FP), BX
+	VPXOR     Y1, Y1, Y1
+	MOVQ      n+32(FP), SI
+
+loop:
+	MOVBLZX      (DX), DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	VPAND        Y0, Y2, Y2
+	VPCMPEQD     Y0, Y2, Y2
+	VANDPS       (CX), Y2, Y2
+	VMOVUPS      (BX), Y3
+	VCMPPS       $0x0e, Y1, Y3, Y3
+	VANDPS       Y3, Y2, Y2
+	VMOVUPS      Y2, (AX)
+	MOVBLZX      1(DX), DI
+	VMOVD        DI, X2
+	VPBROADCASTD X2, Y2
+	VPAND        Y0, Y2, Y2
+	VPCMPEQD     Y0, Y2, Y2
+	VANDPS       32(CX), Y2, Y2
+	VMOVUPS      32(BX), Y3
+	VCMPPS       $0x0e, Y1, Y3, Y3
+	VANDPS       Y3, Y2, Y2
+	VMOVUPS      Y2, 32(AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	ADDQ         $+2, DX
+	ADDQ         $+64, BX
+	SUBQ         $+16, SI
+	JNZ          loop
+	VZEROUPPER
+	RET
+
 // func addMaskedY(dst *float32, a *float32, dy *float32, mask *uint8, n int)
 // Requires: AVX, AVX2
 TEXT ·addMaskedY(SB), NOSPLIT, $0-40
@@ -1865,6 +1908,32 @@ loop:
 	ADDQ      $+64, CX
 	ADDQ      $+2, DX
 	SUBQ      $+16, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func maskReLUGradZ(dx *float32, dy *float32, y *float32, mask *uint8, n int)
+// Requires: AVX, AVX512F
+TEXT ·maskReLUGradZ(SB), NOSPLIT, $0-40
+	MOVQ   dx+0(FP), AX
+	MOVQ   dy+8(FP), CX
+	MOVQ   mask+24(FP), DX
+	MOVQ   y+16(FP), BX
+	VPXORD Z0, Z0, Z0
+	MOVQ   n+32(FP), SI
+
+loop:
+	KMOVW     (DX), K1
+	VMOVUPS.Z (CX), K1, Z1
+	VMOVUPS   (BX), Z2
+	VCMPPS    $0x0e, Z0, Z2, K1
+	VMOVAPS.Z Z1, K1, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	ADDQ      $+2, DX
+	ADDQ      $+64, BX
+	SUBQ      $+16, SI
 	JNZ       loop
 	VZEROUPPER
 	RET

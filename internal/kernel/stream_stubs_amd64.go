@@ -76,6 +76,11 @@ func dequantizeS8Y(dst *float32, q *int8, scale *float32, n int, period int, zer
 //go:noescape
 func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
 
+// maskReLUGradY computes dx = dy where the mask bit is set and y > 0, else 0.
+//
+//go:noescape
+func maskReLUGradY(dx *float32, dy *float32, y *float32, mask *uint8, n int)
+
 // addMaskedY computes dst = a + (dy where the mask bit is set, else 0).
 //
 //go:noescape
@@ -239,6 +244,11 @@ func dequantizeS8Z(dst *float32, q *int8, scale *float32, n int, period int, zer
 //
 //go:noescape
 func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
+
+// maskReLUGradZ computes dx = dy where the mask bit is set and y > 0, else 0.
+//
+//go:noescape
+func maskReLUGradZ(dx *float32, dy *float32, y *float32, mask *uint8, n int)
 
 // addMaskedZ computes dst = a + (dy where the mask bit is set, else 0).
 //

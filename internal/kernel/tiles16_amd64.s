@@ -2136,35 +2136,53 @@ strip:
 	MOVQ   bs+64(FP), DI
 	MOVQ   k2+8(FP), R8
 	VPXORD Z0, Z0, Z0
+	VPXORD Z2, Z2, Z2
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ          k+0(FP), R9
+	TESTQ         $+1, R9
+	JZ            even
 	VMOVDQU32.Z   (SI), K1, Z1
 	VPDPWSSD.BCST (DX), Z1, Z0
 	ADDQ          DI, SI
 	ADDQ          BX, DX
 	DECQ          R9
+	JZ            summed
+
+even:
+	LEAQ (DX)(BX*1), R10
+
+inner:
+	VMOVDQU32.Z   (SI), K1, Z1
+	VPDPWSSD.BCST (DX), Z1, Z0
+	VMOVDQU32.Z   (SI)(DI*1), K1, Z1
+	VPDPWSSD.BCST (R10), Z1, Z2
+	LEAQ          (SI)(DI*2), SI
+	LEAQ          (R10)(BX*2), R10
+	LEAQ          (DX)(BX*2), DX
+	SUBQ          $+2, R9
 	JNZ           inner
-	ADDQ          b2+72(FP), SI
-	ADDQ          a2+40(FP), DX
-	DECQ          R8
-	JNZ           outer
-	MOVQ          m+152(FP), DX
-	MOVQ          acc+136(FP), BX
-	TESTQ         DX, DX
-	JZ            sums
-	VMOVUPS.Z     (DX), K1, Z1
-	VCVTDQ2PS     Z0, Z0
-	VMULPS        Z1, Z0, Z0
-	TESTQ         BX, BX
-	JZ            store
-	MOVQ          ldc+88(FP), DX
-	MOVQ          CX, DX
-	VMOVUPS.Z     (DX), K1, Z1
-	VADDPS        Z1, Z0, Z0
-	JMP           store
+
+summed:
+	ADDQ      b2+72(FP), SI
+	ADDQ      a2+40(FP), DX
+	DECQ      R8
+	JNZ       outer
+	VPADDD    Z2, Z0, Z0
+	MOVQ      m+152(FP), DX
+	MOVQ      acc+136(FP), BX
+	TESTQ     DX, DX
+	JZ        sums
+	VMOVUPS.Z (DX), K1, Z1
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z1, Z0, Z0
+	TESTQ     BX, BX
+	JZ        store
+	MOVQ      ldc+88(FP), DX
+	MOVQ      CX, DX
+	VMOVUPS.Z (DX), K1, Z1
+	VADDPS    Z1, Z0, Z0
+	JMP       store
 
 sums:
 	TESTQ       BX, BX
@@ -2210,11 +2228,13 @@ strip:
 	MOVQ   k2+8(FP), R8
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R9
-
-inner:
+	MOVQ         k+0(FP), R9
+	TESTQ        $+1, R9
+	JZ           even
 	VMOVDQU32    (SI), Z2
 	VMOVDQU32    64(SI), Z3
 	VPBROADCASTD (DX), Z4
@@ -2223,30 +2243,54 @@ inner:
 	ADDQ         DI, SI
 	ADDQ         BX, DX
 	DECQ         R9
+	JZ           summed
+
+even:
+	LEAQ (DX)(BX*1), R10
+
+inner:
+	VMOVDQU32    (SI), Z2
+	VMOVDQU32    64(SI), Z3
+	VPBROADCASTD (DX), Z4
+	VPDPWSSD     Z2, Z4, Z0
+	VPDPWSSD     Z3, Z4, Z1
+	VMOVDQU32    (SI)(DI*1), Z2
+	VMOVDQU32    64(SI)(DI*1), Z3
+	VPBROADCASTD (R10), Z4
+	VPDPWSSD     Z2, Z4, Z5
+	VPDPWSSD     Z3, Z4, Z6
+	LEAQ         (SI)(DI*2), SI
+	LEAQ         (R10)(BX*2), R10
+	LEAQ         (DX)(BX*2), DX
+	SUBQ         $+2, R9
 	JNZ          inner
-	ADDQ         b2+72(FP), SI
-	ADDQ         a2+40(FP), DX
-	DECQ         R8
-	JNZ          outer
-	MOVQ         m+152(FP), DX
-	MOVQ         acc+136(FP), BX
-	TESTQ        DX, DX
-	JZ           sums
-	VMOVUPS      (DX), Z2
-	VMOVUPS      64(DX), Z3
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z2, Z0, Z0
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	TESTQ        BX, BX
-	JZ           store
-	MOVQ         ldc+88(FP), DX
-	MOVQ         CX, DX
-	VMOVUPS      (DX), Z2
-	VADDPS       Z2, Z0, Z0
-	VMOVUPS      64(DX), Z2
-	VADDPS       Z2, Z1, Z1
-	JMP          store
+
+summed:
+	ADDQ      b2+72(FP), SI
+	ADDQ      a2+40(FP), DX
+	DECQ      R8
+	JNZ       outer
+	VPADDD    Z5, Z0, Z0
+	VPADDD    Z6, Z1, Z1
+	MOVQ      m+152(FP), DX
+	MOVQ      acc+136(FP), BX
+	TESTQ     DX, DX
+	JZ        sums
+	VMOVUPS   (DX), Z2
+	VMOVUPS   64(DX), Z3
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z2, Z0, Z0
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z3, Z1, Z1
+	TESTQ     BX, BX
+	JZ        store
+	MOVQ      ldc+88(FP), DX
+	MOVQ      CX, DX
+	VMOVUPS   (DX), Z2
+	VADDPS    Z2, Z0, Z0
+	VMOVUPS   64(DX), Z2
+	VADDPS    Z2, Z1, Z1
+	JMP       store
 
 sums:
 	TESTQ     BX, BX
@@ -2297,41 +2341,63 @@ strip:
 	MOVQ   k2+8(FP), R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ          k+0(FP), R10
+	TESTQ         $+1, R10
+	JZ            even
 	VMOVDQU32.Z   (DI), K1, Z2
 	VPDPWSSD.BCST (BX), Z2, Z0
 	VPDPWSSD.BCST (BX)(CX*1), Z2, Z1
 	ADDQ          R8, DI
 	ADDQ          SI, BX
 	DECQ          R10
+	JZ            summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVDQU32.Z   (DI), K1, Z2
+	VPDPWSSD.BCST (BX), Z2, Z0
+	VPDPWSSD.BCST (BX)(CX*1), Z2, Z1
+	VMOVDQU32.Z   (DI)(R8*1), K1, Z2
+	VPDPWSSD.BCST (R11), Z2, Z3
+	VPDPWSSD.BCST (R11)(CX*1), Z2, Z4
+	LEAQ          (DI)(R8*2), DI
+	LEAQ          (R11)(SI*2), R11
+	LEAQ          (BX)(SI*2), BX
+	SUBQ          $+2, R10
 	JNZ           inner
-	ADDQ          b2+72(FP), DI
-	ADDQ          a2+40(FP), BX
-	DECQ          R9
-	JNZ           outer
-	MOVQ          m+152(FP), BX
-	MOVQ          acc+136(FP), SI
-	TESTQ         BX, BX
-	JZ            sums
-	VMOVUPS.Z     (BX), K1, Z2
-	VCVTDQ2PS     Z0, Z0
-	VMULPS        Z2, Z0, Z0
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        Z2, Z1, Z1
-	TESTQ         SI, SI
-	JZ            store
-	MOVQ          ldc+88(FP), BX
-	MOVQ          DX, SI
-	VMOVUPS.Z     (SI), K1, Z2
-	VADDPS        Z2, Z0, Z0
-	ADDQ          BX, SI
-	VMOVUPS.Z     (SI), K1, Z2
-	VADDPS        Z2, Z1, Z1
-	JMP           store
+
+summed:
+	ADDQ      b2+72(FP), DI
+	ADDQ      a2+40(FP), BX
+	DECQ      R9
+	JNZ       outer
+	VPADDD    Z3, Z0, Z0
+	VPADDD    Z4, Z1, Z1
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
+	VMOVUPS.Z (BX), K1, Z2
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z2, Z0, Z0
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z2, Z1, Z1
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z2
+	VADDPS    Z2, Z0, Z0
+	ADDQ      BX, SI
+	VMOVUPS.Z (SI), K1, Z2
+	VADDPS    Z2, Z1, Z1
+	JMP       store
 
 sums:
 	TESTQ       SI, SI
@@ -2384,11 +2450,15 @@ strip:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z4
 	VMOVDQU32    64(DI), Z5
 	VPBROADCASTD (BX), Z6
@@ -2400,39 +2470,71 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z4
+	VMOVDQU32    64(DI), Z5
+	VPBROADCASTD (BX), Z6
+	VPDPWSSD     Z4, Z6, Z0
+	VPDPWSSD     Z5, Z6, Z1
+	VPBROADCASTD (BX)(CX*1), Z6
+	VPDPWSSD     Z4, Z6, Z2
+	VPDPWSSD     Z5, Z6, Z3
+	VMOVDQU32    (DI)(R8*1), Z4
+	VMOVDQU32    64(DI)(R8*1), Z5
+	VPBROADCASTD (R11), Z6
+	VPDPWSSD     Z4, Z6, Z7
+	VPDPWSSD     Z5, Z6, Z8
+	VPBROADCASTD (R11)(CX*1), Z6
+	VPDPWSSD     Z4, Z6, Z9
+	VPDPWSSD     Z5, Z6, Z10
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	TESTQ        BX, BX
-	JZ           sums
-	VMOVUPS      (BX), Z4
-	VMOVUPS      64(BX), Z5
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z4, Z0, Z0
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z5, Z1, Z1
-	VCVTDQ2PS    Z2, Z2
-	VMULPS       Z4, Z2, Z2
-	VCVTDQ2PS    Z3, Z3
-	VMULPS       Z5, Z3, Z3
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Z4
-	VADDPS       Z4, Z0, Z0
-	VMOVUPS      64(SI), Z4
-	VADDPS       Z4, Z1, Z1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Z4
-	VADDPS       Z4, Z2, Z2
-	VMOVUPS      64(SI), Z4
-	VADDPS       Z4, Z3, Z3
-	JMP          store
+
+summed:
+	ADDQ      b2+72(FP), DI
+	ADDQ      a2+40(FP), BX
+	DECQ      R9
+	JNZ       outer
+	VPADDD    Z7, Z0, Z0
+	VPADDD    Z8, Z1, Z1
+	VPADDD    Z9, Z2, Z2
+	VPADDD    Z10, Z3, Z3
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
+	VMOVUPS   (BX), Z4
+	VMOVUPS   64(BX), Z5
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z4, Z0, Z0
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z5, Z1, Z1
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z4, Z2, Z2
+	VCVTDQ2PS Z3, Z3
+	VMULPS    Z5, Z3, Z3
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS   (SI), Z4
+	VADDPS    Z4, Z0, Z0
+	VMOVUPS   64(SI), Z4
+	VADDPS    Z4, Z1, Z1
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Z4
+	VADDPS    Z4, Z2, Z2
+	VMOVUPS   64(SI), Z4
+	VADDPS    Z4, Z3, Z3
+	JMP       store
 
 sums:
 	TESTQ     SI, SI
@@ -2492,11 +2594,14 @@ strip:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ          k+0(FP), R10
+	TESTQ         $+1, R10
+	JZ            even
 	VMOVDQU32.Z   (DI), K1, Z3
 	VPDPWSSD.BCST (BX), Z3, Z0
 	VPDPWSSD.BCST (BX)(CX*1), Z3, Z1
@@ -2504,35 +2609,58 @@ inner:
 	ADDQ          R8, DI
 	ADDQ          SI, BX
 	DECQ          R10
+	JZ            summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVDQU32.Z   (DI), K1, Z3
+	VPDPWSSD.BCST (BX), Z3, Z0
+	VPDPWSSD.BCST (BX)(CX*1), Z3, Z1
+	VPDPWSSD.BCST (BX)(CX*2), Z3, Z2
+	VMOVDQU32.Z   (DI)(R8*1), K1, Z3
+	VPDPWSSD.BCST (R11), Z3, Z4
+	VPDPWSSD.BCST (R11)(CX*1), Z3, Z5
+	VPDPWSSD.BCST (R11)(CX*2), Z3, Z6
+	LEAQ          (DI)(R8*2), DI
+	LEAQ          (R11)(SI*2), R11
+	LEAQ          (BX)(SI*2), BX
+	SUBQ          $+2, R10
 	JNZ           inner
-	ADDQ          b2+72(FP), DI
-	ADDQ          a2+40(FP), BX
-	DECQ          R9
-	JNZ           outer
-	MOVQ          m+152(FP), BX
-	MOVQ          acc+136(FP), SI
-	TESTQ         BX, BX
-	JZ            sums
-	VMOVUPS.Z     (BX), K1, Z3
-	VCVTDQ2PS     Z0, Z0
-	VMULPS        Z3, Z0, Z0
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        Z3, Z1, Z1
-	VCVTDQ2PS     Z2, Z2
-	VMULPS        Z3, Z2, Z2
-	TESTQ         SI, SI
-	JZ            store
-	MOVQ          ldc+88(FP), BX
-	MOVQ          DX, SI
-	VMOVUPS.Z     (SI), K1, Z3
-	VADDPS        Z3, Z0, Z0
-	ADDQ          BX, SI
-	VMOVUPS.Z     (SI), K1, Z3
-	VADDPS        Z3, Z1, Z1
-	ADDQ          BX, SI
-	VMOVUPS.Z     (SI), K1, Z3
-	VADDPS        Z3, Z2, Z2
-	JMP           store
+
+summed:
+	ADDQ      b2+72(FP), DI
+	ADDQ      a2+40(FP), BX
+	DECQ      R9
+	JNZ       outer
+	VPADDD    Z4, Z0, Z0
+	VPADDD    Z5, Z1, Z1
+	VPADDD    Z6, Z2, Z2
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
+	VMOVUPS.Z (BX), K1, Z3
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z3, Z0, Z0
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z3, Z1, Z1
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z3, Z2, Z2
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS.Z (SI), K1, Z3
+	VADDPS    Z3, Z0, Z0
+	ADDQ      BX, SI
+	VMOVUPS.Z (SI), K1, Z3
+	VADDPS    Z3, Z1, Z1
+	ADDQ      BX, SI
+	VMOVUPS.Z (SI), K1, Z3
+	VADDPS    Z3, Z2, Z2
+	JMP       store
 
 sums:
 	TESTQ       SI, SI
@@ -2592,11 +2720,17 @@ strip:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
 
 outer:
-	MOVQ k+0(FP), R10
-
-inner:
+	MOVQ         k+0(FP), R10
+	TESTQ        $+1, R10
+	JZ           even
 	VMOVDQU32    (DI), Z6
 	VMOVDQU32    64(DI), Z7
 	VPBROADCASTD (BX), Z8
@@ -2611,48 +2745,88 @@ inner:
 	ADDQ         R8, DI
 	ADDQ         SI, BX
 	DECQ         R10
+	JZ           summed
+
+even:
+	LEAQ (BX)(SI*1), R11
+
+inner:
+	VMOVDQU32    (DI), Z6
+	VMOVDQU32    64(DI), Z7
+	VPBROADCASTD (BX), Z8
+	VPDPWSSD     Z6, Z8, Z0
+	VPDPWSSD     Z7, Z8, Z1
+	VPBROADCASTD (BX)(CX*1), Z8
+	VPDPWSSD     Z6, Z8, Z2
+	VPDPWSSD     Z7, Z8, Z3
+	VPBROADCASTD (BX)(CX*2), Z8
+	VPDPWSSD     Z6, Z8, Z4
+	VPDPWSSD     Z7, Z8, Z5
+	VMOVDQU32    (DI)(R8*1), Z6
+	VMOVDQU32    64(DI)(R8*1), Z7
+	VPBROADCASTD (R11), Z8
+	VPDPWSSD     Z6, Z8, Z9
+	VPDPWSSD     Z7, Z8, Z10
+	VPBROADCASTD (R11)(CX*1), Z8
+	VPDPWSSD     Z6, Z8, Z11
+	VPDPWSSD     Z7, Z8, Z12
+	VPBROADCASTD (R11)(CX*2), Z8
+	VPDPWSSD     Z6, Z8, Z13
+	VPDPWSSD     Z7, Z8, Z14
+	LEAQ         (DI)(R8*2), DI
+	LEAQ         (R11)(SI*2), R11
+	LEAQ         (BX)(SI*2), BX
+	SUBQ         $+2, R10
 	JNZ          inner
-	ADDQ         b2+72(FP), DI
-	ADDQ         a2+40(FP), BX
-	DECQ         R9
-	JNZ          outer
-	MOVQ         m+152(FP), BX
-	MOVQ         acc+136(FP), SI
-	TESTQ        BX, BX
-	JZ           sums
-	VMOVUPS      (BX), Z6
-	VMOVUPS      64(BX), Z7
-	VCVTDQ2PS    Z0, Z0
-	VMULPS       Z6, Z0, Z0
-	VCVTDQ2PS    Z1, Z1
-	VMULPS       Z7, Z1, Z1
-	VCVTDQ2PS    Z2, Z2
-	VMULPS       Z6, Z2, Z2
-	VCVTDQ2PS    Z3, Z3
-	VMULPS       Z7, Z3, Z3
-	VCVTDQ2PS    Z4, Z4
-	VMULPS       Z6, Z4, Z4
-	VCVTDQ2PS    Z5, Z5
-	VMULPS       Z7, Z5, Z5
-	TESTQ        SI, SI
-	JZ           store
-	MOVQ         ldc+88(FP), BX
-	MOVQ         DX, SI
-	VMOVUPS      (SI), Z6
-	VADDPS       Z6, Z0, Z0
-	VMOVUPS      64(SI), Z6
-	VADDPS       Z6, Z1, Z1
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Z6
-	VADDPS       Z6, Z2, Z2
-	VMOVUPS      64(SI), Z6
-	VADDPS       Z6, Z3, Z3
-	ADDQ         BX, SI
-	VMOVUPS      (SI), Z6
-	VADDPS       Z6, Z4, Z4
-	VMOVUPS      64(SI), Z6
-	VADDPS       Z6, Z5, Z5
-	JMP          store
+
+summed:
+	ADDQ      b2+72(FP), DI
+	ADDQ      a2+40(FP), BX
+	DECQ      R9
+	JNZ       outer
+	VPADDD    Z9, Z0, Z0
+	VPADDD    Z10, Z1, Z1
+	VPADDD    Z11, Z2, Z2
+	VPADDD    Z12, Z3, Z3
+	VPADDD    Z13, Z4, Z4
+	VPADDD    Z14, Z5, Z5
+	MOVQ      m+152(FP), BX
+	MOVQ      acc+136(FP), SI
+	TESTQ     BX, BX
+	JZ        sums
+	VMOVUPS   (BX), Z6
+	VMOVUPS   64(BX), Z7
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z6, Z0, Z0
+	VCVTDQ2PS Z1, Z1
+	VMULPS    Z7, Z1, Z1
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z6, Z2, Z2
+	VCVTDQ2PS Z3, Z3
+	VMULPS    Z7, Z3, Z3
+	VCVTDQ2PS Z4, Z4
+	VMULPS    Z6, Z4, Z4
+	VCVTDQ2PS Z5, Z5
+	VMULPS    Z7, Z5, Z5
+	TESTQ     SI, SI
+	JZ        store
+	MOVQ      ldc+88(FP), BX
+	MOVQ      DX, SI
+	VMOVUPS   (SI), Z6
+	VADDPS    Z6, Z0, Z0
+	VMOVUPS   64(SI), Z6
+	VADDPS    Z6, Z1, Z1
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Z6
+	VADDPS    Z6, Z2, Z2
+	VMOVUPS   64(SI), Z6
+	VADDPS    Z6, Z3, Z3
+	ADDQ      BX, SI
+	VMOVUPS   (SI), Z6
+	VADDPS    Z6, Z4, Z4
+	VMOVUPS   64(SI), Z6
+	VADDPS    Z6, Z5, Z5
+	JMP       store
 
 sums:
 	TESTQ     SI, SI

@@ -358,6 +358,20 @@ func TestMaskGradSameBitsInAllTiers(t *testing.T) {
 			}
 			a, sum := make([]float32, n), qtest.Guarded[float32](n, i)
 			randomF32(r, a, true)
+			behind := qtest.Guarded[float32](n, i)
+			kern.maskReLUGrad(behind.Data, dy, a, mask)
+			for j, v := range behind.Data {
+				want := dx.Data[j]
+				if !(a[j] > 0) {
+					want = 0
+				}
+				if math.Float32bits(v) != math.Float32bits(want) {
+					t.Fatalf("n=%d: behind a ReLU dx[%d] = %v, want %v", n, j, v, want)
+				}
+			}
+			if err := behind.Check(); err != nil {
+				t.Fatal(err)
+			}
 			kern.addMasked(sum.Data, a, dy, mask)
 			for j, v := range sum.Data {
 				if want := a[j] + dx.Data[j]; math.Float32bits(v) != math.Float32bits(want) && want == want {

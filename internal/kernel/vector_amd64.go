@@ -251,6 +251,19 @@ func (t *isa) maskGradVec(dx, dy []float32, mask []uint8) int {
 	return n
 }
 
+func (t *isa) maskReLUGradVec(dx, dy, y []float32, mask []uint8) int {
+	n := len(dy) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		maskReLUGradZ(&dx[0], &dy[0], &y[0], &mask[0], n)
+	} else {
+		maskReLUGradY(&dx[0], &dy[0], &y[0], &mask[0], n)
+	}
+	return n
+}
+
 func (t *isa) addMaskedVec(dst, a, dy []float32, mask []uint8) int {
 	n := len(dy) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {

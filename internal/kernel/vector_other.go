@@ -28,6 +28,8 @@ func (t *isa) addScaledVec([]float32, Term, Term) int { return 0 }
 
 func (t *isa) maskGradVec([]float32, []float32, []uint8) int { return 0 }
 
+func (t *isa) maskReLUGradVec([]float32, []float32, []float32, []uint8) int { return 0 }
+
 func (t *isa) addMaskedVec([]float32, []float32, []float32, []uint8) int { return 0 }
 
 func (t *isa) adamVec([]float32, []float32, []float32, []float32, *adamFactors) int { return 0 }
