@@ -142,6 +142,9 @@ func (g *gen) tileLoop(rows int, pairs bool, step func(o operands),
 	g.end()
 }
 
+// nextB moves B from line to line, for tiles whose lines have their own.
+func (g *gen) nextB() { g.ADDQ(g.arg("bline"), g.slot("b")) }
+
 // eachC runs f over the tile's accumulators with their addresses in C.
 func (g *gen) eachC(rows, w int, c reg.Register, f func(i, w int, m operand.Mem)) {
 	ldc, p := g.arg("ldc"), g.GP64()
@@ -176,9 +179,9 @@ func tilesF32(g *gen) {
 func (g *gen) tileF32(rows, width int) {
 	masked := width == 1
 	name := g.tileName("tileF32", rows, width)
-	g.begin(name, tileSignature+", acc int, mask *int32, ahead int)",
+	g.begin(name, tileSignature+", acc int, mask *int32, ahead, bline int)",
 		name+" computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.",
-		"A step fetches one line of A's next strip, each ahead bytes behind the last.")
+		"A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.")
 	acc, bv, av, next := g.vecs(rows*width), g.vecs(width), g.vecs(2), g.GP64()
 	var km reg.OpmaskVirtual
 	var vm reg.VecVirtual
@@ -248,7 +251,7 @@ func (g *gen) tileF32(rows, width int) {
 			}
 		})
 	}
-	g.tileLoop(rows, !g.wide, step, clear, store)
+	g.tileLoop(rows, !g.wide, step, clear, store, g.nextB)
 }
 
 func tilesS8(g *gen) {

@@ -159,9 +159,7 @@ func (g *gen) tileS16(rows, width int) {
 			}
 		})
 	}
-	g.tileLoop(rows, !g.wide || low, step, clear, store, func() {
-		g.ADDQ(g.arg("bline"), g.slot("b"))
-	})
+	g.tileLoop(rows, !g.wide || low, step, clear, store, g.nextB)
 }
 
 // lowHalves fills a register with 0x0000ffff in each dword.

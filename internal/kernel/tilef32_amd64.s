@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y1x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y1x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y3
 	MOVQ    a+16(FP), CX
@@ -84,14 +84,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), CX
 	ADDQ       cline+128(FP), DX
+	MOVQ       bline+160(FP), AX
+	ADDQ       AX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y1x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y1x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), AX
 	MOVQ c+80(FP), DX
@@ -177,14 +179,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y2x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y2x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y4
 	MOVQ    a+16(FP), CX
@@ -274,14 +278,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), CX
 	ADDQ       cline+128(FP), BX
+	MOVQ       bline+160(FP), AX
+	ADDQ       AX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y2x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y2x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -386,14 +392,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y3x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y3x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y5
 	MOVQ    a+16(FP), CX
@@ -495,14 +503,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), CX
 	ADDQ       cline+128(FP), BX
+	MOVQ       bline+160(FP), AX
+	ADDQ       AX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y3x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y3x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -626,14 +636,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y4x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y4x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y6
 	MOVQ    a+16(FP), CX
@@ -754,14 +766,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), CX
 	ADDQ       cline+128(FP), BX
+	MOVQ       bline+160(FP), AX
+	ADDQ       AX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y4x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y4x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -911,14 +925,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y5x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y5x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y7
 	MOVQ    a+16(FP), CX
@@ -1051,14 +1067,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), CX
 	ADDQ       cline+128(FP), BX
+	MOVQ       bline+160(FP), AX
+	ADDQ       AX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y5x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y5x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -1227,14 +1245,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y6x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y6x1(SB), NOSPLIT, $8-168
 	MOVQ    mask+144(FP), AX
 	VMOVDQU (AX), Y8
 	MOVQ    a+16(FP), CX
@@ -1379,14 +1399,16 @@ store:
 	JNZ        strip
 	ADDQ       aline+120(FP), CX
 	ADDQ       cline+128(FP), BX
+	MOVQ       bline+160(FP), AX
+	ADDQ       AX, b+56(FP)
 	DECQ       lines+112(FP)
 	JNZ        line
 	VZEROUPPER
 	RET
 
-// func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileF32Y6x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Y6x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -1574,14 +1596,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z1x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z1x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -1636,14 +1660,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z1x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z1x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), AX
 	MOVQ c+80(FP), DX
@@ -1703,14 +1729,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), DX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z2x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z2x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -1772,14 +1800,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z2x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z2x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -1852,14 +1882,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z3x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z3x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -1928,14 +1960,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z3x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z3x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -2021,14 +2055,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z4x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z4x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -2108,14 +2144,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z4x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z4x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -2218,14 +2256,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z5x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z5x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -2312,14 +2352,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z5x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z5x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -2435,14 +2477,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z6x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z6x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -2536,14 +2580,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z6x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z6x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -2672,14 +2718,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z7x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z7x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -2784,14 +2832,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z7x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z7x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -2937,14 +2987,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z8x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z8x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -3056,14 +3108,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z8x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z8x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -3222,14 +3276,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z9x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z9x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -3348,14 +3404,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z9x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z9x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -3527,14 +3585,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z10x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z10x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -3664,14 +3724,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z10x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z10x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -3860,14 +3922,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z11x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z11x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -4004,14 +4068,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z11x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z11x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -4213,14 +4279,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z12x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z12x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -4364,14 +4432,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z12x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z12x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -4586,14 +4656,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z13x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z13x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -4748,14 +4820,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z13x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z13x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -4987,14 +5061,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z14x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z14x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -5156,14 +5232,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z14x2(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z14x2(SB), NOSPLIT, $8-168
 	MOVQ a+16(FP), CX
 	MOVQ rs+24(FP), DX
 	MOVQ c+80(FP), BX
@@ -5408,14 +5486,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z15x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z15x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -5584,14 +5664,16 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER
 	RET
 
-// func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+// func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·tileF32Z16x1(SB), NOSPLIT, $8-160
+TEXT ·tileF32Z16x1(SB), NOSPLIT, $8-168
 	MOVQ  mask+144(FP), AX
 	KMOVW (AX), K1
 	MOVQ  a+16(FP), CX
@@ -5771,6 +5853,8 @@ store:
 	JNZ     strip
 	ADDQ    aline+120(FP), CX
 	ADDQ    cline+128(FP), BX
+	MOVQ    bline+160(FP), AX
+	ADDQ    AX, b+56(FP)
 	DECQ    lines+112(FP)
 	JNZ     line
 	VZEROUPPER

@@ -5,253 +5,253 @@
 package kernel
 
 // tileF32Y1x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y1x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y2x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y2x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y3x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y3x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y4x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y4x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y5x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y5x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y6x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Y6x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Y6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z1x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z1x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z1x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z1x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z2x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z2x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z2x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z2x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z3x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z3x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z3x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z3x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z4x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z4x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z4x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z4x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z5x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z5x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z5x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z5x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z6x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z6x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z6x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z6x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z7x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z7x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z7x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z7x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z8x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z8x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z8x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z8x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z9x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z9x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z9x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z9x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z10x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z10x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z10x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z10x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z11x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z11x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z11x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z11x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z12x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z12x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z12x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z12x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z13x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z13x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z13x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z13x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z14x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z14x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z14x2 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z14x2(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z15x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z15x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)
 
 // tileF32Z16x1 computes strips of a float32 product: C = A*B, or C += A*B when acc is not 0.
-// A step fetches one line of A's next strip, each ahead bytes behind the last.
+// A step fetches one line of A's next strip, each ahead bytes behind the last. B moves by bline bytes from line to line.
 //
 //go:noescape
-func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int)
+func tileF32Z16x1(k int, k2 int, a *byte, rs int, cs int, a2 int, astrip int, b *byte, bs int, b2 int, c *byte, ldc int, cstrip int, strips int, lines int, aline int, cline int, acc int, mask *int32, ahead int, bline int)

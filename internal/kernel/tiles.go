@@ -16,8 +16,9 @@ import "unsafe"
 type tileFunc = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32)
 
 // tileF32Func is a tileFunc of float32. While it computes a strip it fetches the
-// next one into the first-level cache, one line each step, ahead bytes apart.
-type tileF32Func = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32, ahead int)
+// next one into the first-level cache, one line each step, ahead bytes apart. B
+// moves by bline bytes from line to line.
+type tileF32Func = func(k, k2 int, a *byte, rs, cs, a2, astrip int, b *byte, bs, b2 int, c *byte, ldc, cstrip, strips, lines, aline, cline, flag int, mask *int32, ahead, bline int)
 
 // tilesF32 is the float32 tiles of a tier, one or two vectors of lanes columns
 // wide. A one-vector tile computes the columns mask(n) names.
@@ -33,7 +34,7 @@ type tilesF32 struct {
 
 // product is the operands of a matrix product in a tile's terms, in elements.
 // Its rows repeat for each of several lines, a convolution's rows of pixels, as
-// far on as aline says in A and cline in C.
+// far on as aline says in A, bline in B and cline in C.
 type product struct {
 	a          []float32
 	rs, cs, a2 int
@@ -44,7 +45,7 @@ type product struct {
 	ldc        int
 	add        bool
 
-	lines, aline, cline int
+	lines, aline, bline, cline int
 }
 
 // block computes m rows by n columns of each line of p. The caller has checked
@@ -80,7 +81,7 @@ func (t *tilesF32) column(p *product, j, m, vectors, flag int, mask *int32) {
 			bytesAt(p.a, s.row*p.rs), 4*p.rs, 4*p.cs, 4*p.a2, 4*p.rs*s.height,
 			bytesAt(p.b, j), 4*p.bs, 4*p.b2,
 			bytesAt(p.c, s.row*p.ldc+j), 4*p.ldc, 4*p.ldc*s.height, s.count,
-			p.lines, 4*(p.aline-p.rs*s.height*s.count), 4*(p.cline-p.ldc*s.height*s.count), flag, mask, ahead)
+			p.lines, 4*(p.aline-p.rs*s.height*s.count), 4*(p.cline-p.ldc*s.height*s.count), flag, mask, ahead, 4*p.bline)
 	}
 }
 

@@ -66,12 +66,10 @@ func (t *isa) winogradInput(dx, dy, weights []float32, g ConvGeom, s *Scratch) {
 	planes, products := grow(&s.planes, winogradPlanes*from), grow(&s.products, winogradPlanes*to)
 	for cut.next() {
 		t.f32.winograd.taps.each(planes, from, dy, f.paddedRow(), g.Cout, &cut)
-		for i := range winogradPlanes {
-			t.f32.block(&product{
-				a: planes[i*from:], rs: g.Cout, cs: 1, b: weights[i*n:], bs: g.Cin, k: g.Cout, k2: 1,
-				c: products[i*to:], ldc: g.Cin, lines: 1,
-			}, cut.h*cut.w, g.Cin)
-		}
+		t.f32.block(&product{
+			a: planes, rs: g.Cout, cs: 1, b: weights, bs: g.Cin, k: g.Cout, k2: 1, c: products, ldc: g.Cin,
+			lines: winogradPlanes, aline: from, bline: n, cline: to,
+		}, cut.h*cut.w, g.Cin)
 		for i := range cut.h {
 			t.f32.winograd.sums(&dx[2*(cut.y+i)*line+2*cut.x*g.Cin], &products[i*cut.w*g.Cin], cut.w, 4*g.Cin, 4*line, 4*to)
 		}
@@ -86,12 +84,10 @@ func (t *isa) winogradWeight(dw, x, dy []float32, add bool, g ConvGeom, s *Scrat
 	for cut.next() {
 		t.f32.winograd.taps.each(planes, left, x, g.paddedRow(), g.Cin, &cut)
 		t.f32.winograd.points.each(points, right, dy, g.OutW()*g.Cout, g.Cout, &cut)
-		for i := range winogradPlanes {
-			t.f32.block(&product{
-				a: planes[i*left:], rs: 1, cs: g.Cin, b: points[i*right:], bs: g.Cout, k: cut.h * cut.w, k2: 1,
-				c: dw[i*g.Cin*g.Cout:], ldc: g.Cout, add: add, lines: 1,
-			}, g.Cin, g.Cout)
-		}
+		t.f32.block(&product{
+			a: planes, rs: 1, cs: g.Cin, b: points, bs: g.Cout, k: cut.h * cut.w, k2: 1, c: dw, ldc: g.Cout, add: add,
+			lines: winogradPlanes, aline: left, bline: right, cline: g.Cin * g.Cout,
+		}, g.Cin, g.Cout)
 		add = true
 	}
 }
