@@ -82,9 +82,18 @@ func TestQuantizedGradients(t *testing.T) {
 	for kind, float := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t), "resnet": resNet(t), "mobilenet": mobileNet(t), "input": inputNet(t)} {
 		methods := learnedRanges(float)
 		methods["default"] = nil
-		for _, name := range []string{"int8", "w4a4"} {
+		for _, name := range []string{"int8", "w4a4", "int16"} {
 			for method, change := range methods {
 				later := method == "lsq+" || method == "pact" || method == "tqt"
+				if name == "int16" {
+					if method != "lsq" || kind != "conv" && kind != "dense" {
+						continue
+					}
+					change = func(c *model.QuantConfig) { // layers with 64-bit accumulators
+						c.Weight = quant.WeightSpec(quant.Int4)
+						c.Weight.Range = quant.LSQ
+					}
+				}
 				if later && (name == "int8" || kind == "resnet" || kind == "input" || testing.Short() && kind != "conv" && kind != "dense") {
 					continue // they differ from lsq in one sum
 				}

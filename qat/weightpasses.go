@@ -173,7 +173,7 @@ func (p *weightPasses) grad(dw, dy []float32) error {
 	}
 	p.slope = signSlope(w.p.Spec.Estimator)
 	_, p.hi = w.p.Spec.Grid()
-	if w.p.Spec.Range.Learns() && !w.p.Spec.Even {
+	if w.p.Spec.Range.Learns() && !w.p.Spec.Even && w.wide == nil {
 		if p.inverse == nil {
 			p.inverse = make([]float32, len(p.scale))
 		}
@@ -203,6 +203,9 @@ func (p *weightPasses) gradShard(s, lo, hi int) {
 		case !spec.Range.Learns():
 		case spec.Even:
 			kernel.ScaleGradEven(parts, dy, w, scale, p.hi)
+		case p.w.wide != nil: // no codes of 8 bits
+			lo, hi := spec.Grid()
+			kernel.ScaleGradChannels(parts, dy, w, scale, lo, hi)
 		default:
 			if &dw[0] != &dy[0] {
 				copy(dw, dy)
