@@ -83,7 +83,11 @@ func (b *blockGrad) Run(in []G.Value) (G.Value, error) {
 		return nil, err
 	}
 	if f.act != nil {
-		f.act.BeginGrad(b.dys, b.dy)
+		var up *qat.MaskedGrad
+		if b.narrows() {
+			up = b.masked
+		}
+		f.act.BeginGrad(b.dys, b.dy, up)
 	}
 	if err := f.st.EachRow(b.eachFirst); err != nil {
 		return nil, err
@@ -125,20 +129,6 @@ func (b *blockGrad) begin(v G.Value) (err error) {
 // narrows reports that a masked gradient's mask joins that of the block's own quantizer.
 func (b *blockGrad) narrows() bool { return b.f.act != nil && b.f.act.Masks() }
 
-// arrive makes the gradient of the examples [i, j) what it is behind a mask.
-func (b *blockGrad) arrive(i, j int) {
-	switch {
-	case b.masked == nil:
-	case b.narrows():
-		for e := i; e < j; e++ {
-			_, mask := b.masked.Row(e)
-			b.f.act.Restrict(e, mask)
-		}
-	default:
-		b.masked.Write(b.own[i*b.f.out:j*b.f.out], i, j)
-	}
-}
-
 func (b *blockGrad) firstShard(s, lo, hi int) {
 	f := b.f
 	step := f.step(lo, hi)
@@ -146,10 +136,12 @@ func (b *blockGrad) firstShard(s, lo, hi int) {
 		b.norm.clearSums(s)
 	}
 	for i := lo; i < hi; i += step {
-		b.arrive(i, i+step)
+		if b.masked != nil && !b.narrows() {
+			b.masked.Write(b.own[i*f.out:(i+step)*f.out], i, i+step)
+		}
 		if f.direct() {
 			if f.act != nil {
-				f.act.LearnedGradExamples(s, i, i+1)
+				f.act.Arrive(s, i, i+1)
 			}
 			from, to := i*f.out, (i+1)*f.out
 			b.norm.sumGroup(s, b.dy[from:to], f.passes(i), f.v[from:to])

@@ -39,9 +39,11 @@ type Act struct {
 
 	share   int // elements of an example that share what is learned
 	dxs, dy []float32
+	up      *MaskedGrad           // whose dy it is; nil: of no mask
 	grads   [2][]float32          // of the learned numbers
 	t       [par.Shards][]float32 // an example's values, or these in units of the scale
 	tmask   [par.Shards][]uint8
+	tdy     [par.Shards][]float32 // an example's gradient behind up
 	parts   [par.Shards]slopes
 }
 
@@ -362,16 +364,16 @@ func (k *actGrad) Run(in []G.Value) (G.Value, error) {
 	}
 	if k.masked != nil {
 		k.masked.dy, k.masked.set = dy, false
-		a.BeginGrad(nil, dy)
+		a.BeginGrad(nil, dy, nil)
 		if len(a.learned) > 0 {
-			if err := a.st.EachRow(a.LearnedGradExamples); err != nil {
+			if err := a.st.EachRow(a.Arrive); err != nil {
 				return nil, err
 			}
 		}
 		a.EndGrad()
 		return k.masked, nil
 	}
-	a.BeginGrad(k.dx.Data().([]float32), dy)
+	a.BeginGrad(k.dx.Data().([]float32), dy, nil)
 	if err := a.st.EachRow(a.ExamplesGrad); err != nil {
 		return nil, err
 	}
@@ -379,10 +381,10 @@ func (k *actGrad) Run(in []G.Value) (G.Value, error) {
 	return k.dx, nil
 }
 
-// BeginGrad takes the memory of the gradients of the input and of the output. [Act.ExamplesGrad] and [Act.EndGrad] follow,
-// as in the forward pass.
-func (a *Act) BeginGrad(dx, dy []float32) {
-	a.dxs, a.dy = dx, dy
+// BeginGrad takes the memory of the gradients of the input and of the output; up is the mask that is still to be applied to
+// the latter, or nil, and needs [Act.Masks]. [Act.ExamplesGrad] and [Act.EndGrad] follow, as in the forward pass.
+func (a *Act) BeginGrad(dx, dy []float32, up *MaskedGrad) {
+	a.dxs, a.dy, a.up = dx, dy, up
 	clear(a.parts[:])
 }
 
@@ -417,6 +419,7 @@ func (a *Act) ReLUExamplesGrad(s, from, to int, relu []float32) {
 		}
 		return
 	}
+	a.Arrive(s, from, to)
 	step := a.step(from, to)
 	for i := from; i < to; i += step {
 		j := i + step
@@ -427,58 +430,96 @@ func (a *Act) ReLUExamplesGrad(s, from, to int, relu []float32) {
 			kernel.MaskGrad(dx, dy, mask)
 		}
 	}
-	a.LearnedGradExamples(s, from, to)
 }
 
-// Masks reports that the gradient of the input is that of the output where the mask says, and nothing else depends on the
-// latter. Then an op may narrow the mask by [Act.Restrict] rather than bring it a narrower gradient.
-func (a *Act) Masks() bool { return len(a.learned) == 0 && signSlope(a.p.Spec.Estimator) == nil }
-
-// Restrict clears the bits of example i's mask that are not set in by.
-func (a *Act) Restrict(i int, by []uint8) {
-	mask := a.Mask(i)
-	for j, b := range by[:len(mask)] {
-		mask[j] &= b
-	}
-}
+// Masks reports that the gradient of the input is that of the output where [Act.Mask] says.
+func (a *Act) Masks() bool { return signSlope(a.p.Spec.Estimator) == nil }
 
 // Mask is the bits of one example where its gradient passes.
 func (a *Act) Mask(i int) []uint8 { return a.mask[i*a.maskRow : (i+1)*a.maskRow] }
 
-// LearnedGradExamples is the part of [Act.ExamplesGrad] that goes to what is learned, for an op that applies the mask itself.
-func (a *Act) LearnedGradExamples(s, from, to int) {
-	if len(a.learned) == 0 {
+// Arrive is the part of [Act.ExamplesGrad] for an op that applies [Act.Mask] itself: it sums the gradients of what is learned
+// over the examples [from, to), and narrows their masks by that which the gradient of the output came with.
+func (a *Act) Arrive(s, from, to int) {
+	a.learnedGrad(s, from, to)
+	if a.up == nil {
 		return
 	}
-	e := a.row
-	lo, hi := a.p.Spec.Grid()
-	scale, z := a.p.At(0)
-	var t []float32
-	for i := from; i < to; i++ { // example by example: where a sum is cut is part of its value
-		dy := a.dy[i*e : (i+1)*e]
-		switch {
-		case a.norm != nil && onlyScale(a.p.Spec.Range):
-			a.parts[s].Scale += a.norm.ScaleGrad(dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
-		case a.norm != nil:
-			t, mask := a.buffers(s)
-			a.norm.Values(t, mask, a.x[i*e:(i+1)*e])
-			a.parts[s].add(a.p.Spec.Range, dy, t, scale, lo-z, hi-z)
-		case a.wait == nil:
-			a.parts[s].add(a.p.Spec.Range, dy, a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
-		default:
-			if (i-from)%a.together() == 0 {
-				t = a.several(s, min(a.together(), to-i))
-				a.wait.scaled(t, a.rq, i*e)
-				a.limit(t, scale)
-			}
-			a.parts[s].add(a.p.Spec.Range, dy, t[:e], 1, lo-z, hi-z)
-			t = t[e:]
+	for i := from; i < to; i++ {
+		mask := a.Mask(i)
+		for j, b := range a.upMask(i)[:len(mask)] {
+			mask[j] &= b
 		}
 	}
 }
 
-// together is how many examples have their values made at once: short ones, so that a call is worth its price.
-func (a *Act) together() int { return max(1, 2048/a.row) }
+func (a *Act) learnedGrad(s, from, to int) {
+	if len(a.learned) == 0 {
+		return
+	}
+	e, sum, method := a.row, &a.parts[s], a.p.Spec.Range
+	lo, hi := a.p.Spec.Grid()
+	scale, z := a.p.At(0)
+	for i, n := from, 1; i < to; i += n { // where a sum is cut is part of its value
+		switch {
+		case a.wait != nil:
+			n = min(a.together(), to-i)
+			t := a.several(s, n)
+			a.wait.scaled(t, a.rq, i*e)
+			a.limit(t, scale)
+			sum.add(method, a.passed(s, i, n), t, 1, lo-z, hi-z)
+		case a.out == nil || a.Sign(): // no codes that are rounded values
+			sum.add(method, a.passed(s, i, 1), a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
+		case a.norm != nil:
+			x, dy := a.x[i*e:(i+1)*e], a.dy[i*e:(i+1)*e]
+			if method != quant.PACT {
+				sum.Scale += a.norm.ScaleGrad(dy, a.upMask(i), x, a.out.U8[i*e:(i+1)*e], a.Mask(i), scale, z, lo, hi)
+			}
+			if !onlyScale(method) {
+				t, mask := a.buffers(s)
+				a.norm.Values(t, mask, x)
+				sum.addOthers(method, a.passed(s, i, 1), t, scale, lo-z, hi-z)
+			}
+		default:
+			x, dy := a.x[i*e:(i+1)*e], a.passed(s, i, 1)
+			if method != quant.PACT {
+				sum.Scale += kernel.ScaleGradU8(dy, x, 1/scale, a.out.U8[i*e:(i+1)*e], a.Mask(i), z)
+			}
+			sum.addOthers(method, dy, x, scale, lo-z, hi-z)
+		}
+	}
+}
+
+// upMask is the mask that example i's gradient of the output came with; nil: none.
+func (a *Act) upMask(i int) []uint8 {
+	if a.up == nil {
+		return nil
+	}
+	_, mask := a.up.Row(i)
+	return mask
+}
+
+// passed is the gradient of the output of n examples behind the mask that it came with.
+func (a *Act) passed(s, i, n int) []float32 {
+	e := a.row
+	if a.up == nil {
+		return a.dy[i*e : (i+n)*e]
+	}
+	if a.tdy[s] == nil {
+		a.tdy[s] = make([]float32, e*a.together())
+	}
+	a.up.Write(a.tdy[s], i, i+n)
+	return a.tdy[s][:n*e]
+}
+
+// together is how many rows of a dense layer have their values made at once and a sum of their own: short ones, so that a
+// call is worth its price. Images come one by one.
+func (a *Act) together() int {
+	if a.shape.Dims() > 2 {
+		return 1
+	}
+	return max(1, 2048/a.row)
+}
 
 // several is a shard's memory for the values of n examples.
 func (a *Act) several(s, n int) []float32 {

@@ -22,12 +22,18 @@ func onlyScale(r quant.Range) bool { return r != quant.PACT && r != quant.LSQPlu
 // add sums over elements x of scale s, which may be values in units of the scale and 1; limits are relative to the zero
 // point.
 func (k *slopes) add(r quant.Range, dy, x []float32, s float32, lo, hi int32) {
-	if r == quant.PACT {
-		k.Reach += kernel.ReachGrad(dy, x, s, hi)
-		return
+	if r != quant.PACT {
+		k.Scale += kernel.ScaleGrad(dy, x, s, lo, hi)
 	}
-	k.Scale += kernel.ScaleGrad(dy, x, s, lo, hi)
-	if !onlyScale(r) {
+	k.addOthers(r, dy, x, s, lo, hi)
+}
+
+// addOthers is add without Scale.
+func (k *slopes) addOthers(r quant.Range, dy, x []float32, s float32, lo, hi int32) {
+	switch r {
+	case quant.PACT:
+		k.Reach += kernel.ReachGrad(dy, x, s, hi)
+	case quant.LSQPlus:
 		k.Outside += kernel.OutsideGrad(dy, x, s, lo, hi)
 	}
 }

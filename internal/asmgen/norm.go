@@ -224,23 +224,46 @@ func (g *gen) normQuantize(a activation) {
 
 func (g *gen) normScaleGrad(a activation) {
 	name := "normScaleGrad" + string(a) + g.suffix()
-	g.begin(name, "func(lane, dy, v, params *float32, n, period, first int, scale, lo, hi float32"+a.args()+")",
-		name+" is scaleGrad of "+a.doc()+"; params holds mean, a and beta;",
-		"first is the place of the first element in the period.")
+	args, doc := a.args(), ""
+	if a == "Cap" {
+		args, doc = ", limit, within float32", " or y is within"
+	}
+	g.begin(name, "func(lane, dy *float32, up *uint8, v, params *float32, codes, mask *uint8, n, period, first, upStep int, inverse float32, zero int32"+args+")",
+		name+" adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set"+doc+", else d*(code-zero), of",
+		a.doc()+"; params holds mean, a and beta; first is the place of the first element in the period;",
+		"d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.")
 	s := g.newStream()
 	s.first = "first"
-	dy, n := s.pointer("dy", 64), g.newNormalized(s, a)
-	scale, lo, hi := g.broadcast("scale"), g.broadcast("lo"), g.broadcast("hi")
+	dy, up, n := s.pointer("dy", 64), s.stepped("up", "upStep"), g.newNormalized(s, a)
+	codes, mask := s.pointer("codes", 16), s.pointer("mask", 2)
+	inverse, zero := g.broadcast("inverse"), g.broadcast("zero")
+	var within reg.VecVirtual
+	if a == "Cap" {
+		within = g.broadcast("within")
+	}
+	bits := g.newMaskBits()
 	acc, store := g.lanesInOut()
 	s.loop(true, func() {
 		for h := range acc {
-			t, d := n.load(h), g.vec()
-			g.VDIVPS(scale, t, t)
-			g.slope(t, lo, hi, d)
-			g.VMULPS(off(dy, h*g.bytes()), d, d)
-			g.VADDPS(d, acc[h], acc[h])
+			y, m := n.load(h), bits.at(mask, h)
+			if a == "Cap" {
+				m = m.or(cmpEqual, within, y)
+			}
+			g.VMULPS(inverse, y, y)
+			g.codeSlope(codes, h, zero, m.keep(y), bits.load(off(dy, h*g.bytes()), up, h), acc[h])
 		}
 	})
 	store()
 	g.end()
+}
+
+// codeSlope emits acc += up*(code-zero - t), for the bytes of register h at codes.
+func (g *gen) codeSlope(codes reg.Register, h int, zero, t, up, acc reg.VecVirtual) {
+	d := g.vec()
+	g.widen(false, codes, h, d)
+	g.VPSUBD(zero, d, d)
+	g.VCVTDQ2PS(d, d)
+	g.VSUBPS(t, d, d)
+	g.VMULPS(up, d, d)
+	g.VADDPS(d, acc, acc)
 }

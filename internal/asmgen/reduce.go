@@ -354,6 +354,26 @@ func (g *gen) scaleGradColumns() {
 	g.end()
 }
 
+func (g *gen) scaleGradU8() {
+	name := "scaleGradU8" + g.suffix()
+	g.begin(name, "func(lane, dy, x *float32, codes, mask *uint8, n int, inverse float32, zero int32)",
+		name+" adds dy*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else dy*(code-zero).")
+	s := g.newStream()
+	dy, x, codes, mask := s.pointer("dy", 64), s.pointer("x", 64), s.pointer("codes", 16), s.pointer("mask", 2)
+	inverse, zero, bits := g.broadcast("inverse"), g.broadcast("zero"), g.newMaskBits()
+	acc, store := g.lanesInOut()
+	s.loop(false, func() {
+		for h := range acc {
+			t, up := bits.load(off(x, h*g.bytes()), mask, h), g.vec()
+			g.VMULPS(inverse, t, t)
+			g.VMOVUPS(off(dy, h*g.bytes()), up)
+			g.codeSlope(codes, h, zero, t, up, acc[h])
+		}
+	})
+	store()
+	g.end()
+}
+
 func (g *gen) scaleGradCodes() {
 	name := "scaleGradCodes" + g.suffix()
 	g.begin(name, "func(lane, dy, x, inverse *float32, codes *int8, mask *uint8, n, period int)",
@@ -365,8 +385,8 @@ func (g *gen) scaleGradCodes() {
 	lane, inverse, bits := g.arg("lane"), g.arg("inverse"), g.newMaskBits()
 	s.loop(true, func() {
 		for h := range g.halves() {
-			k, keep := bits.keeper(mask, h)
-			t, d, up := keep(off(x, h*g.bytes())), g.vec(), g.vec()
+			inside := bits.at(mask, h)
+			t, d, up := inside.keep(off(x, h*g.bytes())), g.vec(), g.vec()
 			g.VMOVUPS(off(dy, h*g.bytes()), up)
 			g.VMULPS(s.periodic(inverse, h), t, t)
 			g.widen(true, codes, h, d)
@@ -376,10 +396,10 @@ func (g *gen) scaleGradCodes() {
 			g.VADDPS(s.periodic(lane, h), d, d)
 			g.VMOVUPS(d, s.periodic(lane, h))
 			if g.wide { // few weights are outside: mostly there is nothing to store
-				g.KORTESTW(k, k)
+				g.KORTESTW(inside.k, inside.k)
 				g.JCS(operand.LabelRef("inside"))
 			}
-			g.VMOVUPS(keep(up), off(dy, h*g.bytes()))
+			g.VMOVUPS(inside.keep(up), off(dy, h*g.bytes()))
 		}
 		if g.wide {
 			g.Label("inside")

@@ -195,6 +195,7 @@ func streams(g *gen) {
 		g.normSums()
 		g.scaleGradColumns()
 		g.scaleGradCodes()
+		g.scaleGradU8()
 		g.scaleGrad(false)
 		g.scaleGrad(true)
 		g.sumSquares()
@@ -623,22 +624,23 @@ func (g *gen) newMaskBits() maskBits {
 
 // load is the values at m, or 0 where the bits of register h at mask are not set.
 func (b maskBits) load(m operand.Mem, mask reg.Register, h int) reg.VecVirtual {
-	_, keep := b.keeper(mask, h)
-	return keep(m)
+	return b.at(mask, h).keep(m)
 }
 
-// keeper reads the bits of register h at mask and returns what emits the values of a register or at an address, or 0 where
-// the bits are not set; of a zmm also the bits.
-func (b maskBits) keeper(mask reg.Register, h int) (reg.OpmaskVirtual, func(m operand.Op) reg.VecVirtual) {
+// lanesSet are the lanes of a register whose bits are set.
+type lanesSet struct {
+	g *gen
+	k reg.OpmaskVirtual // of a zmm
+	v reg.VecVirtual    // of a ymm: all bits of a lane
+}
+
+// at reads the bits of register h at mask.
+func (b maskBits) at(mask reg.Register, h int) lanesSet {
 	g := b.g
 	if g.wide {
 		k := g.K()
 		g.KMOVW(off(mask, 0), k)
-		return k, func(m operand.Op) reg.VecVirtual {
-			v := g.vec()
-			g.VMOVUPS_Z(m, k, v)
-			return v
-		}
+		return lanesSet{g: g, k: k}
 	}
 	c, r := g.vec(), g.GP32()
 	g.MOVBLZX(off(mask, h), r)
@@ -646,11 +648,33 @@ func (b maskBits) keeper(mask reg.Register, h int) (reg.OpmaskVirtual, func(m op
 	g.VPBROADCASTD(c.AsX(), c)
 	g.VPAND(b.bit, c, c)
 	g.VPCMPEQD(b.bit, c, c)
-	return nil, func(m operand.Op) reg.VecVirtual {
-		v := g.vec()
-		g.VANDPS(m, c, v)
-		return v
+	return lanesSet{g: g, v: c}
+}
+
+// keep is the values of a register or at an address, or 0 where a lane is not set.
+func (l lanesSet) keep(m operand.Op) reg.VecVirtual {
+	v := l.g.vec()
+	if l.g.wide {
+		l.g.VMOVUPS_Z(m, l.k, v)
+	} else {
+		l.g.VANDPS(m, l.v, v)
 	}
+	return v
+}
+
+// or adds the lanes of y that compare with x.
+func (l lanesSet) or(predicate operand.Op, x, y reg.VecVirtual) lanesSet {
+	g := l.g
+	if g.wide {
+		k := g.K()
+		g.VCMPPS(predicate, x, y, k)
+		g.KORW(k, l.k, k)
+		return lanesSet{g: g, k: k}
+	}
+	c := g.vec()
+	g.VCMPPS(predicate, x, y, c)
+	g.VORPS(c, l.v, c)
+	return lanesSet{g: g, v: c}
 }
 
 // maskGrad emits the gradient behind a mask, and behind a ReLU, too.

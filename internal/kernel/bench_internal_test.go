@@ -166,7 +166,7 @@ func BenchmarkElementwise(b *testing.B) {
 			{"normalize", func() { kern.normalize(z, x, m, m, m, m, channels) }},
 			{"norm, relu", func() { kern.normValues(&act, z, mask, x) }},
 			{"norm, relu, quantize", func() { kern.normQuantize(&act, codes, mask, x, 0.01, 0, 0, 255) }},
-			{"norm, relu, scale gradient", func() { kern.normScaleGrad(&act, y, x, 0.01, 0, 255) }},
+			{"norm, relu, scale gradient", func() { kern.normScaleGrad(&act, y, mask, x, codes, mask, 0.01, 0, 0, 255) }},
 			{"norm sums", func() { kern.normSums(sums, sums2, y, mask, x, m, m, channels) }},
 			{"normalize gradient", func() { kern.normalizeGrad(z, y, nil, x, &norm) }},
 			{"sum of squares", func() { SumSquares(x) }},

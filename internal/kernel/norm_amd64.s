@@ -147,62 +147,91 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normScaleGradY(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
-// Requires: AVX, CMOV
-TEXT ·normScaleGradY(SB), NOSPLIT, $0-68
+// func normScaleGradY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·normScaleGradY(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
-	MOVQ         v+16(FP), CX
-	MOVQ         params+24(FP), DX
-	VBROADCASTSS scale+56(FP), Y0
-	VBROADCASTSS lo+60(FP), Y1
-	VBROADCASTSS hi+64(FP), Y2
-	MOVQ         lane+0(FP), BX
-	VMOVUPS      (BX), Y3
-	VMOVUPS      32(BX), Y4
-	MOVQ         n+32(FP), SI
-	MOVQ         period+40(FP), R8
-	XORQ         DI, DI
-	MOVQ         first+48(FP), R9
-	SHLQ         $+2, R9
-	XORQ         DI, DI
-	SHLQ         $+2, R8
+	MOVQ         up+16(FP), CX
+	MOVQ         upStep+80(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         params+32(FP), SI
+	MOVQ         codes+40(FP), DI
+	MOVQ         mask+48(FP), R8
+	VBROADCASTSS inverse+88(FP), Y0
+	VBROADCASTSS zero+92(FP), Y1
+	MOVQ         $0x8040201008040201, R9
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y2
+	MOVQ         lane+0(FP), R9
+	VMOVUPS      (R9), Y3
+	VMOVUPS      32(R9), Y4
+	MOVQ         n+56(FP), R10
+	MOVQ         period+64(FP), R12
+	XORQ         R11, R11
+	MOVQ         first+72(FP), R13
+	SHLQ         $+2, R13
+	XORQ         R11, R11
+	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS   (CX), Y5
-	VSUBPS    (DX)(R9*4), Y5, Y5
-	VMULPS    64(DX)(R9*4), Y5, Y5
-	VADDPS    128(DX)(R9*4), Y5, Y5
-	VDIVPS    Y0, Y5, Y5
-	VROUNDPS  $0x00, Y5, Y6
-	VSUBPS    Y5, Y6, Y5
-	VCMPPS    $0x01, Y1, Y6, Y7
-	VBLENDVPS Y7, Y1, Y5, Y5
-	VCMPPS    $0x0e, Y2, Y6, Y6
-	VBLENDVPS Y6, Y2, Y5, Y5
-	VMULPS    (AX), Y5, Y5
-	VADDPS    Y5, Y3, Y3
-	VMOVUPS   32(CX), Y5
-	VSUBPS    32(DX)(R9*4), Y5, Y5
-	VMULPS    96(DX)(R9*4), Y5, Y5
-	VADDPS    160(DX)(R9*4), Y5, Y5
-	VDIVPS    Y0, Y5, Y5
-	VROUNDPS  $0x00, Y5, Y6
-	VSUBPS    Y5, Y6, Y5
-	VCMPPS    $0x01, Y1, Y6, Y7
-	VBLENDVPS Y7, Y1, Y5, Y5
-	VCMPPS    $0x0e, Y2, Y6, Y6
-	VBLENDVPS Y6, Y2, Y5, Y5
-	VMULPS    32(AX), Y5, Y5
-	VADDPS    Y5, Y4, Y4
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, R9
-	CMPQ      R9, R8
-	CMOVQEQ   DI, R9
-	SUBQ      $+16, SI
-	JNZ       loop
-	VMOVUPS   Y3, (BX)
-	VMOVUPS   Y4, 32(BX)
+	VMOVUPS      (BX), Y5
+	VSUBPS       (SI)(R13*4), Y5, Y5
+	VMULPS       64(SI)(R13*4), Y5, Y5
+	VADDPS       128(SI)(R13*4), Y5, Y5
+	MOVBLZX      (R8), R14
+	VMOVD        R14, X6
+	VPBROADCASTD X6, Y6
+	VPAND        Y2, Y6, Y6
+	VPCMPEQD     Y2, Y6, Y6
+	VMULPS       Y0, Y5, Y5
+	VANDPS       Y5, Y6, Y5
+	MOVBLZX      (CX), R14
+	VMOVD        R14, X6
+	VPBROADCASTD X6, Y6
+	VPAND        Y2, Y6, Y6
+	VPCMPEQD     Y2, Y6, Y6
+	VANDPS       (AX), Y6, Y6
+	VPMOVZXBD    (DI), Y7
+	VPSUBD       Y1, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VADDPS       Y7, Y3, Y3
+	VMOVUPS      32(BX), Y5
+	VSUBPS       32(SI)(R13*4), Y5, Y5
+	VMULPS       96(SI)(R13*4), Y5, Y5
+	VADDPS       160(SI)(R13*4), Y5, Y5
+	MOVBLZX      1(R8), R14
+	VMOVD        R14, X6
+	VPBROADCASTD X6, Y6
+	VPAND        Y2, Y6, Y6
+	VPCMPEQD     Y2, Y6, Y6
+	VMULPS       Y0, Y5, Y5
+	VANDPS       Y5, Y6, Y5
+	MOVBLZX      1(CX), R14
+	VMOVD        R14, X6
+	VPBROADCASTD X6, Y6
+	VPAND        Y2, Y6, Y6
+	VPCMPEQD     Y2, Y6, Y6
+	VANDPS       32(AX), Y6, Y6
+	VPMOVZXBD    8(DI), Y7
+	VPSUBD       Y1, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	ADDQ         $+64, AX
+	ADDQ         DX, CX
+	ADDQ         $+64, BX
+	ADDQ         $+16, DI
+	ADDQ         $+2, R8
+	ADDQ         $+64, R13
+	CMPQ         R13, R12
+	CMOVQEQ      R11, R13
+	SUBQ         $+16, R10
+	JNZ          loop
+	VMOVUPS      Y3, (R9)
+	VMOVUPS      Y4, 32(R9)
 	VZEROUPPER
 	RET
 
@@ -337,67 +366,96 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normScaleGradReLUY(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+// func normScaleGradReLUY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
 // Requires: AVX, AVX2, CMOV
-TEXT ·normScaleGradReLUY(SB), NOSPLIT, $0-68
+TEXT ·normScaleGradReLUY(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
-	MOVQ         v+16(FP), CX
-	MOVQ         params+24(FP), DX
+	MOVQ         up+16(FP), CX
+	MOVQ         upStep+80(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         params+32(FP), SI
 	VPXOR        Y0, Y0, Y0
-	VBROADCASTSS scale+56(FP), Y1
-	VBROADCASTSS lo+60(FP), Y2
-	VBROADCASTSS hi+64(FP), Y3
-	MOVQ         lane+0(FP), BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      32(BX), Y5
-	MOVQ         n+32(FP), SI
-	MOVQ         period+40(FP), R8
-	XORQ         DI, DI
-	MOVQ         first+48(FP), R9
-	SHLQ         $+2, R9
-	XORQ         DI, DI
-	SHLQ         $+2, R8
+	MOVQ         codes+40(FP), DI
+	MOVQ         mask+48(FP), R8
+	VBROADCASTSS inverse+88(FP), Y1
+	VBROADCASTSS zero+92(FP), Y2
+	MOVQ         $0x8040201008040201, R9
+	VMOVQ        R9, X3
+	VPMOVZXBD    X3, Y3
+	MOVQ         lane+0(FP), R9
+	VMOVUPS      (R9), Y4
+	VMOVUPS      32(R9), Y5
+	MOVQ         n+56(FP), R10
+	MOVQ         period+64(FP), R12
+	XORQ         R11, R11
+	MOVQ         first+72(FP), R13
+	SHLQ         $+2, R13
+	XORQ         R11, R11
+	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS   (CX), Y6
-	VSUBPS    (DX)(R9*4), Y6, Y6
-	VMULPS    64(DX)(R9*4), Y6, Y6
-	VADDPS    128(DX)(R9*4), Y6, Y6
-	VCMPPS    $0x06, Y0, Y6, Y7
-	VANDPS    Y7, Y6, Y6
-	VDIVPS    Y1, Y6, Y6
-	VROUNDPS  $0x00, Y6, Y7
-	VSUBPS    Y6, Y7, Y6
-	VCMPPS    $0x01, Y2, Y7, Y8
-	VBLENDVPS Y8, Y2, Y6, Y6
-	VCMPPS    $0x0e, Y3, Y7, Y7
-	VBLENDVPS Y7, Y3, Y6, Y6
-	VMULPS    (AX), Y6, Y6
-	VADDPS    Y6, Y4, Y4
-	VMOVUPS   32(CX), Y6
-	VSUBPS    32(DX)(R9*4), Y6, Y6
-	VMULPS    96(DX)(R9*4), Y6, Y6
-	VADDPS    160(DX)(R9*4), Y6, Y6
-	VCMPPS    $0x06, Y0, Y6, Y7
-	VANDPS    Y7, Y6, Y6
-	VDIVPS    Y1, Y6, Y6
-	VROUNDPS  $0x00, Y6, Y7
-	VSUBPS    Y6, Y7, Y6
-	VCMPPS    $0x01, Y2, Y7, Y8
-	VBLENDVPS Y8, Y2, Y6, Y6
-	VCMPPS    $0x0e, Y3, Y7, Y7
-	VBLENDVPS Y7, Y3, Y6, Y6
-	VMULPS    32(AX), Y6, Y6
-	VADDPS    Y6, Y5, Y5
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, R9
-	CMPQ      R9, R8
-	CMOVQEQ   DI, R9
-	SUBQ      $+16, SI
-	JNZ       loop
-	VMOVUPS   Y4, (BX)
-	VMOVUPS   Y5, 32(BX)
+	VMOVUPS      (BX), Y6
+	VSUBPS       (SI)(R13*4), Y6, Y6
+	VMULPS       64(SI)(R13*4), Y6, Y6
+	VADDPS       128(SI)(R13*4), Y6, Y6
+	VCMPPS       $0x06, Y0, Y6, Y7
+	VANDPS       Y7, Y6, Y6
+	MOVBLZX      (R8), R14
+	VMOVD        R14, X7
+	VPBROADCASTD X7, Y7
+	VPAND        Y3, Y7, Y7
+	VPCMPEQD     Y3, Y7, Y7
+	VMULPS       Y1, Y6, Y6
+	VANDPS       Y6, Y7, Y6
+	MOVBLZX      (CX), R14
+	VMOVD        R14, X7
+	VPBROADCASTD X7, Y7
+	VPAND        Y3, Y7, Y7
+	VPCMPEQD     Y3, Y7, Y7
+	VANDPS       (AX), Y7, Y7
+	VPMOVZXBD    (DI), Y8
+	VPSUBD       Y2, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y6, Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      32(BX), Y6
+	VSUBPS       32(SI)(R13*4), Y6, Y6
+	VMULPS       96(SI)(R13*4), Y6, Y6
+	VADDPS       160(SI)(R13*4), Y6, Y6
+	VCMPPS       $0x06, Y0, Y6, Y7
+	VANDPS       Y7, Y6, Y6
+	MOVBLZX      1(R8), R14
+	VMOVD        R14, X7
+	VPBROADCASTD X7, Y7
+	VPAND        Y3, Y7, Y7
+	VPCMPEQD     Y3, Y7, Y7
+	VMULPS       Y1, Y6, Y6
+	VANDPS       Y6, Y7, Y6
+	MOVBLZX      1(CX), R14
+	VMOVD        R14, X7
+	VPBROADCASTD X7, Y7
+	VPAND        Y3, Y7, Y7
+	VPCMPEQD     Y3, Y7, Y7
+	VANDPS       32(AX), Y7, Y7
+	VPMOVZXBD    8(DI), Y8
+	VPSUBD       Y2, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VSUBPS       Y6, Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       Y8, Y5, Y5
+	ADDQ         $+64, AX
+	ADDQ         DX, CX
+	ADDQ         $+64, BX
+	ADDQ         $+16, DI
+	ADDQ         $+2, R8
+	ADDQ         $+64, R13
+	CMPQ         R13, R12
+	CMOVQEQ      R11, R13
+	SUBQ         $+16, R10
+	JNZ          loop
+	VMOVUPS      Y4, (R9)
+	VMOVUPS      Y5, 32(R9)
 	VZEROUPPER
 	RET
 
@@ -550,70 +608,104 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normScaleGradCapY(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32, limit float32)
+// func normScaleGradCapY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32, limit float32, within float32)
 // Requires: AVX, AVX2, CMOV
-TEXT ·normScaleGradCapY(SB), NOSPLIT, $0-72
+TEXT ·normScaleGradCapY(SB), NOSPLIT, $0-104
 	MOVQ         dy+8(FP), AX
-	MOVQ         v+16(FP), CX
-	MOVQ         params+24(FP), DX
+	MOVQ         up+16(FP), CX
+	MOVQ         upStep+80(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         params+32(FP), SI
 	VPXOR        Y0, Y0, Y0
-	VBROADCASTSS limit+68(FP), Y1
-	VBROADCASTSS scale+56(FP), Y2
-	VBROADCASTSS lo+60(FP), Y3
-	VBROADCASTSS hi+64(FP), Y4
-	MOVQ         lane+0(FP), BX
-	VMOVUPS      (BX), Y5
-	VMOVUPS      32(BX), Y6
-	MOVQ         n+32(FP), SI
-	MOVQ         period+40(FP), R8
-	XORQ         DI, DI
-	MOVQ         first+48(FP), R9
-	SHLQ         $+2, R9
-	XORQ         DI, DI
-	SHLQ         $+2, R8
+	VBROADCASTSS limit+96(FP), Y1
+	MOVQ         codes+40(FP), DI
+	MOVQ         mask+48(FP), R8
+	VBROADCASTSS inverse+88(FP), Y2
+	VBROADCASTSS zero+92(FP), Y3
+	VBROADCASTSS within+100(FP), Y4
+	MOVQ         $0x8040201008040201, R9
+	VMOVQ        R9, X5
+	VPMOVZXBD    X5, Y5
+	MOVQ         lane+0(FP), R9
+	VMOVUPS      (R9), Y6
+	VMOVUPS      32(R9), Y7
+	MOVQ         n+56(FP), R10
+	MOVQ         period+64(FP), R12
+	XORQ         R11, R11
+	MOVQ         first+72(FP), R13
+	SHLQ         $+2, R13
+	XORQ         R11, R11
+	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS   (CX), Y7
-	VSUBPS    (DX)(R9*4), Y7, Y7
-	VMULPS    64(DX)(R9*4), Y7, Y7
-	VADDPS    128(DX)(R9*4), Y7, Y7
-	VCMPPS    $0x06, Y0, Y7, Y8
-	VANDPS    Y8, Y7, Y7
-	VMINPS    Y7, Y1, Y7
-	VDIVPS    Y2, Y7, Y7
-	VROUNDPS  $0x00, Y7, Y8
-	VSUBPS    Y7, Y8, Y7
-	VCMPPS    $0x01, Y3, Y8, Y9
-	VBLENDVPS Y9, Y3, Y7, Y7
-	VCMPPS    $0x0e, Y4, Y8, Y8
-	VBLENDVPS Y8, Y4, Y7, Y7
-	VMULPS    (AX), Y7, Y7
-	VADDPS    Y7, Y5, Y5
-	VMOVUPS   32(CX), Y7
-	VSUBPS    32(DX)(R9*4), Y7, Y7
-	VMULPS    96(DX)(R9*4), Y7, Y7
-	VADDPS    160(DX)(R9*4), Y7, Y7
-	VCMPPS    $0x06, Y0, Y7, Y8
-	VANDPS    Y8, Y7, Y7
-	VMINPS    Y7, Y1, Y7
-	VDIVPS    Y2, Y7, Y7
-	VROUNDPS  $0x00, Y7, Y8
-	VSUBPS    Y7, Y8, Y7
-	VCMPPS    $0x01, Y3, Y8, Y9
-	VBLENDVPS Y9, Y3, Y7, Y7
-	VCMPPS    $0x0e, Y4, Y8, Y8
-	VBLENDVPS Y8, Y4, Y7, Y7
-	VMULPS    32(AX), Y7, Y7
-	VADDPS    Y7, Y6, Y6
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, R9
-	CMPQ      R9, R8
-	CMOVQEQ   DI, R9
-	SUBQ      $+16, SI
-	JNZ       loop
-	VMOVUPS   Y5, (BX)
-	VMOVUPS   Y6, 32(BX)
+	VMOVUPS      (BX), Y8
+	VSUBPS       (SI)(R13*4), Y8, Y8
+	VMULPS       64(SI)(R13*4), Y8, Y8
+	VADDPS       128(SI)(R13*4), Y8, Y8
+	VCMPPS       $0x06, Y0, Y8, Y9
+	VANDPS       Y9, Y8, Y8
+	VMINPS       Y8, Y1, Y8
+	MOVBLZX      (R8), R14
+	VMOVD        R14, X9
+	VPBROADCASTD X9, Y9
+	VPAND        Y5, Y9, Y9
+	VPCMPEQD     Y5, Y9, Y9
+	VCMPPS       $0x00, Y4, Y8, Y10
+	VORPS        Y10, Y9, Y10
+	VMULPS       Y2, Y8, Y8
+	VANDPS       Y8, Y10, Y8
+	MOVBLZX      (CX), R14
+	VMOVD        R14, X9
+	VPBROADCASTD X9, Y9
+	VPAND        Y5, Y9, Y9
+	VPCMPEQD     Y5, Y9, Y9
+	VANDPS       (AX), Y9, Y9
+	VPMOVZXBD    (DI), Y10
+	VPSUBD       Y3, Y10, Y10
+	VCVTDQ2PS    Y10, Y10
+	VSUBPS       Y8, Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VADDPS       Y10, Y6, Y6
+	VMOVUPS      32(BX), Y8
+	VSUBPS       32(SI)(R13*4), Y8, Y8
+	VMULPS       96(SI)(R13*4), Y8, Y8
+	VADDPS       160(SI)(R13*4), Y8, Y8
+	VCMPPS       $0x06, Y0, Y8, Y9
+	VANDPS       Y9, Y8, Y8
+	VMINPS       Y8, Y1, Y8
+	MOVBLZX      1(R8), R14
+	VMOVD        R14, X9
+	VPBROADCASTD X9, Y9
+	VPAND        Y5, Y9, Y9
+	VPCMPEQD     Y5, Y9, Y9
+	VCMPPS       $0x00, Y4, Y8, Y10
+	VORPS        Y10, Y9, Y10
+	VMULPS       Y2, Y8, Y8
+	VANDPS       Y8, Y10, Y8
+	MOVBLZX      1(CX), R14
+	VMOVD        R14, X9
+	VPBROADCASTD X9, Y9
+	VPAND        Y5, Y9, Y9
+	VPCMPEQD     Y5, Y9, Y9
+	VANDPS       32(AX), Y9, Y9
+	VPMOVZXBD    8(DI), Y10
+	VPSUBD       Y3, Y10, Y10
+	VCVTDQ2PS    Y10, Y10
+	VSUBPS       Y8, Y10, Y10
+	VMULPS       Y9, Y10, Y10
+	VADDPS       Y10, Y7, Y7
+	ADDQ         $+64, AX
+	ADDQ         DX, CX
+	ADDQ         $+64, BX
+	ADDQ         $+16, DI
+	ADDQ         $+2, R8
+	ADDQ         $+64, R13
+	CMPQ         R13, R12
+	CMOVQEQ      R11, R13
+	SUBQ         $+16, R10
+	JNZ          loop
+	VMOVUPS      Y6, (R9)
+	VMOVUPS      Y7, 32(R9)
 	VZEROUPPER
 	RET
 
@@ -764,47 +856,55 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normScaleGradZ(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+// func normScaleGradZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·normScaleGradZ(SB), NOSPLIT, $0-68
+TEXT ·normScaleGradZ(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
-	MOVQ         v+16(FP), CX
-	MOVQ         params+24(FP), DX
-	VBROADCASTSS scale+56(FP), Z0
-	VBROADCASTSS lo+60(FP), Z1
-	VBROADCASTSS hi+64(FP), Z2
-	MOVQ         lane+0(FP), BX
-	VMOVUPS      (BX), Z3
-	MOVQ         n+32(FP), SI
-	MOVQ         period+40(FP), R8
-	XORQ         DI, DI
-	MOVQ         first+48(FP), R9
-	SHLQ         $+2, R9
-	XORQ         DI, DI
-	SHLQ         $+2, R8
+	MOVQ         up+16(FP), CX
+	MOVQ         upStep+80(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         params+32(FP), SI
+	MOVQ         codes+40(FP), DI
+	MOVQ         mask+48(FP), R8
+	VBROADCASTSS inverse+88(FP), Z0
+	VBROADCASTSS zero+92(FP), Z1
+	MOVQ         lane+0(FP), R9
+	VMOVUPS      (R9), Z2
+	MOVQ         n+56(FP), R10
+	MOVQ         period+64(FP), R12
+	XORQ         R11, R11
+	MOVQ         first+72(FP), R13
+	SHLQ         $+2, R13
+	XORQ         R11, R11
+	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS     (CX), Z4
-	VSUBPS      (DX)(R9*4), Z4, Z4
-	VMULPS      64(DX)(R9*4), Z4, Z4
-	VADDPS      128(DX)(R9*4), Z4, Z4
-	VDIVPS      Z0, Z4, Z4
-	VRNDSCALEPS $0x00, Z4, Z5
-	VSUBPS      Z4, Z5, Z4
-	VCMPPS      $0x01, Z1, Z5, K1
-	VMOVAPS     Z1, K1, Z4
-	VCMPPS      $0x0e, Z2, Z5, K1
-	VMOVAPS     Z2, K1, Z4
-	VMULPS      (AX), Z4, Z4
-	VADDPS      Z4, Z3, Z3
-	ADDQ        $+64, AX
-	ADDQ        $+64, CX
-	ADDQ        $+64, R9
-	CMPQ        R9, R8
-	CMOVQEQ     DI, R9
-	SUBQ        $+16, SI
-	JNZ         loop
-	VMOVUPS     Z3, (BX)
+	VMOVUPS   (BX), Z3
+	VSUBPS    (SI)(R13*4), Z3, Z3
+	VMULPS    64(SI)(R13*4), Z3, Z3
+	VADDPS    128(SI)(R13*4), Z3, Z3
+	KMOVW     (R8), K1
+	VMULPS    Z0, Z3, Z3
+	VMOVUPS.Z Z3, K1, Z3
+	KMOVW     (CX), K1
+	VMOVUPS.Z (AX), K1, Z4
+	VPMOVZXBD (DI), Z5
+	VPSUBD    Z1, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VADDPS    Z5, Z2, Z2
+	ADDQ      $+64, AX
+	ADDQ      DX, CX
+	ADDQ      $+64, BX
+	ADDQ      $+16, DI
+	ADDQ      $+2, R8
+	ADDQ      $+64, R13
+	CMPQ      R13, R12
+	CMOVQEQ   R11, R13
+	SUBQ      $+16, R10
+	JNZ       loop
+	VMOVUPS   Z2, (R9)
 	VZEROUPPER
 	RET
 
@@ -899,50 +999,58 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normScaleGradReLUZ(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+// func normScaleGradReLUZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·normScaleGradReLUZ(SB), NOSPLIT, $0-68
+TEXT ·normScaleGradReLUZ(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
-	MOVQ         v+16(FP), CX
-	MOVQ         params+24(FP), DX
+	MOVQ         up+16(FP), CX
+	MOVQ         upStep+80(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         params+32(FP), SI
 	VPXORD       Z0, Z0, Z0
-	VBROADCASTSS scale+56(FP), Z1
-	VBROADCASTSS lo+60(FP), Z2
-	VBROADCASTSS hi+64(FP), Z3
-	MOVQ         lane+0(FP), BX
-	VMOVUPS      (BX), Z4
-	MOVQ         n+32(FP), SI
-	MOVQ         period+40(FP), R8
-	XORQ         DI, DI
-	MOVQ         first+48(FP), R9
-	SHLQ         $+2, R9
-	XORQ         DI, DI
-	SHLQ         $+2, R8
+	MOVQ         codes+40(FP), DI
+	MOVQ         mask+48(FP), R8
+	VBROADCASTSS inverse+88(FP), Z1
+	VBROADCASTSS zero+92(FP), Z2
+	MOVQ         lane+0(FP), R9
+	VMOVUPS      (R9), Z3
+	MOVQ         n+56(FP), R10
+	MOVQ         period+64(FP), R12
+	XORQ         R11, R11
+	MOVQ         first+72(FP), R13
+	SHLQ         $+2, R13
+	XORQ         R11, R11
+	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS     (CX), Z5
-	VSUBPS      (DX)(R9*4), Z5, Z5
-	VMULPS      64(DX)(R9*4), Z5, Z5
-	VADDPS      128(DX)(R9*4), Z5, Z5
-	VCMPPS      $0x06, Z0, Z5, K1
-	VMOVAPS.Z   Z5, K1, Z5
-	VDIVPS      Z1, Z5, Z5
-	VRNDSCALEPS $0x00, Z5, Z6
-	VSUBPS      Z5, Z6, Z5
-	VCMPPS      $0x01, Z2, Z6, K1
-	VMOVAPS     Z2, K1, Z5
-	VCMPPS      $0x0e, Z3, Z6, K1
-	VMOVAPS     Z3, K1, Z5
-	VMULPS      (AX), Z5, Z5
-	VADDPS      Z5, Z4, Z4
-	ADDQ        $+64, AX
-	ADDQ        $+64, CX
-	ADDQ        $+64, R9
-	CMPQ        R9, R8
-	CMOVQEQ     DI, R9
-	SUBQ        $+16, SI
-	JNZ         loop
-	VMOVUPS     Z4, (BX)
+	VMOVUPS   (BX), Z4
+	VSUBPS    (SI)(R13*4), Z4, Z4
+	VMULPS    64(SI)(R13*4), Z4, Z4
+	VADDPS    128(SI)(R13*4), Z4, Z4
+	VCMPPS    $0x06, Z0, Z4, K1
+	VMOVAPS.Z Z4, K1, Z4
+	KMOVW     (R8), K1
+	VMULPS    Z1, Z4, Z4
+	VMOVUPS.Z Z4, K1, Z4
+	KMOVW     (CX), K1
+	VMOVUPS.Z (AX), K1, Z5
+	VPMOVZXBD (DI), Z6
+	VPSUBD    Z2, Z6, Z6
+	VCVTDQ2PS Z6, Z6
+	VSUBPS    Z4, Z6, Z6
+	VMULPS    Z5, Z6, Z6
+	VADDPS    Z6, Z3, Z3
+	ADDQ      $+64, AX
+	ADDQ      DX, CX
+	ADDQ      $+64, BX
+	ADDQ      $+16, DI
+	ADDQ      $+2, R8
+	ADDQ      $+64, R13
+	CMPQ      R13, R12
+	CMOVQEQ   R11, R13
+	SUBQ      $+16, R10
+	JNZ       loop
+	VMOVUPS   Z3, (R9)
 	VZEROUPPER
 	RET
 
@@ -1045,52 +1153,63 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normScaleGradCapZ(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32, limit float32)
+// func normScaleGradCapZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32, limit float32, within float32)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·normScaleGradCapZ(SB), NOSPLIT, $0-72
+TEXT ·normScaleGradCapZ(SB), NOSPLIT, $0-104
 	MOVQ         dy+8(FP), AX
-	MOVQ         v+16(FP), CX
-	MOVQ         params+24(FP), DX
+	MOVQ         up+16(FP), CX
+	MOVQ         upStep+80(FP), DX
+	MOVQ         v+24(FP), BX
+	MOVQ         params+32(FP), SI
 	VPXORD       Z0, Z0, Z0
-	VBROADCASTSS limit+68(FP), Z1
-	VBROADCASTSS scale+56(FP), Z2
-	VBROADCASTSS lo+60(FP), Z3
-	VBROADCASTSS hi+64(FP), Z4
-	MOVQ         lane+0(FP), BX
-	VMOVUPS      (BX), Z5
-	MOVQ         n+32(FP), SI
-	MOVQ         period+40(FP), R8
-	XORQ         DI, DI
-	MOVQ         first+48(FP), R9
-	SHLQ         $+2, R9
-	XORQ         DI, DI
-	SHLQ         $+2, R8
+	VBROADCASTSS limit+96(FP), Z1
+	MOVQ         codes+40(FP), DI
+	MOVQ         mask+48(FP), R8
+	VBROADCASTSS inverse+88(FP), Z2
+	VBROADCASTSS zero+92(FP), Z3
+	VBROADCASTSS within+100(FP), Z4
+	MOVQ         lane+0(FP), R9
+	VMOVUPS      (R9), Z5
+	MOVQ         n+56(FP), R10
+	MOVQ         period+64(FP), R12
+	XORQ         R11, R11
+	MOVQ         first+72(FP), R13
+	SHLQ         $+2, R13
+	XORQ         R11, R11
+	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS     (CX), Z6
-	VSUBPS      (DX)(R9*4), Z6, Z6
-	VMULPS      64(DX)(R9*4), Z6, Z6
-	VADDPS      128(DX)(R9*4), Z6, Z6
-	VCMPPS      $0x06, Z0, Z6, K1
-	VMOVAPS.Z   Z6, K1, Z6
-	VMINPS      Z6, Z1, Z6
-	VDIVPS      Z2, Z6, Z6
-	VRNDSCALEPS $0x00, Z6, Z7
-	VSUBPS      Z6, Z7, Z6
-	VCMPPS      $0x01, Z3, Z7, K1
-	VMOVAPS     Z3, K1, Z6
-	VCMPPS      $0x0e, Z4, Z7, K1
-	VMOVAPS     Z4, K1, Z6
-	VMULPS      (AX), Z6, Z6
-	VADDPS      Z6, Z5, Z5
-	ADDQ        $+64, AX
-	ADDQ        $+64, CX
-	ADDQ        $+64, R9
-	CMPQ        R9, R8
-	CMOVQEQ     DI, R9
-	SUBQ        $+16, SI
-	JNZ         loop
-	VMOVUPS     Z5, (BX)
+	VMOVUPS   (BX), Z6
+	VSUBPS    (SI)(R13*4), Z6, Z6
+	VMULPS    64(SI)(R13*4), Z6, Z6
+	VADDPS    128(SI)(R13*4), Z6, Z6
+	VCMPPS    $0x06, Z0, Z6, K1
+	VMOVAPS.Z Z6, K1, Z6
+	VMINPS    Z6, Z1, Z6
+	KMOVW     (R8), K1
+	VCMPPS    $0x00, Z4, Z6, K2
+	KORW      K2, K1, K2
+	VMULPS    Z2, Z6, Z6
+	VMOVUPS.Z Z6, K2, Z6
+	KMOVW     (CX), K1
+	VMOVUPS.Z (AX), K1, Z7
+	VPMOVZXBD (DI), Z8
+	VPSUBD    Z3, Z8, Z8
+	VCVTDQ2PS Z8, Z8
+	VSUBPS    Z6, Z8, Z8
+	VMULPS    Z7, Z8, Z8
+	VADDPS    Z8, Z5, Z5
+	ADDQ      $+64, AX
+	ADDQ      DX, CX
+	ADDQ      $+64, BX
+	ADDQ      $+16, DI
+	ADDQ      $+2, R8
+	ADDQ      $+64, R13
+	CMPQ      R13, R12
+	CMOVQEQ   R11, R13
+	SUBQ      $+16, R10
+	JNZ       loop
+	VMOVUPS   Z5, (R9)
 	VZEROUPPER
 	RET
 

@@ -17,11 +17,12 @@ func normGradY(dx *float32, dy *float32, mask *uint8, x *float32, params *float3
 //go:noescape
 func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
-// normScaleGradY is scaleGrad of y = (v-mean)*a + beta; params holds mean, a and beta;
-// first is the place of the first element in the period.
+// normScaleGradY adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
+// y = (v-mean)*a + beta; params holds mean, a and beta; first is the place of the first element in the period;
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
 //
 //go:noescape
-func normScaleGradY(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+func normScaleGradY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
 
 // normY computes y = (v-mean)*a + beta; params holds mean, a and beta.
 // mask has a bit set where the gradient passes the activation.
@@ -36,11 +37,12 @@ func normY(y *float32, mask *uint8, v *float32, params *float32, n int, period i
 //go:noescape
 func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
-// normScaleGradReLUY is scaleGrad of y = max((v-mean)*a + beta, 0); params holds mean, a and beta;
-// first is the place of the first element in the period.
+// normScaleGradReLUY adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
+// y = max((v-mean)*a + beta, 0); params holds mean, a and beta; first is the place of the first element in the period;
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
 //
 //go:noescape
-func normScaleGradReLUY(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+func normScaleGradReLUY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
 
 // normReLUY computes y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
 // mask has a bit set where the gradient passes the activation.
@@ -55,11 +57,12 @@ func normReLUY(y *float32, mask *uint8, v *float32, params *float32, n int, peri
 //go:noescape
 func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
 
-// normScaleGradCapY is scaleGrad of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta;
-// first is the place of the first element in the period.
+// normScaleGradCapY adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set or y is within, else d*(code-zero), of
+// y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta; first is the place of the first element in the period;
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
 //
 //go:noescape
-func normScaleGradCapY(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32, limit float32)
+func normScaleGradCapY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32, limit float32, within float32)
 
 // normCapY computes y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta.
 // mask has a bit set where the gradient passes the activation.
@@ -80,11 +83,12 @@ func normGradZ(dx *float32, dy *float32, mask *uint8, x *float32, params *float3
 //go:noescape
 func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
-// normScaleGradZ is scaleGrad of y = (v-mean)*a + beta; params holds mean, a and beta;
-// first is the place of the first element in the period.
+// normScaleGradZ adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
+// y = (v-mean)*a + beta; params holds mean, a and beta; first is the place of the first element in the period;
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
 //
 //go:noescape
-func normScaleGradZ(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+func normScaleGradZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
 
 // normZ computes y = (v-mean)*a + beta; params holds mean, a and beta.
 // mask has a bit set where the gradient passes the activation.
@@ -99,11 +103,12 @@ func normZ(y *float32, mask *uint8, v *float32, params *float32, n int, period i
 //go:noescape
 func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
 
-// normScaleGradReLUZ is scaleGrad of y = max((v-mean)*a + beta, 0); params holds mean, a and beta;
-// first is the place of the first element in the period.
+// normScaleGradReLUZ adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
+// y = max((v-mean)*a + beta, 0); params holds mean, a and beta; first is the place of the first element in the period;
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
 //
 //go:noescape
-func normScaleGradReLUZ(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32)
+func normScaleGradReLUZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
 
 // normReLUZ computes y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
 // mask has a bit set where the gradient passes the activation.
@@ -118,11 +123,12 @@ func normReLUZ(y *float32, mask *uint8, v *float32, params *float32, n int, peri
 //go:noescape
 func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
 
-// normScaleGradCapZ is scaleGrad of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta;
-// first is the place of the first element in the period.
+// normScaleGradCapZ adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set or y is within, else d*(code-zero), of
+// y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta; first is the place of the first element in the period;
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
 //
 //go:noescape
-func normScaleGradCapZ(lane *float32, dy *float32, v *float32, params *float32, n int, period int, first int, scale float32, lo float32, hi float32, limit float32)
+func normScaleGradCapZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32, limit float32, within float32)
 
 // normCapZ computes y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta.
 // mask has a bit set where the gradient passes the activation.

@@ -24,9 +24,10 @@ func (n *NormAct) Quantize(dst, mask []uint8, v []float32, scale float32, zero, 
 	return active.normQuantize(n, dst, mask, v, scale, zero, lo, hi)
 }
 
-// ScaleGrad is ScaleGrad of y.
-func (n *NormAct) ScaleGrad(dy, v []float32, scale float32, lo, hi int32) float64 {
-	return active.normScaleGrad(n, dy, v, scale, lo, hi)
+// ScaleGrad is ScaleGradU8 of y for the codes and the mask of Quantize. dy
+// counts where the bit of up is set; up is nil where all does.
+func (n *NormAct) ScaleGrad(dy []float32, up []uint8, v []float32, codes, mask []uint8, scale float32, zero, lo, hi int32) float64 {
+	return active.normScaleGrad(n, dy, up, v, codes, mask, scale, zero, lo, hi)
 }
 
 // of is the definition of y, for channel c.
@@ -99,16 +100,28 @@ func (t *isa) normQuantize(n *NormAct, dst, mask []uint8, v []float32, scale flo
 	return RequantStats{st.Min + 0, st.Max + 0}, -1 // -0 + 0 is 0
 }
 
-func (t *isa) normScaleGrad(n *NormAct, dy, v []float32, scale float32, lo, hi int32) float64 {
+func (t *isa) normScaleGrad(n *NormAct, dy []float32, up []uint8, v []float32, codes, mask []uint8, scale float32, zero, lo, hi int32) float64 {
 	rows(len(v), n.Norm.channels)
-	dy = dy[:len(v)]
-	flo, fhi := float32(lo), float32(hi)
+	dy, codes, mask = dy[:len(v)], codes[:len(v)], mask[:MaskLen(len(v))]
+	if up != nil {
+		up = up[:len(mask)]
+	}
+	inverse := 1 / scale
+	// The mask says where the quantizer passes, but for what is at the limit.
+	_, capped := round(n.Cap, scale, float32(lo-zero), float32(hi-zero))
 	var total float64
 	for from := 0; from < len(v); from += laneBlock {
 		part := v[:min(from+laneBlock, len(v))]
 		var lane [16]float32
-		for i := t.normScaleGradVec(n, &lane, dy, part, from, scale, flo, fhi); i < len(part); i++ {
-			lane[i%16] += float32(dy[i] * scaleSlope(n.of(v[i], i%n.Norm.channels)/scale, flo, fhi))
+		for i := t.normScaleGradVec(n, &lane, dy, up, part, codes, mask, from, inverse, zero, capped); i < len(part); i++ {
+			if up != nil && up[i>>3]>>(i&7)&1 == 0 {
+				continue
+			}
+			y, slope := n.of(v[i], i%n.Norm.channels), float32(int32(codes[i])-zero)
+			if mask[i>>3]>>(i&7)&1 == 1 || capped && n.Cap > 0 && n.ReLU && y == n.Cap {
+				slope -= float32(y * inverse)
+			}
+			lane[i%16] += float32(dy[i] * slope)
 		}
 		total += float64(tree16(&lane))
 	}

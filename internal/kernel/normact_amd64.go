@@ -108,25 +108,34 @@ func (t *isa) normQuantizeVec(a *NormAct, dst, mask []uint8, v []float32, scale,
 
 // normScaleGradVec adds elements from element from on, a multiple of sixteen;
 // it returns where it stopped.
-func (t *isa) normScaleGradVec(a *NormAct, lane *[16]float32, dy, v []float32, from int, scale, lo, hi float32) int {
+func (t *isa) normScaleGradVec(a *NormAct, lane *[16]float32, dy []float32, up []uint8, v []float32, codes, mask []uint8, from int, inverse float32, zero int32, capped bool) int {
 	p := a.Norm
 	n := t.whole(v[from:], p)
 	if n == 0 {
 		return from
 	}
+	if up != nil {
+		up = up[from/8:]
+	}
+	u, step := passMask(up, 2)
+	d, x, q, m, w, first := &dy[from], &v[from], &codes[from], &mask[from/8], &p.rows[0], from%p.period
+	limit := a.Cap
+	if !capped { // no element is it
+		limit = -1
+	}
 	switch wide := t.tier == cpu.AVX512VNNI; {
 	case a.ReLU && a.Cap > 0 && wide:
-		normScaleGradCapZ(&lane[0], &dy[from], &v[from], &p.rows[0], n, p.period, from%p.period, scale, lo, hi, a.Cap)
+		normScaleGradCapZ(&lane[0], d, u, x, w, q, m, n, p.period, first, step, inverse, zero, a.Cap, limit)
 	case a.ReLU && a.Cap > 0:
-		normScaleGradCapY(&lane[0], &dy[from], &v[from], &p.rows[0], n, p.period, from%p.period, scale, lo, hi, a.Cap)
+		normScaleGradCapY(&lane[0], d, u, x, w, q, m, n, p.period, first, step, inverse, zero, a.Cap, limit)
 	case a.ReLU && wide:
-		normScaleGradReLUZ(&lane[0], &dy[from], &v[from], &p.rows[0], n, p.period, from%p.period, scale, lo, hi)
+		normScaleGradReLUZ(&lane[0], d, u, x, w, q, m, n, p.period, first, step, inverse, zero)
 	case a.ReLU:
-		normScaleGradReLUY(&lane[0], &dy[from], &v[from], &p.rows[0], n, p.period, from%p.period, scale, lo, hi)
+		normScaleGradReLUY(&lane[0], d, u, x, w, q, m, n, p.period, first, step, inverse, zero)
 	case wide:
-		normScaleGradZ(&lane[0], &dy[from], &v[from], &p.rows[0], n, p.period, from%p.period, scale, lo, hi)
+		normScaleGradZ(&lane[0], d, u, x, w, q, m, n, p.period, first, step, inverse, zero)
 	default:
-		normScaleGradY(&lane[0], &dy[from], &v[from], &p.rows[0], n, p.period, from%p.period, scale, lo, hi)
+		normScaleGradY(&lane[0], d, u, x, w, q, m, n, p.period, first, step, inverse, zero)
 	}
 	return from + n
 }

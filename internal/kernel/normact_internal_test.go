@@ -52,7 +52,8 @@ func TestNormActIsItsParts(t *testing.T) {
 			var p NormParams
 			p.Set(mean, inv, gamma, beta)
 			const scale, zero, lo, hi = 0.01, 7, 7, 90
-			for _, a := range []NormAct{{Norm: &p}, {Norm: &p, ReLU: true}, {Norm: &p, ReLU: true, Cap: 0.75}} {
+			for _, a := range []NormAct{{Norm: &p}, {Norm: &p, ReLU: true}, {Norm: &p, ReLU: true, Cap: 0.75}, {Norm: &p, ReLU: true, Cap: 1.5}} {
+				// limits within the grid, and outside
 				y := apart(a, v, mean, inv, gamma, beta)
 				pass := behind(a, dy, y)
 				codes, mask := make([]uint8, n), make([]uint8, MaskLen(n))
@@ -60,7 +61,13 @@ func TestNormActIsItsParts(t *testing.T) {
 				masked := make([]float32, n)
 				generic().maskGrad(masked, pass, mask)
 				least, most, _ := minMaxGeneric(y)
-				total := generic().scaleGrad(dy, y, scale, lo-zero, hi-zero)
+				up := make([]uint8, MaskLen(n))
+				randomCodes(rng, up)
+				upward := make([]float32, n)
+				generic().maskGrad(upward, dy, up)
+				inverse := float32(1) / scale
+				total := generic().scaleGradU8(dy, y, inverse, codes, mask, zero)
+				behindUp := generic().scaleGradU8(upward, y, inverse, codes, mask, zero)
 				eachTier(t, func(t *testing.T, kern *isa) {
 					name := fmt.Sprintf("%d rows of %d channels, ReLU %t, limit %v", r, channels, a.ReLU, a.Cap)
 					gotY, gotMask := qtest.Guarded[float32](n, r), qtest.Guarded[uint8](MaskLen(n), r)
@@ -75,8 +82,14 @@ func TestNormActIsItsParts(t *testing.T) {
 					if nan != -1 || st.Min != least || st.Max != most {
 						err = errors.Join(err, fmt.Errorf("NaN at %d, extremes %v, want none, %v, %v", nan, st, least, most))
 					}
-					if got := kern.normScaleGrad(&a, dy, v, scale, lo-zero, hi-zero); got != total && (got == got || total == total) {
-						err = errors.Join(err, fmt.Errorf("gradient of the scale %v, want %v", got, total))
+					for _, c := range []struct {
+						up   []uint8
+						want float64
+					}{{nil, total}, {up, behindUp}} {
+						got := kern.normScaleGrad(&a, dy, c.up, v, codes, gotMask.Data, scale, zero, lo, hi)
+						if got != c.want {
+							err = errors.Join(err, fmt.Errorf("gradient of the scale %v, want %v", got, c.want))
+						}
 					}
 					if n > 0 {
 						bad := append([]float32(nil), v...)

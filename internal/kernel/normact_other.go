@@ -14,6 +14,6 @@ func (t *isa) normQuantizeVec(*NormAct, []uint8, []uint8, []float32, float32, fl
 	return 0, false
 }
 
-func (t *isa) normScaleGradVec(_ *NormAct, _ *[16]float32, _, _ []float32, from int, _, _, _ float32) int {
+func (t *isa) normScaleGradVec(_ *NormAct, _ *[16]float32, _ []float32, _ []uint8, _ []float32, _, _ []uint8, from int, _ float32, _ int32, _ bool) int {
 	return from
 }

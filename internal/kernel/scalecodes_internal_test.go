@@ -65,3 +65,46 @@ func TestScaleGradCodes(t *testing.T) {
 		}
 	})
 }
+
+// The gradient of one scale from codes and mask is the same bits in every tier, and that of the values, dy*(rint(x/s) - x/s)
+// inside and dy times the limit outside.
+func TestScaleGradU8(t *testing.T) {
+	gen := generic()
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, n := range []int{0, 1, 7, 15, 16, 17, 160, 4095, 4096, 4097, 9000} {
+			for _, g := range []struct{ zero, lo, hi int32 }{{0, 0, 255}, {0, 0, 1}, {128, 0, 255}, {3, 1, 15}, {255, 0, 255}} {
+				rng := newRand(uint64(n) + uint64(g.hi))
+				x, dy := make([]float32, n), make([]float32, n)
+				randomF32(rng, dy, false)
+				scale := float32(math.Exp2(4 - 8*rng.Float64()))
+				for i := range x { // some are outside on either side
+					x[i] = scale * (float32(g.lo-g.zero) - 0.1*float32(g.hi) + 1.2*float32(g.hi-g.lo)*float32(rng.Float64()))
+				}
+				codes, mask := make([]uint8, n), make([]uint8, MaskLen(n))
+				if nan := gen.quantizeU8(codes, mask, x, scale, g.zero, g.lo, g.hi); nan >= 0 {
+					t.Fatalf("NaN at %d", nan)
+				}
+				got := kern.scaleGradU8(dy, x, 1/scale, codes, mask, g.zero)
+				if want := gen.scaleGradU8(dy, x, 1/scale, codes, mask, g.zero); got != want {
+					t.Fatalf("n=%d %+v: sum %v, want %v", n, g, got, want)
+				}
+				exact, size := 0.0, 0.0
+				for i, v := range x {
+					u := float64(v) / float64(scale)
+					slope := math.RoundToEven(float64(v/scale)) - u
+					switch r := math.RoundToEven(float64(v / scale)); {
+					case r < float64(g.lo-g.zero):
+						slope = float64(g.lo - g.zero)
+					case r > float64(g.hi-g.zero):
+						slope = float64(g.hi - g.zero)
+					}
+					exact += float64(dy[i]) * slope
+					size += math.Abs(float64(dy[i])) * float64(g.hi)
+				}
+				if math.Abs(got-exact) > 4e-7*size {
+					t.Fatalf("n=%d %+v: sum %v, want %v", n, g, got, exact)
+				}
+			}
+		}
+	})
+}

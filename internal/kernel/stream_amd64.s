@@ -1203,6 +1203,63 @@ loop:
 	VZEROUPPER
 	RET
 
+// func scaleGradU8Y(lane *float32, dy *float32, x *float32, codes *uint8, mask *uint8, n int, inverse float32, zero int32)
+// Requires: AVX, AVX2
+TEXT ·scaleGradU8Y(SB), NOSPLIT, $0-56
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         codes+24(FP), DX
+	MOVQ         mask+32(FP), BX
+	VBROADCASTSS inverse+48(FP), Y0
+	VBROADCASTSS zero+52(FP), Y1
+	MOVQ         $0x8040201008040201, SI
+	VMOVQ        SI, X2
+	VPMOVZXBD    X2, Y2
+	MOVQ         lane+0(FP), SI
+	VMOVUPS      (SI), Y3
+	VMOVUPS      32(SI), Y4
+	MOVQ         n+40(FP), DI
+
+loop:
+	MOVBLZX      (BX), R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	VPAND        Y2, Y5, Y5
+	VPCMPEQD     Y2, Y5, Y5
+	VANDPS       (CX), Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VMOVUPS      (AX), Y6
+	VPMOVZXBD    (DX), Y7
+	VPSUBD       Y1, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VADDPS       Y7, Y3, Y3
+	MOVBLZX      1(BX), R8
+	VMOVD        R8, X5
+	VPBROADCASTD X5, Y5
+	VPAND        Y2, Y5, Y5
+	VPCMPEQD     Y2, Y5, Y5
+	VANDPS       32(CX), Y5, Y5
+	VMULPS       Y0, Y5, Y5
+	VMOVUPS      32(AX), Y6
+	VPMOVZXBD    8(DX), Y7
+	VPSUBD       Y1, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VSUBPS       Y5, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VADDPS       Y7, Y4, Y4
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	ADDQ         $+16, DX
+	ADDQ         $+2, BX
+	SUBQ         $+16, DI
+	JNZ          loop
+	VMOVUPS      Y3, (SI)
+	VMOVUPS      Y4, 32(SI)
+	VZEROUPPER
+	RET
+
 // func scaleGradY(lane *float32, dy *float32, x *float32, n int, scale float32, lo float32, hi float32)
 // Requires: AVX
 TEXT ·scaleGradY(SB), NOSPLIT, $0-44
@@ -2317,6 +2374,40 @@ inside:
 	CMOVQEQ R10, R9
 	SUBQ    $+16, R8
 	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func scaleGradU8Z(lane *float32, dy *float32, x *float32, codes *uint8, mask *uint8, n int, inverse float32, zero int32)
+// Requires: AVX, AVX512F
+TEXT ·scaleGradU8Z(SB), NOSPLIT, $0-56
+	MOVQ         dy+8(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         codes+24(FP), DX
+	MOVQ         mask+32(FP), BX
+	VBROADCASTSS inverse+48(FP), Z0
+	VBROADCASTSS zero+52(FP), Z1
+	MOVQ         lane+0(FP), SI
+	VMOVUPS      (SI), Z2
+	MOVQ         n+40(FP), DI
+
+loop:
+	KMOVW     (BX), K1
+	VMOVUPS.Z (CX), K1, Z3
+	VMULPS    Z0, Z3, Z3
+	VMOVUPS   (AX), Z4
+	VPMOVZXBD (DX), Z5
+	VPSUBD    Z1, Z5, Z5
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z3, Z5, Z5
+	VMULPS    Z4, Z5, Z5
+	VADDPS    Z5, Z2, Z2
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	ADDQ      $+16, DX
+	ADDQ      $+2, BX
+	SUBQ      $+16, DI
+	JNZ       loop
+	VMOVUPS   Z2, (SI)
 	VZEROUPPER
 	RET
 

@@ -137,6 +137,11 @@ func scaleGradColumnsY(lane *float32, dy *float32, x *float32, scale *float32, r
 //go:noescape
 func scaleGradCodesY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
 
+// scaleGradU8Y adds dy*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else dy*(code-zero).
+//
+//go:noescape
+func scaleGradU8Y(lane *float32, dy *float32, x *float32, codes *uint8, mask *uint8, n int, inverse float32, zero int32)
+
 // scaleGradY adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
 //
 //go:noescape
@@ -305,6 +310,11 @@ func scaleGradColumnsZ(lane *float32, dy *float32, x *float32, scale *float32, r
 //
 //go:noescape
 func scaleGradCodesZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
+
+// scaleGradU8Z adds dy*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else dy*(code-zero).
+//
+//go:noescape
+func scaleGradU8Z(lane *float32, dy *float32, x *float32, codes *uint8, mask *uint8, n int, inverse float32, zero int32)
 
 // scaleGradZ adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
 //

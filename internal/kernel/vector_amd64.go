@@ -664,6 +664,19 @@ func (t *isa) scaleGradCodesVec(lane, dy, x, inverse []float32, codes []int8, ma
 	return n
 }
 
+func (t *isa) scaleGradU8Vec(lane *[16]float32, dy, x []float32, inverse float32, codes, mask []uint8, zero int32) int {
+	n := len(x) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		scaleGradU8Z(&lane[0], &dy[0], &x[0], &codes[0], &mask[0], n, inverse, zero)
+	} else {
+		scaleGradU8Y(&lane[0], &dy[0], &x[0], &codes[0], &mask[0], n, inverse, zero)
+	}
+	return n
+}
+
 func (t *isa) sumSquaresVec(lane *[16]float32, x []float32) int {
 	n := len(x) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {

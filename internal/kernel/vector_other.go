@@ -68,6 +68,10 @@ func (t *isa) scaleGradVec(*[16]float32, []float32, []float32, float32, float32,
 	return 0
 }
 
+func (t *isa) scaleGradU8Vec(*[16]float32, []float32, []float32, float32, []uint8, []uint8, int32) int {
+	return 0
+}
+
 func (t *isa) scaleGradCodesVec([]float32, []float32, []float32, []float32, []int8, []uint8) int {
 	return 0
 }
