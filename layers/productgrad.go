@@ -44,6 +44,7 @@ func (k *product) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 type productGrad struct {
 	f          *product
 	integer    *kernel.Backward16 // nil: float32
+	estimates  bool               // the weight's estimator has the rows of a dense dw while they are in cache
 	bad        [par.Shards]bool   // the shard has seen a gradient that integer cannot round
 	dw, db, dx *tensor.Dense
 	dws, dxs   []float32
@@ -160,13 +161,18 @@ func (b *productGrad) runDense() error {
 		kernel.SumColumns(b.biasSum, b.dy[:f.st.Rows*f.geom.Cout], f.geom.Cout)
 		kernel.Round32(b.db.Data().([]float32), b.biasSum)
 	}
+	units := f.in
+	if b.integer != nil {
+		units = (f.in + kernel.FeatureUnit - 1) / kernel.FeatureUnit
+	}
+	b.estimates = f.weight != nil && f.weight.BeginRowsGrad(b.dws, units)
 	if b.integer == nil {
-		return f.st.Each(f.in, b.eachFeature)
+		return f.st.Each(units, b.eachFeature)
 	}
 	if b.bad[0] = !b.integer.Rows(b.dy, f.st.Rows); b.bad[0] {
 		return b.finite()
 	}
-	return f.st.Each((f.in+kernel.FeatureUnit-1)/kernel.FeatureUnit, b.eachFeature)
+	return f.st.Each(units, b.eachFeature)
 }
 
 // integerShard is featureShard on integers; a cut is made of units.
@@ -175,6 +181,9 @@ func (b *productGrad) integerShard(s, lo, hi int) {
 	_, z := b.codes.Params.At(0)
 	lo, hi = lo*kernel.FeatureUnit, min(hi*kernel.FeatureUnit, f.in)
 	b.integer.Features(s, b.dws, b.dxs, b.codes.U8, z, b.weight.S8, lo, hi)
+	if b.estimates {
+		f.weight.RowsGrad(s, lo, hi)
+	}
 }
 
 // finite is an error where a gradient was NaN or infinite and has no integers.
@@ -208,6 +217,9 @@ func (b *productGrad) featureShard(s, lo, hi int) {
 			kernel.DequantizeS8(w, b.weight.S8[lo*c:end*c], b.weight.Params.Scale)
 		}
 		b.features(s, lo, end, x, n, w)
+		if b.estimates {
+			f.weight.RowsGrad(s, lo, end)
+		}
 	}
 }
 

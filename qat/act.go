@@ -37,14 +37,15 @@ type Act struct {
 	seen [par.Shards]extremes
 	each func(shard, lo, hi int)
 
-	share   int // elements of an example that share what is learned
-	dxs, dy []float32
-	up      *MaskedGrad           // whose dy it is; nil: of no mask
-	grads   [2][]float32          // of the learned numbers
-	t       [par.Shards][]float32 // an example's values, or these in units of the scale
-	tmask   [par.Shards][]uint8
-	tdy     [par.Shards][]float32 // an example's gradient behind up
-	parts   [par.Shards]slopes
+	share           int // elements of an example that share what is learned
+	together, piece int // see setPieces
+	dxs, dy         []float32
+	up              *MaskedGrad           // whose dy it is; nil: of no mask
+	grads           [2][]float32          // of the learned numbers
+	t               [par.Shards][]float32 // an example's values, or these in units of the scale
+	tmask           [par.Shards][]uint8
+	tdy             [par.Shards][]float32 // an example's gradient behind up
+	parts           [par.Shards]slopes
 }
 
 type extremes struct {
@@ -88,6 +89,7 @@ func NewAct(st *Step, name string, p *quant.Params, shape tensor.Shape, learned 
 		a.out = NewActCodes(p, shape)
 	}
 	a.share = a.row
+	a.setPieces()
 	a.each = a.shard
 	a.maskRow = kernel.MaskLen(a.row)
 	a.mask = make([]uint8, shape[0]*a.maskRow)
@@ -453,50 +455,88 @@ func (a *Act) Arrive(s, from, to int) {
 	}
 }
 
+// learnedGrad sums the gradients of what is learned over the examples [from, to): of dense rows together, of images one by one,
+// for where a sum is cut is part of its value.
 func (a *Act) learnedGrad(s, from, to int) {
 	if len(a.learned) == 0 {
 		return
 	}
-	e, sum, method := a.row, &a.parts[s], a.p.Spec.Range
+	sum, method := &a.parts[s], a.p.Spec.Range
 	lo, hi := a.p.Spec.Grid()
-	scale, z := a.p.At(0)
-	for i, n := from, 1; i < to; i += n { // where a sum is cut is part of its value
-		switch {
-		case a.wait != nil:
-			n = min(a.together(), to-i)
-			t := a.several(s, n)
-			a.wait.scaled(t, a.rq, i*e)
-			a.limit(t, scale)
-			sum.add(method, a.passed(s, i, n), t, 1, lo-z, hi-z)
-		case a.out == nil || a.Sign(): // no codes that are rounded values
-			sum.add(method, a.passed(s, i, 1), a.x[i*e:(i+1)*e], scale, lo-z, hi-z)
-		case a.norm != nil:
-			x, dy := a.x[i*e:(i+1)*e], a.dy[i*e:(i+1)*e]
-			if method != quant.PACT {
-				sum.Scale += a.norm.ScaleGrad(dy, a.upMask(i), x, a.out.U8[i*e:(i+1)*e], a.Mask(i), scale, z, lo, hi)
-			}
-			if !onlyScale(method) {
-				t, mask := a.buffers(s)
-				a.norm.Values(t, mask, x)
-				sum.addOthers(method, a.passed(s, i, 1), t, scale, lo-z, hi-z)
-			}
-		default:
-			x, dy := a.x[i*e:(i+1)*e], a.passed(s, i, 1)
-			if method != quant.PACT {
-				sum.Scale += kernel.ScaleGradU8(dy, x, 1/scale, a.out.U8[i*e:(i+1)*e], a.Mask(i), z)
-			}
-			sum.addOthers(method, dy, x, scale, lo-z, hi-z)
+	_, z := a.p.At(0)
+	for i, n := from, 1; i < to; i += n {
+		n = min(a.together, to-i)
+		codes := method != quant.PACT && a.rounds()
+		if codes {
+			sum.Scale += a.scaleGrad(s, i, n)
 		}
+		if codes && onlyScale(method) {
+			continue
+		}
+		dy := a.passed(s, i, n)
+		x, unit := a.values(s, i, n)
+		if !codes && method != quant.PACT {
+			sum.Scale += kernel.ScaleGrad(dy, x, unit, lo-z, hi-z)
+		}
+		sum.others(method, dy, x, unit, lo-z, hi-z)
 	}
 }
 
-// upMask is the mask that example i's gradient of the output came with; nil: none.
+// rounds reports that codes are the rounded values, and the mask says which of them were on the grid: not at an upper limit of
+// what came in, see [Act.limit].
+func (a *Act) rounds() bool {
+	return a.out != nil && !a.Sign() && (a.wait == nil || !a.wait.wide() && a.wait.limit().Cap == 0)
+}
+
+// scaleGrad is the sum of the scale's gradient over n examples, from their codes.
+func (a *Act) scaleGrad(s, i, n int) (sum float64) {
+	e := a.row
+	scale, z := a.p.At(0)
+	from, to := i*e, (i+n)*e
+	dy, codes, mask, up := a.dy[from:to], a.out.U8[from:to], a.mask[i*a.maskRow:], a.upMask(i)
+	switch {
+	case a.norm != nil:
+		lo, hi := a.p.Spec.Grid()
+		return a.norm.ScaleGrad(dy, up, a.x[from:to], codes, mask, scale, z, lo, hi)
+	case a.wait == nil:
+		return kernel.ScaleGradU8(dy, up, a.x[from:to], 1/scale, codes, mask, z)
+	}
+	for len(dy) > 0 { // the values of a piece at a time, while they are in cache
+		k := min(a.piece, len(dy))
+		t := grown(&a.t[s], k)
+		a.wait.scaled(t, a.rq, to-len(dy))
+		sum += kernel.ScaleGradU8(dy[:k], up, t, 1, codes, mask, z)
+		dy, codes, mask = dy[k:], codes[k:], mask[k/8:]
+		if up != nil {
+			up = up[k/8:]
+		}
+	}
+	return sum
+}
+
+// values are what n examples had rounded, and the scale they are divided by first.
+func (a *Act) values(s, i, n int) (x []float32, unit float32) {
+	scale, _ := a.p.At(0)
+	from, to := i*a.row, (i+n)*a.row
+	if a.wait == nil && a.norm == nil {
+		return a.x[from:to], scale
+	}
+	t := grown(&a.t[s], to-from)
+	if a.norm != nil {
+		a.norm.Values(t, grown(&a.tmask[s], kernel.MaskLen(len(t))), a.x[from:to])
+		return t, scale
+	}
+	a.wait.scaled(t, a.rq, from)
+	a.limit(t, scale)
+	return t, 1
+}
+
+// upMask is the mask that the gradient of the output came with, from example i on; nil: none.
 func (a *Act) upMask(i int) []uint8 {
 	if a.up == nil {
 		return nil
 	}
-	_, mask := a.up.Row(i)
-	return mask
+	return a.up.act.mask[i*a.maskRow:]
 }
 
 // passed is the gradient of the output of n examples behind the mask that it came with.
@@ -505,33 +545,33 @@ func (a *Act) passed(s, i, n int) []float32 {
 	if a.up == nil {
 		return a.dy[i*e : (i+n)*e]
 	}
-	if a.tdy[s] == nil {
-		a.tdy[s] = make([]float32, e*a.together())
-	}
-	a.up.Write(a.tdy[s], i, i+n)
-	return a.tdy[s][:n*e]
+	dy := grown(&a.tdy[s], n*e)
+	a.up.Write(dy, i, i+n)
+	return dy
 }
 
-// together is how many rows of a dense layer have their values made at once and a sum of their own: short ones, so that a
-// call is worth its price. Images come one by one.
-func (a *Act) together() int {
-	if a.shape.Dims() > 2 {
-		return 1
+// setPieces sets how many examples are summed together, and how many elements have their values made at a time: whole rows of
+// channels, and whole bytes of masks.
+func (a *Act) setPieces() {
+	channels := a.shape[a.shape.Dims()-1]
+	a.together, a.piece = 1, max(1, maxPiece/channels)*channels
+	if a.shape.Dims() == 2 && a.row%8 == 0 {
+		a.together = max(1, maxPiece/a.row)
 	}
-	return max(1, 2048/a.row)
+	if a.piece%8 != 0 {
+		a.piece = a.row * a.together
+	}
 }
 
-// several is a shard's memory for the values of n examples.
-func (a *Act) several(s, n int) []float32 {
-	if a.t[s] == nil {
-		a.t[s], a.tmask[s] = make([]float32, a.row*a.together()), make([]uint8, a.maskRow)
-	}
-	return a.t[s][:n*a.row]
-}
+// maxPiece is a number of values that stays in the first-level cache.
+const maxPiece = 4096
 
-// buffers is a shard's memory for the values of an example, and for a mask of them.
-func (a *Act) buffers(s int) (t []float32, mask []uint8) {
-	return a.several(s, 1), a.tmask[s]
+// grown is n elements of a memory that grows.
+func grown[T any](memory *[]T, n int) []T {
+	if cap(*memory) < n {
+		*memory = make([]T, n)
+	}
+	return (*memory)[:n]
 }
 
 // slopeGrad is the gradient of a sign by an estimator that is no mask.
@@ -544,7 +584,7 @@ func (a *Act) slopeGrad(s, from, to int, slope func(t float32) float32) {
 			kernel.SlopeGrad(dx, dy, a.x[i*e:(i+1)*e], []float32{scale}, slope)
 			continue
 		}
-		t, _ := a.buffers(s)
+		t := grown(&a.t[s], e)
 		a.wait.scaled(t, a.rq, i*e)
 		kernel.SlopeGrad(dx, dy, t, []float32{1}, slope)
 	}

@@ -25,11 +25,11 @@ func (k *slopes) add(r quant.Range, dy, x []float32, s float32, lo, hi int32) {
 	if r != quant.PACT {
 		k.Scale += kernel.ScaleGrad(dy, x, s, lo, hi)
 	}
-	k.addOthers(r, dy, x, s, lo, hi)
+	k.others(r, dy, x, s, lo, hi)
 }
 
-// addOthers is add without Scale.
-func (k *slopes) addOthers(r quant.Range, dy, x []float32, s float32, lo, hi int32) {
+// others is add without Scale.
+func (k *slopes) others(r quant.Range, dy, x []float32, s float32, lo, hi int32) {
 	switch r {
 	case quant.PACT:
 		k.Reach += kernel.ReachGrad(dy, x, s, hi)

@@ -167,6 +167,16 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	return G.Nodes{dw, ds}, err
 }
 
+// BeginRowsGrad makes ready for [Weight.RowsGrad] in a loop over the rows of a dense layer's weight, whose gradient dw is. It
+// reports whether that has a use: where not, the weight's gradient is an op of its own.
+func (w *Weight) BeginRowsGrad(dw []float32, rows int) bool {
+	return w.dw != nil && w.passes.beginRows(dw, rows)
+}
+
+// RowsGrad masks the rows [lo, hi) of the gradient and sums that of what is learned, while shard s has them in cache. In a
+// shard, rows come in order, multiples of 32 at a time but for the last.
+func (w *Weight) RowsGrad(s, lo, hi int) { w.passes.gradRows(s, lo, hi) }
+
 // weightGrad masks the gradient of the codes' values and sums that of what is learned (D5).
 type weightGrad struct{ f *Weight }
 

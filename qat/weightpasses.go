@@ -30,7 +30,8 @@ type weightPasses struct {
 	tops     [par.Shards][]float32 // greatest magnitudes
 	nans     [par.Shards]int
 	parts    []float64 // of the gradients of learned scales, by shard
-	inverse  []float32 // of the scales, where codes and mask give the gradients of learned ones; else nil
+	inverse  []float32 // of the scales, where codes and mask give the gradients of learned ones
+	byRows   int       // shards whose rows have their gradients already; 0: none
 	slope    func(t float32) float32
 
 	eachTop, eachSquash, eachCode, eachColumn, eachGrad func(shard, lo, hi int)
@@ -163,27 +164,64 @@ func (p *weightPasses) columnShard(_, lo, hi int) {
 // not cut.
 func (p *weightPasses) grad(dw, dy []float32) error {
 	w := p.w
+	if p.byRows > 0 { // done while dy was made
+		kernel.Combine(w.sums, p.parts[:p.byRows*len(p.scale)], len(p.scale))
+		p.byRows = 0
+		return nil
+	}
 	n := p.pieces(len(dy))
 	if w.p.Spec.Per == quant.PerGroup {
 		n = 1
 	}
+	p.beginGrad(dw, dy, n)
+	err := w.st.Each(n, p.eachGrad)
+	kernel.Combine(w.sums, p.parts, len(p.scale))
+	return err
+}
+
+// beginGrad begins a pass of n pieces.
+func (p *weightPasses) beginGrad(dw, dy []float32, n int) {
+	w := p.w
 	p.dw, p.dy, p.scale = dw, dy, w.out.Params.Scale
-	if p.parts == nil {
-		p.parts = make([]float64, par.Count(n)*len(p.scale))
-	}
+	p.parts = grown(&p.parts, par.Count(n)*len(p.scale))
+	clear(p.parts)
 	p.slope = signSlope(w.p.Spec.Estimator)
 	_, p.hi = w.p.Spec.Grid()
-	if w.p.Spec.Range.Learns() && !w.p.Spec.Even && w.wide == nil {
-		if p.inverse == nil {
-			p.inverse = make([]float32, len(p.scale))
-		}
+	if p.byCodes() {
+		p.inverse = grown(&p.inverse, len(p.scale))
 		for i, v := range p.scale {
 			p.inverse[i] = 1 / v
 		}
 	}
-	err := w.st.Each(n, p.eachGrad)
-	kernel.Combine(w.sums, p.parts, len(p.scale))
-	return err
+}
+
+// byCodes reports that codes and mask give the gradients of learned scales.
+func (p *weightPasses) byCodes() bool {
+	spec := p.w.p.Spec
+	return spec.Range.Learns() && !spec.Even && p.w.wide == nil
+}
+
+// beginRows makes ready for gradRows, in a loop over rows, and reports whether the weight's gradient can be made so.
+func (p *weightPasses) beginRows(dw []float32, rows int) bool {
+	w := p.w
+	if !p.byCodes() || w.p.Spec.Per == quant.PerGroup || w.mask == nil || w.node.Attr.Units%8 != 0 || &dw[0] != &w.dw.Data().([]float32)[0] {
+		return false
+	}
+	p.beginGrad(dw, dw, rows)
+	p.byRows = par.Count(rows)
+	return true
+}
+
+// gradRows is grad for the rows [lo, hi), which shard s just made.
+func (p *weightPasses) gradRows(s, lo, hi int) {
+	c := p.w.node.Attr.Units
+	p.codesGrad(s, p.parts[s*len(p.scale):][:c], lo*c, hi*c, p.inverse)
+}
+
+// codesGrad adds the gradients of scales of the elements [from, to) to parts, and masks them.
+func (p *weightPasses) codesGrad(s int, parts []float64, from, to int, inverse []float32) {
+	w := p.w
+	kernel.AddScaleGradCodes(parts, p.dw[from:to], w.master[from:to], inverse, w.out.S8[from:to], w.mask[from/8:], w.st.Scratch(s))
 }
 
 func (p *weightPasses) gradShard(s, lo, hi int) {
@@ -197,27 +235,28 @@ func (p *weightPasses) gradShard(s, lo, hi int) {
 		return
 	}
 	w, dy, dw, parts := p.w.master[from:to], p.dy[from:to], p.dw[from:to], p.parts[s*len(p.scale):]
+	codes := p.byCodes()
+	if codes && &dw[0] != &dy[0] {
+		copy(dw, dy)
+	}
 	for b := range model.Blocks(len(dy), c, spec) {
 		w, dy, dw, scale, parts := w[b.From:b.To], dy[b.From:b.To], dw[b.From:b.To], p.scale[b.Scale:b.Scale+c], parts[b.Scale:b.Scale+c]
-		switch at := from + b.From; { // before dw, which may be dy
+		switch { // before dw, which may be dy
+		case codes:
+			p.codesGrad(s, parts, from+b.From, from+b.To, p.inverse[b.Scale:b.Scale+c])
+			continue // dw is masked
 		case !spec.Range.Learns():
 		case spec.Even:
 			kernel.ScaleGradEven(parts, dy, w, scale, p.hi)
-		case p.w.wide != nil: // no codes of 8 bits
+		default: // no codes of 8 bits
 			lo, hi := spec.Grid()
 			kernel.ScaleGradChannels(parts, dy, w, scale, lo, hi)
-		default:
-			if &dw[0] != &dy[0] {
-				copy(dw, dy)
-			}
-			kernel.ScaleGradCodes(parts, dw, w, p.inverse[b.Scale:b.Scale+c], p.w.out.S8[at:], p.w.mask[at/8:], p.w.st.Scratch(s))
-			continue // dw is masked
 		}
 		if p.slope != nil {
 			kernel.SlopeGrad(dw, dy, w, scale, p.slope)
 		}
 	}
-	if p.slope == nil && p.inverse == nil {
+	if p.slope == nil && !codes {
 		kernel.MaskGrad(dw, dy, p.w.mask[from/8:kernel.MaskLen(to)])
 	}
 }

@@ -120,7 +120,7 @@ func (a *Act) onWide() bool { return a.ys != nil || a.wait != nil && a.wait.wide
 // units of the scale, and codes go out as values or as bytes.
 func (a *Act) wideExamples(s, from, to int) {
 	e := a.row
-	a.buffers(s)
+	t := grown(&a.t[s], e)
 	scale, z := a.p.At(0)
 	lo, hi := a.p.Spec.Grid()
 	relu := false
@@ -129,7 +129,6 @@ func (a *Act) wideExamples(s, from, to int) {
 	}
 	bottom, top := float64(lo-z), float64(hi-z)
 	for i := from; i < to; i++ {
-		t := a.t[s][:e]
 		if a.wait != nil {
 			a.wait.scaled(t, a.rq, i*e)
 		} else {

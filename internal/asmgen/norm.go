@@ -245,7 +245,7 @@ func (g *gen) normScaleGrad(a activation) {
 	acc, store := g.lanesInOut()
 	s.loop(true, func() {
 		for h := range acc {
-			y, m := n.load(h), bits.at(mask, h)
+			y, m := n.load(h), bits.at(off(mask, h))
 			if a == "Cap" {
 				m = m.or(cmpEqual, within, y)
 			}

@@ -195,6 +195,7 @@ func streams(g *gen) {
 		g.normSums()
 		g.scaleGradColumns()
 		g.scaleGradCodes()
+		g.scaleGradRows()
 		g.scaleGradU8()
 		g.scaleGrad(false)
 		g.scaleGrad(true)
@@ -624,7 +625,7 @@ func (g *gen) newMaskBits() maskBits {
 
 // load is the values at m, or 0 where the bits of register h at mask are not set.
 func (b maskBits) load(m operand.Mem, mask reg.Register, h int) reg.VecVirtual {
-	return b.at(mask, h).keep(m)
+	return b.at(off(mask, h)).keep(m)
 }
 
 // lanesSet are the lanes of a register whose bits are set.
@@ -634,16 +635,16 @@ type lanesSet struct {
 	v reg.VecVirtual    // of a ymm: all bits of a lane
 }
 
-// at reads the bits of register h at mask.
-func (b maskBits) at(mask reg.Register, h int) lanesSet {
+// at reads the bits of a register at m.
+func (b maskBits) at(m operand.Mem) lanesSet {
 	g := b.g
 	if g.wide {
 		k := g.K()
-		g.KMOVW(off(mask, 0), k)
+		g.KMOVW(m, k)
 		return lanesSet{g: g, k: k}
 	}
 	c, r := g.vec(), g.GP32()
-	g.MOVBLZX(off(mask, h), r)
+	g.MOVBLZX(m, r)
 	g.VMOVD(r, c.AsX())
 	g.VPBROADCASTD(c.AsX(), c)
 	g.VPAND(b.bit, c, c)

@@ -69,7 +69,7 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 			"quantize s8":    func() { kern.quantizeS8(s8[:n], nil, x, m, -127, 127) },
 			"max-pool":       func() { kern.maxPoolF32(y, arg, x, 1, pg) },
 			"max-pool u8":    func() { kern.maxPoolU8(q, arg, arg, 1, pg) },
-			"scale by codes": func() { kern.scaleGradCodes(sums, x, y, m, s8[:n], mask, &s) },
+			"scale by codes": func() { kern.addScaleGradCodes(sums, x, y, m, s8[:n], mask, &s) },
 			"columns":        func() { kern.columnSums(sums, termSum, &columnArgs{x: x}, channels) },
 			"normalize":      func() { kern.normalize(y, x, m, m, m, m, channels) },
 			"set norm":       func() { grad.SetGrad(m, m, m, sums, sums, 10) },

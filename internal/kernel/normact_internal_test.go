@@ -66,8 +66,8 @@ func TestNormActIsItsParts(t *testing.T) {
 				upward := make([]float32, n)
 				generic().maskGrad(upward, dy, up)
 				inverse := float32(1) / scale
-				total := generic().scaleGradU8(dy, y, inverse, codes, mask, zero)
-				behindUp := generic().scaleGradU8(upward, y, inverse, codes, mask, zero)
+				total := generic().scaleGradU8(dy, nil, y, inverse, codes, mask, zero)
+				behindUp := generic().scaleGradU8(upward, nil, y, inverse, codes, mask, zero)
 				eachTier(t, func(t *testing.T, kern *isa) {
 					name := fmt.Sprintf("%d rows of %d channels, ReLU %t, limit %v", r, channels, a.ReLU, a.Cap)
 					gotY, gotMask := qtest.Guarded[float32](n, r), qtest.Guarded[uint8](MaskLen(n), r)

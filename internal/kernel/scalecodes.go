@@ -1,10 +1,10 @@
 package kernel
 
-// ScaleGradCodes is ScaleGradChannels and MaskGrad in one pass, for elements
-// that have been rounded to codes (zero point 0) already:
+// AddScaleGradCodes adds ScaleGradChannels to dst and is MaskGrad, in one pass,
+// for elements that have been rounded to codes (zero point 0) already:
 //
-//	dst[c] = sum dy * { code outside, code - x*inverse[c] inside }
-//	dy     = dy inside, 0 outside
+//	dst[c] += sum dy * { code outside, code - x*inverse[c] inside }
+//	dy      = dy inside, 0 outside
 //
 // Inside is where the mask bit is set; outside the code is lo or hi. inverse
 // has the reciprocals of the scales, one per channel: no element is divided.
@@ -12,15 +12,14 @@ package kernel
 // least common multiple of channels and vecLanes, element i in lane i modulo
 // their number; a block's lanes join dst as rows of AddColumns. One shard's
 // part; scratch keeps the lanes.
-func ScaleGradCodes(dst []float64, dy, x, inverse []float32, codes []int8, mask []uint8, scratch *Scratch) {
-	active.scaleGradCodes(dst, dy, x, inverse, codes, mask, scratch)
+func AddScaleGradCodes(dst []float64, dy, x, inverse []float32, codes []int8, mask []uint8, scratch *Scratch) {
+	active.addScaleGradCodes(dst, dy, x, inverse, codes, mask, scratch)
 }
 
-func (t *isa) scaleGradCodes(dst []float64, dy, x, inverse []float32, codes []int8, mask []uint8, scratch *Scratch) {
+func (t *isa) addScaleGradCodes(dst []float64, dy, x, inverse []float32, codes []int8, mask []uint8, scratch *Scratch) {
 	c := len(inverse)
 	rows(len(x), c)
 	dst, dy, codes, mask = dst[:c], dy[:len(x)], codes[:len(x)], mask[:MaskLen(len(x))]
-	clear(dst)
 	period := c
 	for period%vecLanes != 0 {
 		period *= 2
@@ -57,18 +56,25 @@ func (t *isa) scaleGradCodesBlock(lane, dy, x, inverse []float32, codes []int8, 
 //	sum dy * { q-zero outside, (q-zero) - x*inverse inside }
 //
 // over 16 float32 lanes in blocks of 4096 elements, blocks added in float64.
-// No element is divided.
-func ScaleGradU8(dy, x []float32, inverse float32, codes, mask []uint8, zero int32) float64 {
-	return active.scaleGradU8(dy, x, inverse, codes, mask, zero)
+// No element is divided. dy counts where the bit of up is set; up is nil where
+// all does.
+func ScaleGradU8(dy []float32, up []uint8, x []float32, inverse float32, codes, mask []uint8, zero int32) float64 {
+	return active.scaleGradU8(dy, up, x, inverse, codes, mask, zero)
 }
 
-func (t *isa) scaleGradU8(dy, x []float32, inverse float32, codes, mask []uint8, zero int32) float64 {
+func (t *isa) scaleGradU8(dy []float32, up []uint8, x []float32, inverse float32, codes, mask []uint8, zero int32) float64 {
 	dy, codes, mask = dy[:len(x)], codes[:len(x)], mask[:MaskLen(len(x))]
+	if up != nil {
+		up = up[:len(mask)]
+	}
 	var total float64
 	for from := 0; from < len(x); from += laneBlock {
-		to := min(from+laneBlock, len(x))
+		part := x[:min(from+laneBlock, len(x))]
 		var lane [16]float32
-		for i := t.scaleGradU8Vec(&lane, dy[from:to], x[from:to], inverse, codes[from:to], mask[from/8:], zero) + from; i < to; i++ {
+		for i := t.scaleGradU8Vec(&lane, dy, up, part, inverse, codes, mask, from, zero); i < len(part); i++ {
+			if up != nil && up[i>>3]>>(i&7)&1 == 0 {
+				continue
+			}
 			slope := float32(int32(codes[i]) - zero)
 			if mask[i>>3]>>(i&7)&1 == 1 {
 				slope -= float32(x[i] * inverse)

@@ -46,11 +46,16 @@ func TestScaleGradCodes(t *testing.T) {
 						size[c] += math.Abs(float64(dy[i])) * float64(lim)
 					}
 					var s Scratch
-					want := make([]float64, channels)
-					gen.scaleGradCodes(want, append([]float32(nil), dy...), x, inverse, codes, mask, &s)
-					got, masked := qtest.Guarded[float64](channels, 1), qtest.Guarded[float32](n, channels%5)
+					want, got := make([]float64, channels), qtest.Guarded[float64](channels, 1)
+					for c := range want { // what was there
+						want[c] = rng.NormFloat64()
+						exact[c] += want[c]
+					}
+					copy(got.Data, want)
+					gen.addScaleGradCodes(want, append([]float32(nil), dy...), x, inverse, codes, mask, &s)
+					masked := qtest.Guarded[float32](n, channels%5)
 					copy(masked.Data, dy)
-					kern.scaleGradCodes(got.Data, masked.Data, x, inverse, codes, mask, &s)
+					kern.addScaleGradCodes(got.Data, masked.Data, x, inverse, codes, mask, &s)
 					if err := errors.Join(qtest.Same("sums", got.Data, want), got.Check(), masked.Check(),
 						qtest.SameBits("masked gradient", masked.Data, passed)); err != nil {
 						t.Fatalf("channels=%d rows=%d lim=%d: %v", channels, r, lim, err)
@@ -84,9 +89,16 @@ func TestScaleGradU8(t *testing.T) {
 				if nan := gen.quantizeU8(codes, mask, x, scale, g.zero, g.lo, g.hi); nan >= 0 {
 					t.Fatalf("NaN at %d", nan)
 				}
-				got := kern.scaleGradU8(dy, x, 1/scale, codes, mask, g.zero)
-				if want := gen.scaleGradU8(dy, x, 1/scale, codes, mask, g.zero); got != want {
+				got := kern.scaleGradU8(dy, nil, x, 1/scale, codes, mask, g.zero)
+				if want := gen.scaleGradU8(dy, nil, x, 1/scale, codes, mask, g.zero); got != want {
 					t.Fatalf("n=%d %+v: sum %v, want %v", n, g, got, want)
+				}
+				up, passed := make([]uint8, MaskLen(n)), make([]float32, n)
+				randomCodes(rng, up)
+				gen.maskGrad(passed, dy, up)
+				behind, want := kern.scaleGradU8(dy, up, x, 1/scale, codes, mask, g.zero), gen.scaleGradU8(passed, nil, x, 1/scale, codes, mask, g.zero)
+				if behind != want {
+					t.Fatalf("n=%d %+v: sum behind a mask %v, want %v", n, g, behind, want)
 				}
 				exact, size := 0.0, 0.0
 				for i, v := range x {

@@ -137,10 +137,16 @@ func scaleGradColumnsY(lane *float32, dy *float32, x *float32, scale *float32, r
 //go:noescape
 func scaleGradCodesY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
 
-// scaleGradU8Y adds dy*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else dy*(code-zero).
+// scaleGradRowsY is scaleGradCodes for fours times four rows of channels, a multiple of sixteen, of which lane has as many.
 //
 //go:noescape
-func scaleGradU8Y(lane *float32, dy *float32, x *float32, codes *uint8, mask *uint8, n int, inverse float32, zero int32)
+func scaleGradRowsY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, fours int, channels int)
+
+// scaleGradU8Y adds d*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero);
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
+//
+//go:noescape
+func scaleGradU8Y(lane *float32, dy *float32, up *uint8, x *float32, codes *uint8, mask *uint8, n int, upStep int, inverse float32, zero int32)
 
 // scaleGradY adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
 //
@@ -311,10 +317,16 @@ func scaleGradColumnsZ(lane *float32, dy *float32, x *float32, scale *float32, r
 //go:noescape
 func scaleGradCodesZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
 
-// scaleGradU8Z adds dy*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else dy*(code-zero).
+// scaleGradRowsZ is scaleGradCodes for fours times four rows of channels, a multiple of sixteen, of which lane has as many.
 //
 //go:noescape
-func scaleGradU8Z(lane *float32, dy *float32, x *float32, codes *uint8, mask *uint8, n int, inverse float32, zero int32)
+func scaleGradRowsZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, fours int, channels int)
+
+// scaleGradU8Z adds d*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero);
+// d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
+//
+//go:noescape
+func scaleGradU8Z(lane *float32, dy *float32, up *uint8, x *float32, codes *uint8, mask *uint8, n int, upStep int, inverse float32, zero int32)
 
 // scaleGradZ adds dy*slope(x/scale) to sixteen lanes; see scaleSlope.
 //

@@ -656,25 +656,43 @@ func (t *isa) scaleGradCodesVec(lane, dy, x, inverse []float32, codes []int8, ma
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
 	}
-	if t.tier == cpu.AVX512VNNI {
-		scaleGradCodesZ(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], n, len(lane))
-	} else {
-		scaleGradCodesY(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], n, len(lane))
+	c, wide := len(lane), t.tier == cpu.AVX512VNNI
+	from := 0
+	if fours := n / (4 * c); fours > 0 { // lane by lane rows come in order
+		if wide {
+			scaleGradRowsZ(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], fours, c)
+		} else {
+			scaleGradRowsY(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], fours, c)
+		}
+		from = fours * 4 * c
+	}
+	if left := n - from; left > 0 {
+		if wide {
+			scaleGradCodesZ(&lane[0], &dy[from], &x[from], &inverse[0], &codes[from], &mask[from/8], left, c)
+		} else {
+			scaleGradCodesY(&lane[0], &dy[from], &x[from], &inverse[0], &codes[from], &mask[from/8], left, c)
+		}
 	}
 	return n
 }
 
-func (t *isa) scaleGradU8Vec(lane *[16]float32, dy, x []float32, inverse float32, codes, mask []uint8, zero int32) int {
-	n := len(x) &^ (vecLanes - 1)
+// scaleGradU8Vec adds elements from element from on, a multiple of sixteen; it
+// returns where it stopped.
+func (t *isa) scaleGradU8Vec(lane *[16]float32, dy []float32, up []uint8, x []float32, inverse float32, codes, mask []uint8, from int, zero int32) int {
+	n := (len(x) - from) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {
-		return 0
+		return from
 	}
+	if up != nil {
+		up = up[from/8:]
+	}
+	u, step := passMask(up, 2)
 	if t.tier == cpu.AVX512VNNI {
-		scaleGradU8Z(&lane[0], &dy[0], &x[0], &codes[0], &mask[0], n, inverse, zero)
+		scaleGradU8Z(&lane[0], &dy[from], u, &x[from], &codes[from], &mask[from/8], n, step, inverse, zero)
 	} else {
-		scaleGradU8Y(&lane[0], &dy[0], &x[0], &codes[0], &mask[0], n, inverse, zero)
+		scaleGradU8Y(&lane[0], &dy[from], u, &x[from], &codes[from], &mask[from/8], n, step, inverse, zero)
 	}
-	return n
+	return from + n
 }
 
 func (t *isa) sumSquaresVec(lane *[16]float32, x []float32) int {

@@ -68,8 +68,8 @@ func (t *isa) scaleGradVec(*[16]float32, []float32, []float32, float32, float32,
 	return 0
 }
 
-func (t *isa) scaleGradU8Vec(*[16]float32, []float32, []float32, float32, []uint8, []uint8, int32) int {
-	return 0
+func (t *isa) scaleGradU8Vec(_ *[16]float32, _ []float32, _ []uint8, _ []float32, _ float32, _, _ []uint8, from int, _ int32) int {
+	return from
 }
 
 func (t *isa) scaleGradCodesVec([]float32, []float32, []float32, []float32, []int8, []uint8) int {
