@@ -3,6 +3,7 @@ package layers
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -353,6 +354,9 @@ func (b *builder) finish() (*Net, error) {
 	net := &Net{
 		st: b.st, g: b.g, batch: b.o.Batch, input: b.bytes, table: b.table, labels: make([]int32, b.o.Batch), classes: shape[1],
 		wide: map[string]*quant.Params{}, edges: b.edges, acts: b.acts, drops: b.drops, out: b.m.Outputs[0], learned: b.learned,
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.acts)) {
+		net.ranges = append(net.ranges, b.acts[name])
 	}
 	labels, err := gx.Leaf(b.g, "labels", tensor.New(tensor.WithShape(b.o.Batch), tensor.WithBacking(net.labels)))
 	if err != nil {

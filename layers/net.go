@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"slices"
 
 	G "gorgonia.org/gorgonia"
@@ -30,6 +29,7 @@ type Net struct {
 	edges   map[string]edge
 	wide    map[string]*quant.Params // quantizers of 16-bit codes, which edges carry as values
 	acts    map[string]*act
+	ranges  []*act // of acts, by name
 	learned []learnedRange
 	drops   []*dropout
 
@@ -81,8 +81,8 @@ func (n *Net) Run(x []uint8, labels []int32, rows int) (Result, error) {
 	if err := n.vm.Run(); err != nil {
 		return Result{}, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(n.acts)) {
-		if err := n.acts[name].Update(); err != nil {
+	for _, a := range n.ranges {
+		if err := a.Update(); err != nil {
 			return Result{}, err
 		}
 	}
@@ -95,7 +95,7 @@ func (n *Net) Settle() error {
 	for _, l := range n.learned {
 		l.p.Settle()
 		for _, s := range l.p.Scale {
-			if math.IsNaN(float64(s)) || math.IsInf(float64(s), 0) {
+			if s-s != 0 {
 				return fmt.Errorf("the learned range of %q is %v; lower qat.scale_lr", l.name, s)
 			}
 		}

@@ -319,10 +319,12 @@ func givenScales(scale []float32, p *quant.Params) error {
 	if len(given) != 1 && len(given) != len(scale) {
 		return fmt.Errorf("range method %s needs 1 or %d scales, has %d: calibrate first", p.Spec.Range, len(scale), len(given))
 	}
-	for ch := range scale {
-		scale[ch] = given[ch%len(given)]
-		if !(scale[ch] > 0) || math.IsInf(float64(scale[ch]), 0) {
-			return &quant.ScaleError{Index: ch, Scale: scale[ch]}
+	for n := 0; n < len(scale); n += len(given) {
+		copy(scale[n:], given)
+	}
+	for ch, s := range scale {
+		if !(s > 0 && s <= math.MaxFloat32) {
+			return &quant.ScaleError{Index: ch, Scale: s}
 		}
 	}
 	return nil

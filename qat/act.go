@@ -462,17 +462,17 @@ func (a *Act) learnedGrad(s, from, to int) {
 		return
 	}
 	sum, method := &a.parts[s], a.p.Spec.Range
-	lo, hi := a.p.Spec.Grid()
-	_, z := a.p.At(0)
+	codes := method != quant.PACT && a.rounds()
 	for i, n := from, 1; i < to; i += n {
 		n = min(a.together, to-i)
-		codes := method != quant.PACT && a.rounds()
 		if codes {
 			sum.Scale += a.scaleGrad(s, i, n)
 		}
 		if codes && onlyScale(method) {
 			continue
 		}
+		lo, hi := a.p.Spec.Grid()
+		_, z := a.p.At(0)
 		dy := a.passed(s, i, n)
 		x, unit := a.values(s, i, n)
 		if !codes && method != quant.PACT {

@@ -34,6 +34,7 @@ type Weight struct {
 	ds   []float32 // gradient of what is learned
 	sums []float64 // of the channels
 	dw   *tensor.Dense
+	dws  []float32
 }
 
 // QuantizeWeight adds the quantizer of the weight of node n of m. master is the leaf of the float32 weight; learned are the
@@ -154,6 +155,7 @@ func (w *Weight) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 	if w.dw, ok = gx.Output(grad).(*tensor.Dense); !ok { // a layer's gradient is made anew at each step: masked in place
 		w.dw = gx.NewTensor(w.out.shape...)
 	}
+	w.dws = w.dw.Data().([]float32)
 	if w.p.Spec.Range != quant.DoReFa {
 		w.mask = make([]uint8, kernel.MaskLen(len(w.master)))
 	}
@@ -182,28 +184,33 @@ type weightGrad struct{ f *Weight }
 
 func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 	w := k.f
-	dy, err := gx.Floats(in[1])
-	if err != nil {
-		return nil, err
-	}
-	if err := w.passes.grad(w.dw.Data().([]float32), dy); err != nil || !w.p.Spec.Range.Learns() {
-		return w.dw, err
+	if !w.passes.gradByRows() {
+		dy, err := gx.Floats(in[1])
+		if err != nil {
+			return nil, err
+		}
+		if err := w.passes.grad(w.dws, dy); err != nil || !w.p.Spec.Range.Learns() {
+			return w.dw, err
+		}
 	}
 	_, hi := w.p.Spec.Grid()
-	scale := w.out.Params.Scale
+	method, scale := w.p.Spec.Range, w.out.Params.Scale
 	shared := len(scale) / len(w.ds) // channels that share a scale; a group shares it with none
 	g := w.st.ScaleFactor.Of(len(w.master)/len(w.ds), hi)
-	for i := range w.ds {
+	for i, s := range w.p.Scale {
 		sum := 0.0
 		for c := i * shared; c < (i+1)*shared; c++ {
-			raise := float64(scale[c]) / float64(w.p.Scale[i]) // 1, or a power of two where CodeWeights raised it
-			sum += float64(w.sums[c] * raise)
+			part := w.sums[c]
+			if scale[c] != s { // by a power of two, where CodeWeights raised it
+				part *= float64(scale[c]) / float64(s)
+			}
+			sum += part
 		}
 		if w.p.Spec.Per == quant.PerGroup { // the last group may be short
 			size := w.p.Spec.Group
 			g = w.st.ScaleFactor.Of(min(size, len(w.master)/w.node.Attr.Units-i/w.node.Attr.Units*size), hi)
 		}
-		w.ds[i], _ = gradients(w.p.Spec.Range, slopes{Scale: sum}, w.p.Scale[i], hi, g, 0)
+		w.ds[i], _ = gradients(method, slopes{Scale: sum}, s, hi, g, 0)
 	}
 	return w.dw, nil
 }

@@ -31,7 +31,7 @@ type weightPasses struct {
 	nans     [par.Shards]int
 	parts    []float64 // of the gradients of learned scales, by shard
 	inverse  []float32 // of the scales, where codes and mask give the gradients of learned ones
-	byRows   int       // shards whose rows have their gradients already; 0: none
+	byRows   bool      // gradRows makes the gradient of this step
 	slope    func(t float32) float32
 
 	eachTop, eachSquash, eachCode, eachColumn, eachGrad func(shard, lo, hi int)
@@ -164,11 +164,6 @@ func (p *weightPasses) columnShard(_, lo, hi int) {
 // not cut.
 func (p *weightPasses) grad(dw, dy []float32) error {
 	w := p.w
-	if p.byRows > 0 { // done while dy was made
-		kernel.Combine(w.sums, p.parts[:p.byRows*len(p.scale)], len(p.scale))
-		p.byRows = 0
-		return nil
-	}
 	n := p.pieces(len(dy))
 	if w.p.Spec.Per == quant.PerGroup {
 		n = 1
@@ -204,11 +199,11 @@ func (p *weightPasses) byCodes() bool {
 // beginRows makes ready for gradRows, in a loop over rows, and reports whether the weight's gradient can be made so.
 func (p *weightPasses) beginRows(dw []float32, rows int) bool {
 	w := p.w
-	if !p.byCodes() || w.p.Spec.Per == quant.PerGroup || w.mask == nil || w.node.Attr.Units%8 != 0 || &dw[0] != &w.dw.Data().([]float32)[0] {
+	if !p.byCodes() || w.p.Spec.Per == quant.PerGroup || w.mask == nil || w.node.Attr.Units%8 != 0 || &dw[0] != &w.dws[0] {
 		return false
 	}
 	p.beginGrad(dw, dw, rows)
-	p.byRows = par.Count(rows)
+	p.byRows = true
 	return true
 }
 
@@ -216,6 +211,16 @@ func (p *weightPasses) beginRows(dw []float32, rows int) bool {
 func (p *weightPasses) gradRows(s, lo, hi int) {
 	c := p.w.node.Attr.Units
 	p.codesGrad(s, p.parts[s*len(p.scale):][:c], lo*c, hi*c, p.inverse)
+}
+
+// gradByRows ends what gradRows did, and reports whether it did.
+func (p *weightPasses) gradByRows() bool {
+	if !p.byRows {
+		return false
+	}
+	kernel.Combine(p.w.sums, p.parts, len(p.scale))
+	p.byRows = false
+	return true
 }
 
 // codesGrad adds the gradients of scales of the elements [from, to) to parts, and masks them.

@@ -146,7 +146,9 @@ func (p *Params) Settle() {
 			case v != v:
 				p.Scale[c] = v
 			case kind == LearnedScale:
-				numbers[c] = max(v, MinScale)
+				if v < MinScale {
+					numbers[c] = MinScale
+				}
 			case kind == LearnedOffset:
 				numbers[c] = min(max(v, float32(lo)), float32(hi))
 				p.Zero[c] = int32(math.RoundToEven(float64(numbers[c])))

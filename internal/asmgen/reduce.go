@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -387,6 +385,9 @@ func (g *gen) scaleGradCodes() {
 	lane, inverse, bits := g.arg("lane"), g.arg("inverse"), g.newMaskBits()
 	s.loop(true, func() {
 		for h := range g.halves() {
+			if h == 0 {
+				g.PREFETCHT0(off(x, 4096)) // the hardware's own stop at pages
+			}
 			inside := bits.at(off(mask, h))
 			t, d, up := inside.keep(off(x, h*g.bytes())), g.vec(), g.vec()
 			g.VMOVUPS(off(dy, h*g.bytes()), up)
@@ -407,93 +408,6 @@ func (g *gen) scaleGradCodes() {
 			g.Label("inside")
 		}
 	})
-	g.end()
-}
-
-// scaleGradRows emits scaleGradCodes for four rows at a time, whose lanes and reciprocals are loaded once. Few weights are
-// outside: where there are some is apart from the loop.
-func (g *gen) scaleGradRows() {
-	name := "scaleGradRows" + g.suffix()
-	g.begin(name, "func(lane, dy, x, inverse *float32, codes *int8, mask *uint8, fours, channels int)",
-		name+" is scaleGradCodes for fours times four rows of channels, a multiple of sixteen, of which lane has as many.")
-	lane, inverse, channels, fours := g.arg("lane"), g.arg("inverse"), g.arg("channels"), g.arg("fours")
-	dy, x, codes, mask := g.arg("dy"), g.arg("x"), g.arg("codes"), g.arg("mask")
-	bytes := g.GP64() // of a row's mask
-	g.MOVQ(channels, bytes)
-	g.SHRQ(operand.I8(3), bytes)
-	three, threeBytes := g.times3(channels), g.times3(bytes)
-	at := func(base, row, three reg.GPVirtual, r int, size uint8, disp int) operand.Mem {
-		m := operand.Mem{Base: base, Disp: disp}
-		switch r {
-		case 1, 2:
-			m.Index, m.Scale = row, uint8(r)*size
-		case 3:
-			m.Index, m.Scale = three, size
-		}
-		return m
-	}
-	bits, o := g.newMaskBits(), g.GP64()
-	var apart []func()
-	g.Label("rows")
-	g.XORQ(o, o)
-	g.Label("columns")
-	for h := range g.halves() {
-		d := h * g.bytes()
-		sum, inv := g.vec(), g.vec()
-		sums := operand.Mem{Base: lane, Index: o, Scale: 4, Disp: d}
-		g.VMOVUPS(sums, sum)
-		g.VMOVUPS(operand.Mem{Base: inverse, Index: o, Scale: 4, Disp: d}, inv)
-		for r := range 4 {
-			t, v := g.vec(), g.vec()
-			up := at(dy, channels, three, r, 4, d)
-			g.VMULPS(at(x, channels, three, r, 4, d), inv, t)
-			g.VPMOVSXBD(at(codes, channels, three, r, 1, d/4), v)
-			g.VCVTDQ2PS(v, v)
-			m := at(mask, bytes, threeBytes, r, 1, h)
-			if g.wide {
-				g.CMPW(m, operand.I8(-1))
-			} else {
-				g.CMPB(m, operand.I8(-1))
-			}
-			outside, done := fmt.Sprintf("outside%d", 4*h+r), fmt.Sprintf("done%d", 4*h+r)
-			g.JNE(operand.LabelRef(outside))
-			g.VSUBPS(t, v, v)
-			g.VMULPS(up, v, v)
-			g.VADDPS(v, sum, sum)
-			g.Label(done)
-			apart = append(apart, func() {
-				g.Label(outside)
-				inside, dys := bits.at(m), g.vec()
-				g.VSUBPS(inside.keep(t), v, v)
-				g.VMOVUPS(up, dys)
-				g.VMULPS(dys, v, v)
-				g.VADDPS(v, sum, sum)
-				g.VMOVUPS(inside.keep(dys), up)
-				g.JMP(operand.LabelRef(done))
-			})
-		}
-		g.VMOVUPS(sum, sums)
-	}
-	for _, p := range []struct {
-		r     reg.GPVirtual
-		bytes int
-	}{{dy, 64}, {x, 64}, {codes, 16}, {mask, 2}} {
-		g.ADDQ(imm(p.bytes), p.r)
-	}
-	g.ADDQ(imm(lanes), o)
-	g.CMPQ(o, channels)
-	g.JNE(operand.LabelRef("columns"))
-	g.LEAQ(operand.Mem{Base: dy, Index: three, Scale: 4}, dy)
-	g.LEAQ(operand.Mem{Base: x, Index: three, Scale: 4}, x)
-	g.ADDQ(three, codes)
-	g.ADDQ(threeBytes, mask)
-	g.DECQ(fours)
-	g.JNZ(operand.LabelRef("rows"))
-	g.JMP(operand.LabelRef("end"))
-	for _, emit := range apart {
-		emit()
-	}
-	g.Label("end")
 	g.end()
 }
 

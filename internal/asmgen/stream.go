@@ -195,7 +195,6 @@ func streams(g *gen) {
 		g.normSums()
 		g.scaleGradColumns()
 		g.scaleGradCodes()
-		g.scaleGradRows()
 		g.scaleGradU8()
 		g.scaleGrad(false)
 		g.scaleGrad(true)
@@ -535,6 +534,7 @@ func (g *gen) quantizeWeights() {
 		divisor := g.vec()
 		by := g.vec()
 		g.VMOVUPS(off(x, 0), v)
+		g.PREFETCHT0(off(x, 4096)) // the hardware's own stop at pages
 		g.VMOVUPS(s.periodic(scale, 0), divisor)
 		g.VMOVUPS(s.periodic(inverse, 0), by)
 		g.VPANDD(v, abs, c)

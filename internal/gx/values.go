@@ -30,6 +30,9 @@ func Leaf(g *G.ExprGraph, name string, v G.Value) (n *G.Node, err error) {
 
 // Floats is the memory of a float32 value: a tensor's elements or the one element of a scalar. Other values are an error.
 func Floats(v G.Value) ([]float32, error) {
+	if d, ok := v.(*tensor.Dense); ok && d != nil && d.Dtype() == tensor.Float32 {
+		return d.Float32s(), nil // Data makes its slice by reflection
+	}
 	if v != nil {
 		switch d := v.Data().(type) {
 		case []float32:

@@ -1141,7 +1141,7 @@ loop:
 	RET
 
 // func scaleGradCodesY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·scaleGradCodesY(SB), NOSPLIT, $0-64
 	MOVQ      dy+8(FP), AX
 	MOVQ      x+16(FP), CX
@@ -1159,6 +1159,7 @@ TEXT ·scaleGradCodesY(SB), NOSPLIT, $0-64
 	SHLQ      $+2, R11
 
 loop:
+	PREFETCHT0   4096(CX)
 	MOVBLZX      (BX), R12
 	VMOVD        R12, X1
 	VPBROADCASTD X1, Y1
@@ -1200,254 +1201,6 @@ loop:
 	CMOVQEQ      R10, R9
 	SUBQ         $+16, R8
 	JNZ          loop
-	VZEROUPPER
-	RET
-
-// func scaleGradRowsY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, fours int, channels int)
-// Requires: AVX, AVX2
-TEXT ·scaleGradRowsY(SB), NOSPLIT, $0-64
-	MOVQ      lane+0(FP), AX
-	MOVQ      inverse+24(FP), CX
-	MOVQ      channels+56(FP), DX
-	MOVQ      fours+48(FP), BX
-	MOVQ      dy+8(FP), SI
-	MOVQ      x+16(FP), DI
-	MOVQ      codes+32(FP), R8
-	MOVQ      mask+40(FP), R9
-	MOVQ      DX, R10
-	SHRQ      $+3, R10
-	LEAQ      (DX)(DX*2), R11
-	LEAQ      (R10)(R10*2), R12
-	MOVQ      $0x8040201008040201, R13
-	VMOVQ     R13, X0
-	VPMOVZXBD X0, Y0
-
-rows:
-	XORQ R13, R13
-
-columns:
-	VMOVUPS   (AX)(R13*4), Y1
-	VMOVUPS   (CX)(R13*4), Y2
-	VMULPS    (DI), Y2, Y3
-	VPMOVSXBD (R8), Y4
-	VCVTDQ2PS Y4, Y4
-	CMPB      (R9), $-1
-	JNE       outside0
-	VSUBPS    Y3, Y4, Y4
-	VMULPS    (SI), Y4, Y4
-	VADDPS    Y4, Y1, Y1
-
-done0:
-	VMULPS    (DI)(DX*4), Y2, Y3
-	VPMOVSXBD (R8)(DX*1), Y4
-	VCVTDQ2PS Y4, Y4
-	CMPB      (R9)(R10*1), $-1
-	JNE       outside1
-	VSUBPS    Y3, Y4, Y4
-	VMULPS    (SI)(DX*4), Y4, Y4
-	VADDPS    Y4, Y1, Y1
-
-done1:
-	VMULPS    (DI)(DX*8), Y2, Y3
-	VPMOVSXBD (R8)(DX*2), Y4
-	VCVTDQ2PS Y4, Y4
-	CMPB      (R9)(R10*2), $-1
-	JNE       outside2
-	VSUBPS    Y3, Y4, Y4
-	VMULPS    (SI)(DX*8), Y4, Y4
-	VADDPS    Y4, Y1, Y1
-
-done2:
-	VMULPS    (DI)(R11*4), Y2, Y2
-	VPMOVSXBD (R8)(R11*1), Y3
-	VCVTDQ2PS Y3, Y3
-	CMPB      (R9)(R12*1), $-1
-	JNE       outside3
-	VSUBPS    Y2, Y3, Y3
-	VMULPS    (SI)(R11*4), Y3, Y3
-	VADDPS    Y3, Y1, Y1
-
-done3:
-	VMOVUPS   Y1, (AX)(R13*4)
-	VMOVUPS   32(AX)(R13*4), Y1
-	VMOVUPS   32(CX)(R13*4), Y2
-	VMULPS    32(DI), Y2, Y3
-	VPMOVSXBD 8(R8), Y4
-	VCVTDQ2PS Y4, Y4
-	CMPB      1(R9), $-1
-	JNE       outside4
-	VSUBPS    Y3, Y4, Y4
-	VMULPS    32(SI), Y4, Y4
-	VADDPS    Y4, Y1, Y1
-
-done4:
-	VMULPS    32(DI)(DX*4), Y2, Y3
-	VPMOVSXBD 8(R8)(DX*1), Y4
-	VCVTDQ2PS Y4, Y4
-	CMPB      1(R9)(R10*1), $-1
-	JNE       outside5
-	VSUBPS    Y3, Y4, Y4
-	VMULPS    32(SI)(DX*4), Y4, Y4
-	VADDPS    Y4, Y1, Y1
-
-done5:
-	VMULPS    32(DI)(DX*8), Y2, Y3
-	VPMOVSXBD 8(R8)(DX*2), Y4
-	VCVTDQ2PS Y4, Y4
-	CMPB      1(R9)(R10*2), $-1
-	JNE       outside6
-	VSUBPS    Y3, Y4, Y4
-	VMULPS    32(SI)(DX*8), Y4, Y4
-	VADDPS    Y4, Y1, Y1
-
-done6:
-	VMULPS    32(DI)(R11*4), Y2, Y2
-	VPMOVSXBD 8(R8)(R11*1), Y3
-	VCVTDQ2PS Y3, Y3
-	CMPB      1(R9)(R12*1), $-1
-	JNE       outside7
-	VSUBPS    Y2, Y3, Y3
-	VMULPS    32(SI)(R11*4), Y3, Y3
-	VADDPS    Y3, Y1, Y1
-
-done7:
-	VMOVUPS Y1, 32(AX)(R13*4)
-	ADDQ    $+64, SI
-	ADDQ    $+64, DI
-	ADDQ    $+16, R8
-	ADDQ    $+2, R9
-	ADDQ    $+16, R13
-	CMPQ    R13, DX
-	JNE     columns
-	LEAQ    (SI)(R11*4), SI
-	LEAQ    (DI)(R11*4), DI
-	ADDQ    R11, R8
-	ADDQ    R12, R9
-	DECQ    BX
-	JNZ     rows
-	JMP     end
-
-outside0:
-	MOVBLZX      (R9), R14
-	VMOVD        R14, X5
-	VPBROADCASTD X5, Y5
-	VPAND        Y0, Y5, Y5
-	VPCMPEQD     Y0, Y5, Y5
-	VANDPS       Y3, Y5, Y3
-	VSUBPS       Y3, Y4, Y4
-	VMOVUPS      (SI), Y3
-	VMULPS       Y3, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VANDPS       Y3, Y5, Y3
-	VMOVUPS      Y3, (SI)
-	JMP          done0
-
-outside1:
-	MOVBLZX      (R9)(R10*1), R14
-	VMOVD        R14, X5
-	VPBROADCASTD X5, Y5
-	VPAND        Y0, Y5, Y5
-	VPCMPEQD     Y0, Y5, Y5
-	VANDPS       Y3, Y5, Y3
-	VSUBPS       Y3, Y4, Y4
-	VMOVUPS      (SI)(DX*4), Y3
-	VMULPS       Y3, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VANDPS       Y3, Y5, Y3
-	VMOVUPS      Y3, (SI)(DX*4)
-	JMP          done1
-
-outside2:
-	MOVBLZX      (R9)(R10*2), R14
-	VMOVD        R14, X5
-	VPBROADCASTD X5, Y5
-	VPAND        Y0, Y5, Y5
-	VPCMPEQD     Y0, Y5, Y5
-	VANDPS       Y3, Y5, Y3
-	VSUBPS       Y3, Y4, Y4
-	VMOVUPS      (SI)(DX*8), Y3
-	VMULPS       Y3, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VANDPS       Y3, Y5, Y3
-	VMOVUPS      Y3, (SI)(DX*8)
-	JMP          done2
-
-outside3:
-	MOVBLZX      (R9)(R12*1), R14
-	VMOVD        R14, X4
-	VPBROADCASTD X4, Y4
-	VPAND        Y0, Y4, Y4
-	VPCMPEQD     Y0, Y4, Y4
-	VANDPS       Y2, Y4, Y2
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      (SI)(R11*4), Y2
-	VMULPS       Y2, Y3, Y3
-	VADDPS       Y3, Y1, Y1
-	VANDPS       Y2, Y4, Y2
-	VMOVUPS      Y2, (SI)(R11*4)
-	JMP          done3
-
-outside4:
-	MOVBLZX      1(R9), R14
-	VMOVD        R14, X5
-	VPBROADCASTD X5, Y5
-	VPAND        Y0, Y5, Y5
-	VPCMPEQD     Y0, Y5, Y5
-	VANDPS       Y3, Y5, Y3
-	VSUBPS       Y3, Y4, Y4
-	VMOVUPS      32(SI), Y3
-	VMULPS       Y3, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VANDPS       Y3, Y5, Y3
-	VMOVUPS      Y3, 32(SI)
-	JMP          done4
-
-outside5:
-	MOVBLZX      1(R9)(R10*1), R14
-	VMOVD        R14, X5
-	VPBROADCASTD X5, Y5
-	VPAND        Y0, Y5, Y5
-	VPCMPEQD     Y0, Y5, Y5
-	VANDPS       Y3, Y5, Y3
-	VSUBPS       Y3, Y4, Y4
-	VMOVUPS      32(SI)(DX*4), Y3
-	VMULPS       Y3, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VANDPS       Y3, Y5, Y3
-	VMOVUPS      Y3, 32(SI)(DX*4)
-	JMP          done5
-
-outside6:
-	MOVBLZX      1(R9)(R10*2), R14
-	VMOVD        R14, X5
-	VPBROADCASTD X5, Y5
-	VPAND        Y0, Y5, Y5
-	VPCMPEQD     Y0, Y5, Y5
-	VANDPS       Y3, Y5, Y3
-	VSUBPS       Y3, Y4, Y4
-	VMOVUPS      32(SI)(DX*8), Y3
-	VMULPS       Y3, Y4, Y4
-	VADDPS       Y4, Y1, Y1
-	VANDPS       Y3, Y5, Y3
-	VMOVUPS      Y3, 32(SI)(DX*8)
-	JMP          done6
-
-outside7:
-	MOVBLZX      1(R9)(R12*1), R14
-	VMOVD        R14, X4
-	VPBROADCASTD X4, Y4
-	VPAND        Y0, Y4, Y4
-	VPCMPEQD     Y0, Y4, Y4
-	VANDPS       Y2, Y4, Y2
-	VSUBPS       Y2, Y3, Y3
-	VMOVUPS      32(SI)(R11*4), Y2
-	VMULPS       Y2, Y3, Y3
-	VADDPS       Y3, Y1, Y1
-	VANDPS       Y2, Y4, Y2
-	VMOVUPS      Y2, 32(SI)(R11*4)
-	JMP          done7
-
-end:
 	VZEROUPPER
 	RET
 
@@ -2062,7 +1815,7 @@ next:
 	RET
 
 // func quantizeWeightsZ(dst *int8, mask *uint8, x *float32, scale *float32, inverse *float32, n int, period int, maskStep int, least float32, most float32) (top int32)
-// Requires: AVX, AVX2, AVX512F, CMOV
+// Requires: AVX, AVX2, AVX512F, CMOV, MMX+
 TEXT ·quantizeWeightsZ(SB), NOSPLIT, $0-76
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -2084,6 +1837,7 @@ TEXT ·quantizeWeightsZ(SB), NOSPLIT, $0-76
 
 loop:
 	VMOVUPS       (BX), Z4
+	PREFETCHT0    4096(BX)
 	VMOVUPS       (SI)(R9*1), Z7
 	VMOVUPS       (DI)(R9*1), Z8
 	VPANDD        Z4, Z2, Z5
@@ -2595,7 +2349,7 @@ loop:
 	RET
 
 // func scaleGradCodesZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·scaleGradCodesZ(SB), NOSPLIT, $0-64
 	MOVQ dy+8(FP), AX
 	MOVQ x+16(FP), CX
@@ -2610,20 +2364,21 @@ TEXT ·scaleGradCodesZ(SB), NOSPLIT, $0-64
 	SHLQ $+2, R11
 
 loop:
-	KMOVW     (BX), K1
-	VMOVUPS.Z (CX), K1, Z0
-	VMOVUPS   (AX), Z2
-	VMULPS    (DI)(R9*1), Z0, Z0
-	VPMOVSXBD (DX), Z1
-	VCVTDQ2PS Z1, Z1
-	VSUBPS    Z0, Z1, Z1
-	VMULPS    Z2, Z1, Z1
-	VADDPS    (SI)(R9*1), Z1, Z1
-	VMOVUPS   Z1, (SI)(R9*1)
-	KORTESTW  K1, K1
-	JCS       inside
-	VMOVUPS.Z Z2, K1, Z0
-	VMOVUPS   Z0, (AX)
+	PREFETCHT0 4096(CX)
+	KMOVW      (BX), K1
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS    (AX), Z2
+	VMULPS     (DI)(R9*1), Z0, Z0
+	VPMOVSXBD  (DX), Z1
+	VCVTDQ2PS  Z1, Z1
+	VSUBPS     Z0, Z1, Z1
+	VMULPS     Z2, Z1, Z1
+	VADDPS     (SI)(R9*1), Z1, Z1
+	VMOVUPS    Z1, (SI)(R9*1)
+	KORTESTW   K1, K1
+	JCS        inside
+	VMOVUPS.Z  Z2, K1, Z0
+	VMOVUPS    Z0, (AX)
 
 inside:
 	ADDQ    $+64, AX
@@ -2635,132 +2390,6 @@ inside:
 	CMOVQEQ R10, R9
 	SUBQ    $+16, R8
 	JNZ     loop
-	VZEROUPPER
-	RET
-
-// func scaleGradRowsZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, fours int, channels int)
-// Requires: AVX, AVX512F
-TEXT ·scaleGradRowsZ(SB), NOSPLIT, $0-64
-	MOVQ lane+0(FP), AX
-	MOVQ inverse+24(FP), CX
-	MOVQ channels+56(FP), DX
-	MOVQ fours+48(FP), BX
-	MOVQ dy+8(FP), SI
-	MOVQ x+16(FP), DI
-	MOVQ codes+32(FP), R8
-	MOVQ mask+40(FP), R9
-	MOVQ DX, R10
-	SHRQ $+3, R10
-	LEAQ (DX)(DX*2), R11
-	LEAQ (R10)(R10*2), R12
-
-rows:
-	XORQ R13, R13
-
-columns:
-	VMOVUPS   (AX)(R13*4), Z0
-	VMOVUPS   (CX)(R13*4), Z1
-	VMULPS    (DI), Z1, Z2
-	VPMOVSXBD (R8), Z3
-	VCVTDQ2PS Z3, Z3
-	CMPW      (R9), $-1
-	JNE       outside0
-	VSUBPS    Z2, Z3, Z3
-	VMULPS    (SI), Z3, Z3
-	VADDPS    Z3, Z0, Z0
-
-done0:
-	VMULPS    (DI)(DX*4), Z1, Z2
-	VPMOVSXBD (R8)(DX*1), Z3
-	VCVTDQ2PS Z3, Z3
-	CMPW      (R9)(R10*1), $-1
-	JNE       outside1
-	VSUBPS    Z2, Z3, Z3
-	VMULPS    (SI)(DX*4), Z3, Z3
-	VADDPS    Z3, Z0, Z0
-
-done1:
-	VMULPS    (DI)(DX*8), Z1, Z2
-	VPMOVSXBD (R8)(DX*2), Z3
-	VCVTDQ2PS Z3, Z3
-	CMPW      (R9)(R10*2), $-1
-	JNE       outside2
-	VSUBPS    Z2, Z3, Z3
-	VMULPS    (SI)(DX*8), Z3, Z3
-	VADDPS    Z3, Z0, Z0
-
-done2:
-	VMULPS    (DI)(R11*4), Z1, Z1
-	VPMOVSXBD (R8)(R11*1), Z2
-	VCVTDQ2PS Z2, Z2
-	CMPW      (R9)(R12*1), $-1
-	JNE       outside3
-	VSUBPS    Z1, Z2, Z2
-	VMULPS    (SI)(R11*4), Z2, Z2
-	VADDPS    Z2, Z0, Z0
-
-done3:
-	VMOVUPS Z0, (AX)(R13*4)
-	ADDQ    $+64, SI
-	ADDQ    $+64, DI
-	ADDQ    $+16, R8
-	ADDQ    $+2, R9
-	ADDQ    $+16, R13
-	CMPQ    R13, DX
-	JNE     columns
-	LEAQ    (SI)(R11*4), SI
-	LEAQ    (DI)(R11*4), DI
-	ADDQ    R11, R8
-	ADDQ    R12, R9
-	DECQ    BX
-	JNZ     rows
-	JMP     end
-
-outside0:
-	KMOVW     (R9), K1
-	VMOVUPS.Z Z2, K1, Z2
-	VSUBPS    Z2, Z3, Z3
-	VMOVUPS   (SI), Z2
-	VMULPS    Z2, Z3, Z3
-	VADDPS    Z3, Z0, Z0
-	VMOVUPS.Z Z2, K1, Z2
-	VMOVUPS   Z2, (SI)
-	JMP       done0
-
-outside1:
-	KMOVW     (R9)(R10*1), K1
-	VMOVUPS.Z Z2, K1, Z2
-	VSUBPS    Z2, Z3, Z3
-	VMOVUPS   (SI)(DX*4), Z2
-	VMULPS    Z2, Z3, Z3
-	VADDPS    Z3, Z0, Z0
-	VMOVUPS.Z Z2, K1, Z2
-	VMOVUPS   Z2, (SI)(DX*4)
-	JMP       done1
-
-outside2:
-	KMOVW     (R9)(R10*2), K1
-	VMOVUPS.Z Z2, K1, Z2
-	VSUBPS    Z2, Z3, Z3
-	VMOVUPS   (SI)(DX*8), Z2
-	VMULPS    Z2, Z3, Z3
-	VADDPS    Z3, Z0, Z0
-	VMOVUPS.Z Z2, K1, Z2
-	VMOVUPS   Z2, (SI)(DX*8)
-	JMP       done2
-
-outside3:
-	KMOVW     (R9)(R12*1), K1
-	VMOVUPS.Z Z1, K1, Z1
-	VSUBPS    Z1, Z2, Z2
-	VMOVUPS   (SI)(R11*4), Z1
-	VMULPS    Z1, Z2, Z2
-	VADDPS    Z2, Z0, Z0
-	VMOVUPS.Z Z1, K1, Z1
-	VMOVUPS   Z1, (SI)(R11*4)
-	JMP       done3
-
-end:
 	VZEROUPPER
 	RET
 

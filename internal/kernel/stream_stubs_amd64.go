@@ -137,11 +137,6 @@ func scaleGradColumnsY(lane *float32, dy *float32, x *float32, scale *float32, r
 //go:noescape
 func scaleGradCodesY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
 
-// scaleGradRowsY is scaleGradCodes for fours times four rows of channels, a multiple of sixteen, of which lane has as many.
-//
-//go:noescape
-func scaleGradRowsY(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, fours int, channels int)
-
 // scaleGradU8Y adds d*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero);
 // d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.
 //
@@ -316,11 +311,6 @@ func scaleGradColumnsZ(lane *float32, dy *float32, x *float32, scale *float32, r
 //
 //go:noescape
 func scaleGradCodesZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, n int, period int)
-
-// scaleGradRowsZ is scaleGradCodes for fours times four rows of channels, a multiple of sixteen, of which lane has as many.
-//
-//go:noescape
-func scaleGradRowsZ(lane *float32, dy *float32, x *float32, inverse *float32, codes *int8, mask *uint8, fours int, channels int)
 
 // scaleGradU8Z adds d*(code-zero - x*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero);
 // d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.

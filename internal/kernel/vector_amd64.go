@@ -656,22 +656,10 @@ func (t *isa) scaleGradCodesVec(lane, dy, x, inverse []float32, codes []int8, ma
 	if t.tier == cpu.Generic || n == 0 {
 		return 0
 	}
-	c, wide := len(lane), t.tier == cpu.AVX512VNNI
-	from := 0
-	if fours := n / (4 * c); fours > 0 { // lane by lane rows come in order
-		if wide {
-			scaleGradRowsZ(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], fours, c)
-		} else {
-			scaleGradRowsY(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], fours, c)
-		}
-		from = fours * 4 * c
-	}
-	if left := n - from; left > 0 {
-		if wide {
-			scaleGradCodesZ(&lane[0], &dy[from], &x[from], &inverse[0], &codes[from], &mask[from/8], left, c)
-		} else {
-			scaleGradCodesY(&lane[0], &dy[from], &x[from], &inverse[0], &codes[from], &mask[from/8], left, c)
-		}
+	if t.tier == cpu.AVX512VNNI {
+		scaleGradCodesZ(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], n, len(lane))
+	} else {
+		scaleGradCodesY(&lane[0], &dy[0], &x[0], &inverse[0], &codes[0], &mask[0], n, len(lane))
 	}
 	return n
 }
