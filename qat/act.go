@@ -37,15 +37,15 @@ type Act struct {
 	seen [par.Shards]extremes
 	each func(shard, lo, hi int)
 
-	share           int // elements of an example that share what is learned
-	together, piece int // see setPieces
-	dxs, dy         []float32
-	up              *MaskedGrad           // whose dy it is; nil: of no mask
-	grads           [2][]float32          // of the learned numbers
-	t               [par.Shards][]float32 // an example's values, or these in units of the scale
-	tmask           [par.Shards][]uint8
-	tdy             [par.Shards][]float32 // an example's gradient behind up
-	parts           [par.Shards]slopes
+	share    int // elements of an example that share what is learned
+	together int // examples that are summed together
+	dxs, dy  []float32
+	up       *MaskedGrad           // whose dy it is; nil: of no mask
+	grads    [2][]float32          // of the learned numbers
+	t        [par.Shards][]float32 // an example's values, or these in units of the scale
+	tmask    [par.Shards][]uint8
+	tdy      [par.Shards][]float32 // an example's gradient behind up
+	parts    [par.Shards]slopes
 }
 
 type extremes struct {
@@ -89,7 +89,7 @@ func NewAct(st *Step, name string, p *quant.Params, shape tensor.Shape, learned 
 		a.out = NewActCodes(p, shape)
 	}
 	a.share = a.row
-	a.setPieces()
+	a.together = a.rowsTogether()
 	a.each = a.shard
 	a.maskRow = kernel.MaskLen(a.row)
 	a.mask = make([]uint8, shape[0]*a.maskRow)
@@ -501,8 +501,11 @@ func (a *Act) scaleGrad(s, i, n int) (sum float64) {
 	case a.wait == nil:
 		return kernel.ScaleGradU8(dy, up, a.x[from:to], 1/scale, codes, mask, z)
 	}
+	if acc, ok := a.wait.(*Acc); ok {
+		return kernel.ScaleGradRows(a.passed(s, i, n), acc.Raw[from:to], acc.Offset, a.rq.M, codes, mask, z)
+	}
 	for len(dy) > 0 { // the values of a piece at a time, while they are in cache
-		k := min(a.piece, len(dy))
+		k := min(maxPiece, len(dy))
 		t := grown(&a.t[s], k)
 		a.wait.scaled(t, a.rq, to-len(dy))
 		sum += kernel.ScaleGradU8(dy[:k], up, t, 1, codes, mask, z)
@@ -550,21 +553,16 @@ func (a *Act) passed(s, i, n int) []float32 {
 	return dy
 }
 
-// setPieces sets how many examples are summed together, and how many elements have their values made at a time: whole rows of
-// channels, and whole bytes of masks.
-func (a *Act) setPieces() {
-	channels := a.shape[a.shape.Dims()-1]
-	a.together, a.piece = 1, max(1, maxPiece/channels)*channels
-	if a.shape.Dims() == 2 && a.row%8 == 0 {
-		a.together = max(1, maxPiece/a.row)
-	}
-	if a.piece%8 != 0 {
-		a.piece = a.row * a.together
-	}
-}
-
-// maxPiece is a number of values that stays in the first-level cache.
+// maxPiece is a number of values that stays in the first-level cache: a multiple of eight, so that masks are cut at bytes.
 const maxPiece = 4096
+
+// rowsTogether is how many examples are summed together.
+func (a *Act) rowsTogether() int {
+	if a.shape.Dims() > 2 || a.row%8 != 0 {
+		return 1
+	}
+	return max(1, maxPiece/a.row)
+}
 
 // grown is n elements of a memory that grows.
 func grown[T any](memory *[]T, n int) []T {

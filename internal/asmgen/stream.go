@@ -170,6 +170,7 @@ func streams(g *gen) {
 		g.requant()
 		g.requantTrain()
 		g.scaleRows()
+		g.scaleGradRows()
 		g.addBias()
 		g.relu()
 		g.reluGrad(false)
@@ -335,6 +336,29 @@ func (g *gen) scaleRows() {
 			g.VMOVUPS(s.scaled(acc, bias, m, bo, h), off(dst, h*g.bytes()))
 		}
 	})
+	g.end()
+}
+
+func (g *gen) scaleGradRows() {
+	name := "scaleGradRows" + g.suffix()
+	g.begin(name, "func(lane, dy *float32, acc, bias *int32, m *float32, codes, mask *uint8, n, period, biasMask int, zero int32)",
+		name+" adds dy*(code-zero - t) to sixteen lanes where the mask bit is set, else dy*(code-zero);",
+		"t is float32(acc+bias)*m.")
+	s := g.newStream()
+	dy, acc, codes, mask := s.pointer("dy", 64), s.pointer("acc", 64), s.pointer("codes", 16), s.pointer("mask", 2)
+	bias, m := g.arg("bias"), g.arg("m")
+	zero, bits := g.broadcast("zero"), g.newMaskBits()
+	bo, refresh := s.biasOffset()
+	sums, store := g.lanesInOut()
+	s.loop(true, func() {
+		refresh()
+		for h := range sums {
+			t, up := bits.at(off(mask, h)).keep(s.scaled(acc, bias, m, bo, h)), g.vec()
+			g.VMOVUPS(off(dy, h*g.bytes()), up)
+			g.codeSlope(codes, h, zero, t, up, sums[h])
+		}
+	})
+	store()
 	g.end()
 }
 

@@ -77,6 +77,7 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 			"norm sums":      func() { kern.normSums(sums, sums, x, mask, y, m, m, channels) },
 			"norm values":    func() { kern.normValues(&act, y, mask, x) },
 			"norm quantize":  func() { kern.normQuantize(&act, q, mask, x, 0.1, 0, 0, 255) },
+			"scale by sums":  func() { kern.scaleGradRows(x, acc, bias, m, q, mask, 0) },
 			"norm scale":     func() { kern.normScaleGrad(&act, y, mask, x, q, mask, 0.1, 0, 0, 255) },
 			"depthwise dx":   func() { kern.convBackwardInput(x, y, w, 1, depthwise, &s) },
 			"depthwise dw":   func() { kern.convBackwardWeight(w, x, y, 1, depthwise, false, &s) },

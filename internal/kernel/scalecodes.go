@@ -85,3 +85,50 @@ func (t *isa) scaleGradU8(dy []float32, up []uint8, x []float32, inverse float32
 	}
 	return total
 }
+
+// ScaleGradRows is ScaleGradU8 for codes that RequantTrain made of rows of
+// accumulators, whose values float32(acc+bias)*m are already in units of the
+// scale; bias may be nil. Blocks are as many whole rows as 4096 elements hold,
+// a multiple of eight if they are more.
+func ScaleGradRows(dy []float32, acc, bias []int32, m []float32, codes, mask []uint8, zero int32) float64 {
+	return active.scaleGradRows(dy, acc, bias, m, codes, mask, zero)
+}
+
+func (t *isa) scaleGradRows(dy []float32, acc, bias []int32, m []float32, codes, mask []uint8, zero int32) float64 {
+	channels := len(m)
+	rows(len(acc), channels)
+	dy, codes, mask = dy[:len(acc)], codes[:len(acc)], mask[:MaskLen(len(acc))]
+	if bias != nil {
+		bias = bias[:channels]
+	}
+	block := max(1, laneBlock/channels)
+	if block > 8 {
+		block &^= 7
+	}
+	block *= channels
+	var total float64
+	for from := 0; from < len(acc); from += block {
+		to := min(from+block, len(acc))
+		var lane [16]float32
+		done := 0
+		if from%8 == 0 {
+			done = t.scaleGradRowsVec(&lane, dy[from:to], acc[from:to], bias, m, codes[from:to], mask[from/8:], zero)
+		}
+		for i, c := from+done, done%channels; i < to; i++ {
+			slope := float32(int32(codes[i]) - zero)
+			if mask[i>>3]>>(i&7)&1 == 1 {
+				v := acc[i]
+				if bias != nil {
+					v += bias[c]
+				}
+				slope -= float32(float32(v) * m[c])
+			}
+			lane[(i-from)%16] += float32(dy[i] * slope)
+			if c++; c == channels {
+				c = 0
+			}
+		}
+		total += float64(tree16(&lane))
+	}
+	return total
+}

@@ -120,3 +120,47 @@ func TestScaleGradU8(t *testing.T) {
 		}
 	})
 }
+
+// The gradient of one scale from accumulators is that of their values, and the same bits in every tier.
+func TestScaleGradRows(t *testing.T) {
+	gen := generic()
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for _, channels := range []int{1, 5, 10, 16, 24, 33, 256, 1040, 5000} {
+			for _, r := range []int{0, 1, 3, 16, 33} {
+				rng := newRand(uint64(r + channels))
+				n := r * channels
+				dy, m := make([]float32, n), make([]float32, channels)
+				randomF32(rng, dy, false)
+				acc, bias := make([]int32, n), make([]int32, channels)
+				for i := range acc {
+					acc[i] = int32(rng.IntN(60000)) - 30000
+				}
+				for c := range m {
+					m[c], bias[c] = 0.003+0.005*rng.Float32(), int32(rng.IntN(2000))
+				}
+				codes, mask, values := make([]uint8, n), make([]uint8, MaskLen(n)), make([]float32, n)
+				for _, b := range [][]int32{nil, bias} {
+					const zero, lo, hi = 7, 7, 200
+					gen.requantTrain(codes, mask, acc, b, m, zero, lo, hi, true, channels)
+					gen.scaleRows(values, acc, b, m, channels)
+					got := kern.scaleGradRows(dy, acc, b, m, codes, mask, zero)
+					if want := gen.scaleGradRows(dy, acc, b, m, codes, mask, zero); got != want {
+						t.Fatalf("%d rows of %d channels: sum %v, want %v", r, channels, got, want)
+					}
+					exact, size := 0.0, 0.0
+					for i, v := range values {
+						slope := float64(codes[i]) - zero
+						if mask[i/8]>>(i%8)&1 == 1 {
+							slope -= float64(v)
+						}
+						exact += float64(dy[i]) * slope
+						size += math.Abs(float64(dy[i])) * hi
+					}
+					if math.Abs(got-exact) > 4e-7*size {
+						t.Fatalf("%d rows of %d channels: sum %v, want %v", r, channels, got, exact)
+					}
+				}
+			}
+		}
+	})
+}

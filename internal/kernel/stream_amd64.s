@@ -172,6 +172,80 @@ loop:
 	VZEROUPPER
 	RET
 
+// func scaleGradRowsY(lane *float32, dy *float32, acc *int32, bias *int32, m *float32, codes *uint8, mask *uint8, n int, period int, biasMask int, zero int32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·scaleGradRowsY(SB), NOSPLIT, $0-84
+	MOVQ         dy+8(FP), AX
+	MOVQ         acc+16(FP), CX
+	MOVQ         codes+40(FP), DX
+	MOVQ         mask+48(FP), BX
+	MOVQ         bias+24(FP), SI
+	MOVQ         m+32(FP), DI
+	VBROADCASTSS zero+80(FP), Y0
+	MOVQ         $0x8040201008040201, R8
+	VMOVQ        R8, X1
+	VPMOVZXBD    X1, Y1
+	MOVQ         biasMask+72(FP), R9
+	MOVQ         lane+0(FP), R10
+	VMOVUPS      (R10), Y2
+	VMOVUPS      32(R10), Y3
+	MOVQ         n+56(FP), R11
+	MOVQ         period+64(FP), R14
+	XORQ         R12, R12
+	XORQ         R13, R13
+	SHLQ         $+2, R14
+
+loop:
+	MOVQ         R12, R8
+	ANDQ         R9, R8
+	MOVBLZX      (BX), R15
+	VMOVD        R15, X4
+	VPBROADCASTD X4, Y4
+	VPAND        Y1, Y4, Y4
+	VPCMPEQD     Y1, Y4, Y4
+	VMOVDQU      (CX), Y5
+	VPADDD       (SI)(R8*1), Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       (DI)(R12*1), Y5, Y5
+	VANDPS       Y5, Y4, Y4
+	VMOVUPS      (AX), Y5
+	VPMOVZXBD    (DX), Y6
+	VPSUBD       Y0, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VSUBPS       Y4, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	MOVBLZX      1(BX), R15
+	VMOVD        R15, X4
+	VPBROADCASTD X4, Y4
+	VPAND        Y1, Y4, Y4
+	VPCMPEQD     Y1, Y4, Y4
+	VMOVDQU      32(CX), Y5
+	VPADDD       32(SI)(R8*1), Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       32(DI)(R12*1), Y5, Y5
+	VANDPS       Y5, Y4, Y4
+	VMOVUPS      32(AX), Y5
+	VPMOVZXBD    8(DX), Y6
+	VPSUBD       Y0, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VSUBPS       Y4, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VADDPS       Y6, Y3, Y3
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	ADDQ         $+16, DX
+	ADDQ         $+2, BX
+	ADDQ         $+64, R12
+	CMPQ         R12, R14
+	CMOVQEQ      R13, R12
+	SUBQ         $+16, R11
+	JNZ          loop
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      Y3, 32(R10)
+	VZEROUPPER
+	RET
+
 // func addBiasY(y *float32, x *float32, bias *float32, n int, period int)
 // Requires: AVX, CMOV
 TEXT ·addBiasY(SB), NOSPLIT, $0-40
@@ -1547,6 +1621,54 @@ loop:
 	CMOVQEQ   R10, R9
 	SUBQ      $+16, R8
 	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func scaleGradRowsZ(lane *float32, dy *float32, acc *int32, bias *int32, m *float32, codes *uint8, mask *uint8, n int, period int, biasMask int, zero int32)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·scaleGradRowsZ(SB), NOSPLIT, $0-84
+	MOVQ         dy+8(FP), AX
+	MOVQ         acc+16(FP), CX
+	MOVQ         codes+40(FP), DX
+	MOVQ         mask+48(FP), BX
+	MOVQ         bias+24(FP), SI
+	MOVQ         m+32(FP), DI
+	VBROADCASTSS zero+80(FP), Z0
+	MOVQ         biasMask+72(FP), R9
+	MOVQ         lane+0(FP), R10
+	VMOVUPS      (R10), Z1
+	MOVQ         n+56(FP), R11
+	MOVQ         period+64(FP), R14
+	XORQ         R12, R12
+	XORQ         R13, R13
+	SHLQ         $+2, R14
+
+loop:
+	MOVQ      R12, R8
+	ANDQ      R9, R8
+	KMOVW     (BX), K1
+	VMOVDQU32 (CX), Z2
+	VPADDD    (SI)(R8*1), Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    (DI)(R12*1), Z2, Z2
+	VMOVUPS.Z Z2, K1, Z2
+	VMOVUPS   (AX), Z3
+	VPMOVZXBD (DX), Z4
+	VPSUBD    Z0, Z4, Z4
+	VCVTDQ2PS Z4, Z4
+	VSUBPS    Z2, Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    Z4, Z1, Z1
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	ADDQ      $+16, DX
+	ADDQ      $+2, BX
+	ADDQ      $+64, R12
+	CMPQ      R12, R14
+	CMOVQEQ   R13, R12
+	SUBQ      $+16, R11
+	JNZ       loop
+	VMOVUPS   Z1, (R10)
 	VZEROUPPER
 	RET
 

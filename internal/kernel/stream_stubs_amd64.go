@@ -20,6 +20,12 @@ func requantTrainY(dst *uint8, mask *uint8, acc *int32, bias *int32, m *float32,
 //go:noescape
 func scaleRowsY(dst *float32, acc *int32, bias *int32, m *float32, n int, period int, biasMask int)
 
+// scaleGradRowsY adds dy*(code-zero - t) to sixteen lanes where the mask bit is set, else dy*(code-zero);
+// t is float32(acc+bias)*m.
+//
+//go:noescape
+func scaleGradRowsY(lane *float32, dy *float32, acc *int32, bias *int32, m *float32, codes *uint8, mask *uint8, n int, period int, biasMask int, zero int32)
+
 // addBiasY computes y = x + bias.
 //
 //go:noescape
@@ -183,6 +189,12 @@ func requantTrainZ(dst *uint8, mask *uint8, acc *int32, bias *int32, m *float32,
 //
 //go:noescape
 func scaleRowsZ(dst *float32, acc *int32, bias *int32, m *float32, n int, period int, biasMask int)
+
+// scaleGradRowsZ adds dy*(code-zero - t) to sixteen lanes where the mask bit is set, else dy*(code-zero);
+// t is float32(acc+bias)*m.
+//
+//go:noescape
+func scaleGradRowsZ(lane *float32, dy *float32, acc *int32, bias *int32, m *float32, codes *uint8, mask *uint8, n int, period int, biasMask int, zero int32)
 
 // addBiasZ computes y = x + bias.
 //

@@ -173,6 +173,35 @@ func (t *isa) scaleRowsRun(dst []float32, acc []int32, b *int32, ms []float32, n
 	}
 }
 
+func (t *isa) scaleGradRowsVec(lane *[16]float32, dy []float32, acc, bias []int32, m []float32, codes, mask []uint8, zero int32) int {
+	n := len(acc) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if len(m)%vecLanes == 0 {
+		b, step := wholeBias(bias)
+		t.scaleGradRowsRun(lane, dy, acc, b, m, codes, mask, n, step, zero)
+		return n
+	}
+	var mBuf [stretchLen]float32
+	var bBuf [stretchLen]int32
+	ms := stretch(&mBuf, m)
+	if ms == nil {
+		return 0
+	}
+	b, step := biasStream(&bBuf, bias)
+	t.scaleGradRowsRun(lane, dy, acc, b, ms, codes, mask, n, step, zero)
+	return n
+}
+
+func (t *isa) scaleGradRowsRun(lane *[16]float32, dy []float32, acc []int32, b *int32, ms []float32, codes, mask []uint8, n, biasMask int, zero int32) {
+	if t.tier == cpu.AVX512VNNI {
+		scaleGradRowsZ(&lane[0], &dy[0], &acc[0], b, &ms[0], &codes[0], &mask[0], n, len(ms), biasMask, zero)
+	} else {
+		scaleGradRowsY(&lane[0], &dy[0], &acc[0], b, &ms[0], &codes[0], &mask[0], n, len(ms), biasMask, zero)
+	}
+}
+
 func (t *isa) addBiasVec(y, x, bias []float32) int {
 	n := len(x) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {
