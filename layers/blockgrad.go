@@ -64,9 +64,8 @@ type blockGrad struct {
 	f                     *block
 	product               *productGrad
 	norm                  *normGrad
-	dy, dys               []float32 // of the output, and behind quantizer and ReLU
-	masked                *qat.MaskedGrad
-	own                   []float32 // dy of a masked one that must be written
+	dy, dys               []float32       // of the output, and behind quantizer and ReLU
+	masked                *qat.MaskedGrad // whose dy it is; nil: of no mask
 	eachFirst, eachSecond func(shard, lo, hi int)
 }
 
@@ -83,11 +82,7 @@ func (b *blockGrad) Run(in []G.Value) (G.Value, error) {
 		return nil, err
 	}
 	if f.act != nil {
-		var up *qat.MaskedGrad
-		if b.narrows() {
-			up = b.masked
-		}
-		f.act.BeginGrad(b.dys, b.dy, up)
+		f.act.BeginGrad(b.dys, b.dy, b.masked)
 	}
 	if err := f.st.EachRow(b.eachFirst); err != nil {
 		return nil, err
@@ -108,26 +103,37 @@ func (b *blockGrad) Run(in []G.Value) (G.Value, error) {
 	return b.product.dw, b.product.join()
 }
 
-// begin takes the gradient of the output.
+// begin takes the gradient of the output, and the mask that is still to be applied to it.
 func (b *blockGrad) begin(v G.Value) (err error) {
-	var masked bool
-	b.masked, masked = v.(*qat.MaskedGrad)
-	switch {
-	case !masked:
-		b.dy, err = gx.Floats(v)
-	case b.narrows():
-		b.dy = b.masked.Whole()
-	default:
-		if b.own == nil {
-			b.own = make([]float32, len(b.dys))
-		}
-		b.dy = b.own
+	if m, ok := v.(*qat.MaskedGrad); ok && (b.f.act == nil || b.f.act.Masks()) {
+		b.masked, b.dy = m, m.Whole()
+		return nil
 	}
+	b.masked = nil
+	b.dy, err = gx.Floats(v)
 	return err
 }
 
-// narrows reports that a masked gradient's mask joins that of the block's own quantizer.
-func (b *blockGrad) narrows() bool { return b.f.act != nil && b.f.act.Masks() }
+// passes are the bits of example i where its gradient passes all that follows the norm, in direct steps; nil: everywhere.
+func (b *blockGrad) passes(i int) []uint8 {
+	if mask := b.f.passes(i); mask != nil || b.masked == nil {
+		return mask
+	}
+	_, mask := b.masked.Row(i)
+	return mask
+}
+
+// arrive joins the mask that the gradient of example i came with to the block's own, in direct steps.
+func (b *blockGrad) arrive(s, i int) {
+	if b.f.act != nil {
+		b.f.act.Arrive(s, i, i+1)
+	} else if mask := b.f.passes(i); mask != nil && b.masked != nil {
+		_, by := b.masked.Row(i)
+		for j, bits := range by {
+			mask[j] &= bits
+		}
+	}
+}
 
 func (b *blockGrad) firstShard(s, lo, hi int) {
 	f := b.f
@@ -136,15 +142,10 @@ func (b *blockGrad) firstShard(s, lo, hi int) {
 		b.norm.clearSums(s)
 	}
 	for i := lo; i < hi; i += step {
-		if b.masked != nil && !b.narrows() {
-			b.masked.Write(b.own[i*f.out:(i+step)*f.out], i, i+step)
-		}
 		if f.direct() {
-			if f.act != nil {
-				f.act.Arrive(s, i, i+1)
-			}
+			b.arrive(s, i)
 			from, to := i*f.out, (i+1)*f.out
-			b.norm.sumGroup(s, b.dy[from:to], f.passes(i), f.v[from:to])
+			b.norm.sumGroup(s, b.dy[from:to], b.passes(i), f.v[from:to])
 			continue
 		}
 		b.behind(s, i, i+step)
@@ -175,6 +176,11 @@ func (b *blockGrad) behind(s, i, j int) {
 	switch {
 	case f.act != nil:
 		f.act.ReLUExamplesGrad(s, i, j, ys)
+	case b.masked != nil:
+		b.masked.Write(dy, i, j)
+		if ys != nil {
+			kernel.ReLUGrad(dy, dy, ys[from:to])
+		}
 	case ys != nil:
 		kernel.ReLUGrad(dy, b.dy[from:to], ys[from:to])
 	default:
@@ -208,7 +214,7 @@ func (b *blockGrad) secondShard(s, lo, hi int) {
 		switch {
 		case f.direct():
 			image := b.image(s)
-			kernel.NormalizeGrad(image, b.dy[i*f.out:(i+1)*f.out], f.passes(i), f.kept(s, i, i+1), &b.norm.params)
+			kernel.NormalizeGrad(image, b.dy[i*f.out:(i+1)*f.out], b.passes(i), f.kept(s, i, i+1), &b.norm.params)
 			b.product.image(s, i, image, i == lo)
 			continue
 		case f.pool == nil:

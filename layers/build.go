@@ -218,7 +218,7 @@ func (b *builder) plain(n *model.Node, in model.Shape, x edge) (edge, error) {
 	grad, kind := x.grad, onFloats
 	var y *G.Node
 	var err error
-	wide := b.m.Wide(n)
+	wide, relu := b.m.Wide(n), n.Attr.Relu
 	if wide {
 		y, grad, err = b.widePlain(n, in)
 	} else if n.Op == model.Add {
@@ -227,7 +227,9 @@ func (b *builder) plain(n *model.Node, in model.Shape, x edge) (edge, error) {
 			return edge{}, fmt.Errorf("inputs %q and %q are not both integers", n.In[0], n.In[1])
 		}
 		grad = x.grad || other.grad
-		y, err = newAddition(b.st, n, x, other)
+		joined := relu && n.Attr.Cap == 0 && x.kind == onFloats
+		y, err = newAddition(b.st, n, x, other, joined)
+		relu = relu && !joined
 	} else {
 		y, err = newGlobalAvg(b.st, n, in, x, nil)
 	}
@@ -237,7 +239,7 @@ func (b *builder) plain(n *model.Node, in model.Shape, x edge) (edge, error) {
 			return edge{}, errors.New("a quantized model must end in a dense or conv layer: only their outputs may be float32")
 		}
 	}
-	if err == nil && n.Attr.Relu {
+	if err == nil && relu {
 		y, err = newRelu(b.st, n, y, kind, nil, grad)
 	}
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/narrow-ml/narrow/quant"
 )
 
-// addition is a + b of values; of codes it is a [qat.Sum], which the quantizer behind it adds up.
+// addition is a + b of values, and the ReLU that was fused into it; of codes it is a [qat.Sum], which the quantizer behind
+// it adds up.
 type addition struct {
 	st    *qat.Step
 	name  string
@@ -25,10 +26,12 @@ type addition struct {
 	a, b []float32
 	y    *tensor.Dense
 	ys   []float32
+	mask []uint8 // where the gradient passes the ReLU; nil: there is none
 	each func(shard, lo, hi int)
 }
 
-func newAddition(st *qat.Step, n *model.Node, a, b edge) (*G.Node, error) {
+// newAddition adds the node; relu asks for a ReLU of values.
+func newAddition(st *qat.Step, n *model.Node, a, b edge, relu bool) (*G.Node, error) {
 	shape := a.node.Shape()
 	k := &addition{st: st, name: n.Layer, row: shape.TotalSize() / shape[0], needs: [2]bool{a.grad, b.grad}}
 	if a.kind == onCodes {
@@ -42,11 +45,26 @@ func newAddition(st *qat.Step, n *model.Node, a, b edge) (*G.Node, error) {
 	}
 	k.y = gx.NewTensor(shape...)
 	k.ys = k.y.Data().([]float32)
-	k.each = func(_, lo, hi int) {
-		from, to := lo*k.row, hi*k.row
-		kernel.Add(k.ys[from:to], k.a[from:to], k.b[from:to])
+	name := "add " + n.Layer
+	if k.each = k.sumShard; relu {
+		k.each = k.reluShard
+		k.mask = make([]uint8, shape[0]*kernel.MaskLen(k.row))
+		name = "add+relu " + n.Layer
 	}
-	return gx.Apply(k, "add "+n.Layer, k.y, a.node, b.node)
+	return gx.Apply(k, name, k.y, a.node, b.node)
+}
+
+func (k *addition) sumShard(_, lo, hi int) {
+	from, to := lo*k.row, hi*k.row
+	kernel.Add(k.ys[from:to], k.a[from:to], k.b[from:to])
+}
+
+func (k *addition) reluShard(_, lo, hi int) {
+	m := kernel.MaskLen(k.row)
+	for i := lo; i < hi; i++ {
+		from, to := i*k.row, (i+1)*k.row
+		kernel.AddReLU(k.ys[from:to], k.mask[i*m:(i+1)*m], k.a[from:to], k.b[from:to])
+	}
 }
 
 func (k *addition) Run(in []G.Value) (G.Value, error) {
@@ -76,7 +94,14 @@ func (k *addition) Needs() []bool { return k.needs[:] }
 
 // Backward hands the gradient to both sides, in memory of its own where Gorgonia may add to it: that of a tensor whose
 // several readers are no fork's.
-func (k *addition) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
+func (k *addition) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	if k.mask != nil {
+		masked, err := maskGrad(k.st, "gradient(relu "+k.name+")", k.mask, out, grad)
+		if err != nil {
+			return nil, err
+		}
+		grad = masked
+	}
 	grads := make(G.Nodes, 2)
 	for i, need := range k.needs {
 		switch {
@@ -96,6 +121,36 @@ func (k *addition) Backward(in G.Nodes, _, grad *G.Node) (G.Nodes, error) {
 		grads[i] = n
 	}
 	return grads, nil
+}
+
+// reluMask is the gradient behind the mask of a ReLU, which is left to its readers to apply; or that they find written,
+// where the memory of the gradient before it may change before they read it.
+type reluMask struct {
+	masked *qat.MaskedGrad
+	whole  *tensor.Dense // written; else nil
+}
+
+func maskGrad(st *qat.Step, name string, mask []uint8, out, grad *G.Node) (*G.Node, error) {
+	k := &reluMask{masked: qat.NewMaskedGrad(st, out.Shape().Clone(), mask)}
+	if gx.Foreign(grad) {
+		k.whole = gx.NewTensor(out.Shape()...)
+		return gx.Apply(k, name, k.whole, out, grad)
+	}
+	return gx.Apply(k, name, k.masked, out, grad)
+}
+
+func (k *reluMask) Run(in []G.Value) (G.Value, error) {
+	dy, err := gx.Floats(in[1])
+	if err != nil {
+		return nil, err
+	}
+	k.masked.Set(dy)
+	if k.whole == nil {
+		return k.masked, nil
+	}
+	whole, err := gx.Floats(k.whole)
+	copy(whole, k.masked.Data().([]float32))
+	return k.whole, err
 }
 
 type copyGrad struct {

@@ -329,7 +329,7 @@ func (a *Act) Backward(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	k := &actGrad{f: a}
 	var result G.Value
 	if signSlope(a.p.Spec.Estimator) == nil && !gx.Foreign(grad) {
-		k.masked = &MaskedGrad{act: a}
+		k.masked = NewMaskedGrad(a.st, a.shape, a.mask)
 		result = k.masked
 	} else {
 		k.dx = gx.NewTensor(a.shape...)
@@ -365,7 +365,7 @@ func (k *actGrad) Run(in []G.Value) (G.Value, error) {
 		return nil, err
 	}
 	if k.masked != nil {
-		k.masked.dy, k.masked.set = dy, false
+		k.masked.Set(dy)
 		a.BeginGrad(nil, dy, nil)
 		if len(a.learned) > 0 {
 			if err := a.st.EachRow(a.Arrive); err != nil {
@@ -506,7 +506,7 @@ func (a *Act) scaleGrad(s, i, n int) (sum float64) {
 	}
 	for len(dy) > 0 { // the values of a piece at a time, while they are in cache
 		k := min(maxPiece, len(dy))
-		t := grown(&a.t[s], k)
+		t := grow(&a.t[s], k)
 		a.wait.scaled(t, a.rq, to-len(dy))
 		sum += kernel.ScaleGradU8(dy[:k], up, t, 1, codes, mask, z)
 		dy, codes, mask = dy[k:], codes[k:], mask[k/8:]
@@ -524,9 +524,9 @@ func (a *Act) values(s, i, n int) (x []float32, unit float32) {
 	if a.wait == nil && a.norm == nil {
 		return a.x[from:to], scale
 	}
-	t := grown(&a.t[s], to-from)
+	t := grow(&a.t[s], to-from)
 	if a.norm != nil {
-		a.norm.Values(t, grown(&a.tmask[s], kernel.MaskLen(len(t))), a.x[from:to])
+		a.norm.Values(t, grow(&a.tmask[s], kernel.MaskLen(len(t))), a.x[from:to])
 		return t, scale
 	}
 	a.wait.scaled(t, a.rq, from)
@@ -539,7 +539,7 @@ func (a *Act) upMask(i int) []uint8 {
 	if a.up == nil {
 		return nil
 	}
-	return a.up.act.mask[i*a.maskRow:]
+	return a.up.mask[i*a.maskRow:]
 }
 
 // passed is the gradient of the output of n examples behind the mask that it came with.
@@ -548,7 +548,7 @@ func (a *Act) passed(s, i, n int) []float32 {
 	if a.up == nil {
 		return a.dy[i*e : (i+n)*e]
 	}
-	dy := grown(&a.tdy[s], n*e)
+	dy := grow(&a.tdy[s], n*e)
 	a.up.Write(dy, i, i+n)
 	return dy
 }
@@ -564,14 +564,6 @@ func (a *Act) rowsTogether() int {
 	return max(1, maxPiece/a.row)
 }
 
-// grown is n elements of a memory that grows.
-func grown[T any](memory *[]T, n int) []T {
-	if cap(*memory) < n {
-		*memory = make([]T, n)
-	}
-	return (*memory)[:n]
-}
-
 // slopeGrad is the gradient of a sign by an estimator that is no mask.
 func (a *Act) slopeGrad(s, from, to int, slope func(t float32) float32) {
 	e := a.row
@@ -582,7 +574,7 @@ func (a *Act) slopeGrad(s, from, to int, slope func(t float32) float32) {
 			kernel.SlopeGrad(dx, dy, a.x[i*e:(i+1)*e], []float32{scale}, slope)
 			continue
 		}
-		t := grown(&a.t[s], e)
+		t := grow(&a.t[s], e)
 		a.wait.scaled(t, a.rq, i*e)
 		kernel.SlopeGrad(dx, dy, t, []float32{1}, slope)
 	}

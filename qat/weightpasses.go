@@ -178,12 +178,12 @@ func (p *weightPasses) grad(dw, dy []float32) error {
 func (p *weightPasses) beginGrad(dw, dy []float32, n int) {
 	w := p.w
 	p.dw, p.dy, p.scale = dw, dy, w.out.Params.Scale
-	p.parts = grown(&p.parts, par.Count(n)*len(p.scale))
+	p.parts = grow(&p.parts, par.Count(n)*len(p.scale))
 	clear(p.parts)
 	p.slope = signSlope(w.p.Spec.Estimator)
 	_, p.hi = w.p.Spec.Grid()
 	if p.byCodes() {
-		p.inverse = grown(&p.inverse, len(p.scale))
+		p.inverse = grow(&p.inverse, len(p.scale))
 		for i, v := range p.scale {
 			p.inverse[i] = 1 / v
 		}

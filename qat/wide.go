@@ -120,7 +120,7 @@ func (a *Act) onWide() bool { return a.ys != nil || a.wait != nil && a.wait.wide
 // units of the scale, and codes go out as values or as bytes.
 func (a *Act) wideExamples(s, from, to int) {
 	e := a.row
-	t := grown(&a.t[s], e)
+	t := grow(&a.t[s], e)
 	scale, z := a.p.At(0)
 	lo, hi := a.p.Spec.Grid()
 	relu := false

@@ -30,7 +30,7 @@ func (g *gen) normGrad() {
 		name+" computes dx = (d - b - (x-mean)*k)*a, d being dy where the mask bit is set, else 0;",
 		"params holds mean, a, b and k. mask moves by maskStep bytes for sixteen elements.")
 	s := g.newStream()
-	dx, dy, x, mask := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("x", 64), s.stepped("mask", "maskStep")
+	dx, dy, x, mask := s.pointer("dx", 64), s.far("dy"), s.far("x"), s.stepped("mask", "maskStep")
 	params, bits := g.arg("params"), g.newMaskBits()
 	s.loop(true, func() {
 		for h := range g.halves() {
@@ -76,7 +76,7 @@ type normalized struct {
 }
 
 func (g *gen) newNormalized(s *stream, a activation) normalized {
-	n := normalized{s: s, a: a, v: s.pointer("v", 64), params: g.arg("params")}
+	n := normalized{s: s, a: a, v: s.far("v"), params: g.arg("params")}
 	if a != "" {
 		n.none = g.vec()
 		g.zero(n.none)
@@ -234,7 +234,7 @@ func (g *gen) normScaleGrad(a activation) {
 		"d is dy where the bit of up is set, else 0; up moves by upStep bytes for sixteen elements.")
 	s := g.newStream()
 	s.first = "first"
-	dy, up, n := s.pointer("dy", 64), s.stepped("up", "upStep"), g.newNormalized(s, a)
+	dy, up, n := s.far("dy"), s.stepped("up", "upStep"), g.newNormalized(s, a)
 	codes, mask := s.pointer("codes", 16), s.pointer("mask", 2)
 	inverse, zero := g.broadcast("inverse"), g.broadcast("zero")
 	var within reg.VecVirtual

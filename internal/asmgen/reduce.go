@@ -237,6 +237,9 @@ func (g *gen) normSums() {
 			g.zero(products[h])
 		}
 	}, func() {
+		for _, r := range []reg.GPVirtual{dy, x} {
+			g.PREFETCHT0(off(r, ahead))
+		}
 		for h := range sums {
 			d, v := bits.load(off(dy, h*g.bytes()), mask, h), g.vec()
 			g.VADDPS(d, sums[h], sums[h])
@@ -380,14 +383,11 @@ func (g *gen) scaleGradCodes() {
 		name+" adds dy*(code - x*inverse) to lane where the mask bit is set, else dy*code,",
 		"and clears dy where it is not set. lane and inverse have period elements.")
 	s := g.newStream()
-	dy, x := s.pointer("dy", 64), s.pointer("x", 64)
+	dy, x := s.pointer("dy", 64), s.far("x")
 	codes, mask := s.pointer("codes", 16), s.pointer("mask", 2)
 	lane, inverse, bits := g.arg("lane"), g.arg("inverse"), g.newMaskBits()
 	s.loop(true, func() {
 		for h := range g.halves() {
-			if h == 0 {
-				g.PREFETCHT0(off(x, 4096)) // the hardware's own stop at pages
-			}
 			inside := bits.at(off(mask, h))
 			t, d, up := inside.keep(off(x, h*g.bytes())), g.vec(), g.vec()
 			g.VMOVUPS(off(dy, h*g.bytes()), up)
@@ -440,7 +440,7 @@ func (g *gen) add() {
 	name := "add" + g.suffix()
 	g.begin(name, "func(dst, a, b *float32, n int)", name+" computes dst = a + b.")
 	s := g.newStream()
-	dst, a, b := s.pointer("dst", 64), s.pointer("a", 64), s.pointer("b", 64)
+	dst, a, b := s.pointer("dst", 64), s.far("a"), s.far("b")
 	s.loop(false, func() {
 		for h := range g.halves() {
 			v := g.vec()
@@ -448,6 +448,38 @@ func (g *gen) add() {
 			g.VADDPS(off(b, h*g.bytes()), v, v)
 			g.VMOVUPS(v, off(dst, h*g.bytes()))
 		}
+	})
+	g.end()
+}
+
+func (g *gen) addReLU() {
+	name := "addReLU" + g.suffix()
+	g.begin(name, "func(y *float32, mask *uint8, a, b *float32, n int)",
+		name+" computes y = a + b where that is positive or NaN, else 0; mask has a bit set where it is positive.")
+	s := g.newStream()
+	y, mask, a, b := s.pointer("y", 64), s.pointer("mask", 2), s.far("a"), s.far("b")
+	zero := g.vec()
+	g.zero(zero)
+	s.loop(false, func() {
+		var ks []reg.OpmaskVirtual
+		var vs []reg.VecVirtual
+		for h := range g.halves() {
+			v := g.vec()
+			g.VMOVUPS(off(a, h*g.bytes()), v)
+			g.VADDPS(off(b, h*g.bytes()), v, v)
+			if g.wide {
+				k := g.K()
+				g.VCMPPS(cmpGreater, zero, v, k)
+				ks = append(ks, k)
+			} else {
+				c := g.vec()
+				g.VCMPPS(cmpGreater, zero, v, c)
+				vs = append(vs, c)
+			}
+			g.keepPositive(zero, v)
+			g.VMOVUPS(v, off(y, h*g.bytes()))
+		}
+		g.MOVW(g.bitsOf(ks, vs).As16(), off(mask, 0))
 	})
 	g.end()
 }

@@ -17,11 +17,12 @@ func (g *gen) halves() int { return lanes * 4 / g.bytes() }
 
 // stream is the frame of a stream routine.
 type stream struct {
-	g      *gen
-	n, o   reg.GPVirtual // elements left; byte offset in the period
-	moving []movingPointer
-	times  int    // how many times sixteen elements an iteration takes: 1 but in the longest streams
-	first  string // argument: where in the period the first element is; none: 0
+	g       *gen
+	n, o    reg.GPVirtual // elements left; byte offset in the period
+	moving  []movingPointer
+	fetched []reg.GPVirtual // see far
+	times   int             // how many times sixteen elements an iteration takes: 1 but in the longest streams
+	first   string          // argument: where in the period the first element is; none: 0
 }
 
 type movingPointer struct {
@@ -36,6 +37,16 @@ func (g *gen) newStream() *stream { return &stream{g: g, times: 1} }
 func (s *stream) pointer(name string, bytes int) reg.GPVirtual {
 	r := s.g.arg(name)
 	s.moving = append(s.moving, movingPointer{r: r, bytes: bytes})
+	return r
+}
+
+// ahead is how far before its use memory is fetched: the hardware's own fetching ends at a page.
+const ahead = 4096
+
+// far loads a pointer argument as pointer does, to data that come from beyond the second-level cache.
+func (s *stream) far(name string) reg.GPVirtual {
+	r := s.pointer(name, 64)
+	s.fetched = append(s.fetched, r)
 	return r
 }
 
@@ -67,6 +78,9 @@ func (s *stream) loop(period bool, body func()) {
 		g.SHLQ(operand.I8(2), end)
 	}
 	g.Label("loop")
+	for _, r := range s.fetched {
+		g.PREFETCHT0(off(r, ahead))
+	}
 	body()
 	for _, p := range s.moving {
 		if p.bytes != 0 {
@@ -201,6 +215,7 @@ func streams(g *gen) {
 		g.scaleGrad(true)
 		g.sumSquares()
 		g.add()
+		g.addReLU()
 		g.scale()
 	})
 }
@@ -396,7 +411,7 @@ func (g *gen) relu() {
 	name := "relu" + g.suffix()
 	g.begin(name, "func(y, x *float32, n int)", name+" computes y = x where x > 0 or x is NaN, else 0.")
 	s := g.newStream()
-	y, x := s.pointer("y", 64), s.pointer("x", 64)
+	y, x := s.pointer("y", 64), s.far("x")
 	zero := g.vec()
 	g.zero(zero)
 	s.loop(false, func() {
@@ -418,7 +433,7 @@ func (g *gen) reluGrad(capped bool) {
 	}
 	g.begin(name, signature, name+doc)
 	s := g.newStream()
-	dx, dy, y := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("y", 64)
+	dx, dy, y := s.pointer("dx", 64), s.far("dy"), s.far("y")
 	zero, limit := g.vec(), reg.VecVirtual(nil)
 	g.zero(zero)
 	if capped {
@@ -549,7 +564,7 @@ func (g *gen) quantizeWeights() {
 		name+" rounds x/scale to integers, after limiting it to what is rounded to the least and to the greatest of them.",
 		"mask moves by maskStep bytes for sixteen elements. top is the bits of the greatest magnitude of x.")
 	s := g.newStream()
-	dst, mask, x := s.pointer("dst", 16), s.stepped("mask", "maskStep"), s.pointer("x", 64)
+	dst, mask, x := s.pointer("dst", 16), s.stepped("mask", "maskStep"), s.far("x")
 	scale, inverse := g.arg("scale"), g.arg("inverse")
 	least, most, abs, top := g.broadcast("least"), g.broadcast("most"), g.clearSign(), g.vec()
 	g.zero(top)
@@ -558,7 +573,6 @@ func (g *gen) quantizeWeights() {
 		divisor := g.vec()
 		by := g.vec()
 		g.VMOVUPS(off(x, 0), v)
-		g.PREFETCHT0(off(x, 4096)) // the hardware's own stop at pages
 		g.VMOVUPS(s.periodic(scale, 0), divisor)
 		g.VMOVUPS(s.periodic(inverse, 0), by)
 		g.VPANDD(v, abs, c)
@@ -710,7 +724,7 @@ func (g *gen) maskGrad(relu bool) {
 	}
 	g.begin(name, signature, name+doc)
 	s := g.newStream()
-	dx, dy, mask := s.pointer("dx", 64), s.pointer("dy", 64), s.pointer("mask", 2)
+	dx, dy, mask := s.pointer("dx", 64), s.far("dy"), s.pointer("mask", 2)
 	bits := g.newMaskBits()
 	var y reg.GPVirtual
 	zero := g.vec()

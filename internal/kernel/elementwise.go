@@ -26,6 +26,26 @@ func (t *isa) add(dst, a, b []float32) {
 	}
 }
 
+// AddReLU writes y = ReLU(a + b), and sets the mask bits of what is positive:
+// where the gradient passes. y may be a or b.
+func AddReLU(y []float32, mask []uint8, a, b []float32) { active.addReLU(y, mask, a, b) }
+
+func (t *isa) addReLU(y []float32, mask []uint8, a, b []float32) {
+	y, b, mask = y[:len(a)], b[:len(a)], mask[:MaskLen(len(a))]
+	m := maskBits{mask: mask}
+	for i := t.addReLUVec(y, mask, a, b); i < len(a); i++ {
+		v := a[i] + b[i]
+		if v <= 0 {
+			v = 0
+		}
+		y[i] = v
+		m.put(i, v > 0)
+	}
+	if len(a)&7 != 0 {
+		m.flush(len(a))
+	}
+}
+
 // Scale writes dst = f*x. dst may be x.
 func Scale(dst, x []float32, f float32) { active.scale(dst, x, f) }
 

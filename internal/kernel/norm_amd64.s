@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func normGradY(dx *float32, dy *float32, mask *uint8, x *float32, params *float32, n int, period int, maskStep int)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normGradY(SB), NOSPLIT, $0-64
 	MOVQ      dx+0(FP), AX
 	MOVQ      dy+8(FP), CX
@@ -23,6 +23,8 @@ TEXT ·normGradY(SB), NOSPLIT, $0-64
 	SHLQ      $+2, R11
 
 loop:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4096(DX)
 	MOVBLZX      (BX), R12
 	VMOVD        R12, X1
 	VPBROADCASTD X1, Y1
@@ -62,7 +64,7 @@ loop:
 	RET
 
 // func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normQuantizeY(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -85,6 +87,7 @@ TEXT ·normQuantizeY(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
+	PREFETCHT0   4096(DX)
 	VMOVUPS      (DX), Y8
 	VSUBPS       (BX)(R9*4), Y8, Y8
 	VMULPS       64(BX)(R9*4), Y8, Y8
@@ -148,7 +151,7 @@ loop:
 	RET
 
 // func normScaleGradY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normScaleGradY(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
 	MOVQ         up+16(FP), CX
@@ -174,6 +177,8 @@ TEXT ·normScaleGradY(SB), NOSPLIT, $0-96
 	SHLQ         $+2, R12
 
 loop:
+	PREFETCHT0   4096(AX)
+	PREFETCHT0   4096(BX)
 	VMOVUPS      (BX), Y5
 	VSUBPS       (SI)(R13*4), Y5, Y5
 	VMULPS       64(SI)(R13*4), Y5, Y5
@@ -236,7 +241,7 @@ loop:
 	RET
 
 // func normY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, MMX+
 TEXT ·normY(SB), NOSPLIT, $0-48
 	MOVQ y+0(FP), AX
 	MOVQ mask+8(FP), CX
@@ -249,30 +254,31 @@ TEXT ·normY(SB), NOSPLIT, $0-48
 	SHLQ $+2, R9
 
 loop:
-	VMOVUPS (DX), Y0
-	VSUBPS  (BX)(DI*4), Y0, Y0
-	VMULPS  64(BX)(DI*4), Y0, Y0
-	VADDPS  128(BX)(DI*4), Y0, Y0
-	VMOVUPS Y0, (AX)
-	VMOVUPS 32(DX), Y0
-	VSUBPS  32(BX)(DI*4), Y0, Y0
-	VMULPS  96(BX)(DI*4), Y0, Y0
-	VADDPS  160(BX)(DI*4), Y0, Y0
-	VMOVUPS Y0, 32(AX)
-	MOVW    $0xffff, (CX)
-	ADDQ    $+64, AX
-	ADDQ    $+2, CX
-	ADDQ    $+64, DX
-	ADDQ    $+64, DI
-	CMPQ    DI, R9
-	CMOVQEQ R8, DI
-	SUBQ    $+16, SI
-	JNZ     loop
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Y0
+	VSUBPS     (BX)(DI*4), Y0, Y0
+	VMULPS     64(BX)(DI*4), Y0, Y0
+	VADDPS     128(BX)(DI*4), Y0, Y0
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    32(DX), Y0
+	VSUBPS     32(BX)(DI*4), Y0, Y0
+	VMULPS     96(BX)(DI*4), Y0, Y0
+	VADDPS     160(BX)(DI*4), Y0, Y0
+	VMOVUPS    Y0, 32(AX)
+	MOVW       $0xffff, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, DI
+	CMPQ       DI, R9
+	CMOVQEQ    R8, DI
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -296,6 +302,7 @@ TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
+	PREFETCHT0   4096(DX)
 	VMOVUPS      (DX), Y9
 	VSUBPS       (BX)(R9*4), Y9, Y9
 	VMULPS       64(BX)(R9*4), Y9, Y9
@@ -367,7 +374,7 @@ loop:
 	RET
 
 // func normScaleGradReLUY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normScaleGradReLUY(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
 	MOVQ         up+16(FP), CX
@@ -394,6 +401,8 @@ TEXT ·normScaleGradReLUY(SB), NOSPLIT, $0-96
 	SHLQ         $+2, R12
 
 loop:
+	PREFETCHT0   4096(AX)
+	PREFETCHT0   4096(BX)
 	VMOVUPS      (BX), Y6
 	VSUBPS       (SI)(R13*4), Y6, Y6
 	VMULPS       64(SI)(R13*4), Y6, Y6
@@ -460,7 +469,7 @@ loop:
 	RET
 
 // func normReLUY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normReLUY(SB), NOSPLIT, $0-48
 	MOVQ  y+0(FP), AX
 	MOVQ  mask+8(FP), CX
@@ -474,40 +483,41 @@ TEXT ·normReLUY(SB), NOSPLIT, $0-48
 	SHLQ  $+2, R9
 
 loop:
-	VMOVUPS   (DX), Y1
-	VSUBPS    (BX)(DI*4), Y1, Y1
-	VMULPS    64(BX)(DI*4), Y1, Y1
-	VADDPS    128(BX)(DI*4), Y1, Y1
-	VCMPPS    $0x06, Y0, Y1, Y2
-	VANDPS    Y2, Y1, Y1
-	VCMPPS    $0x0e, Y0, Y1, Y2
-	VMOVUPS   Y1, (AX)
-	VMOVUPS   32(DX), Y1
-	VSUBPS    32(BX)(DI*4), Y1, Y1
-	VMULPS    96(BX)(DI*4), Y1, Y1
-	VADDPS    160(BX)(DI*4), Y1, Y1
-	VCMPPS    $0x06, Y0, Y1, Y3
-	VANDPS    Y3, Y1, Y1
-	VCMPPS    $0x0e, Y0, Y1, Y3
-	VMOVUPS   Y1, 32(AX)
-	VMOVMSKPS Y2, R10
-	VMOVMSKPS Y3, R11
-	SHLL      $0x08, R11
-	ORL       R11, R10
-	MOVW      R10, (CX)
-	ADDQ      $+64, AX
-	ADDQ      $+2, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, DI
-	CMPQ      DI, R9
-	CMOVQEQ   R8, DI
-	SUBQ      $+16, SI
-	JNZ       loop
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Y1
+	VSUBPS     (BX)(DI*4), Y1, Y1
+	VMULPS     64(BX)(DI*4), Y1, Y1
+	VADDPS     128(BX)(DI*4), Y1, Y1
+	VCMPPS     $0x06, Y0, Y1, Y2
+	VANDPS     Y2, Y1, Y1
+	VCMPPS     $0x0e, Y0, Y1, Y2
+	VMOVUPS    Y1, (AX)
+	VMOVUPS    32(DX), Y1
+	VSUBPS     32(BX)(DI*4), Y1, Y1
+	VMULPS     96(BX)(DI*4), Y1, Y1
+	VADDPS     160(BX)(DI*4), Y1, Y1
+	VCMPPS     $0x06, Y0, Y1, Y3
+	VANDPS     Y3, Y1, Y1
+	VCMPPS     $0x0e, Y0, Y1, Y3
+	VMOVUPS    Y1, 32(AX)
+	VMOVMSKPS  Y2, R10
+	VMOVMSKPS  Y3, R11
+	SHLL       $0x08, R11
+	ORL        R11, R10
+	MOVW       R10, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, DI
+	CMPQ       DI, R9
+	CMOVQEQ    R8, DI
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normQuantizeCapY(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -532,6 +542,7 @@ TEXT ·normQuantizeCapY(SB), NOSPLIT, $0-88
 	SHLQ         $+2, R11
 
 loop:
+	PREFETCHT0   4096(DX)
 	VMOVUPS      (DX), Y10
 	VSUBPS       (BX)(R9*4), Y10, Y10
 	VMULPS       64(BX)(R9*4), Y10, Y10
@@ -609,7 +620,7 @@ loop:
 	RET
 
 // func normScaleGradCapY(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32, limit float32, within float32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normScaleGradCapY(SB), NOSPLIT, $0-104
 	MOVQ         dy+8(FP), AX
 	MOVQ         up+16(FP), CX
@@ -638,6 +649,8 @@ TEXT ·normScaleGradCapY(SB), NOSPLIT, $0-104
 	SHLQ         $+2, R12
 
 loop:
+	PREFETCHT0   4096(AX)
+	PREFETCHT0   4096(BX)
 	VMOVUPS      (BX), Y8
 	VSUBPS       (SI)(R13*4), Y8, Y8
 	VMULPS       64(SI)(R13*4), Y8, Y8
@@ -710,7 +723,7 @@ loop:
 	RET
 
 // func normCapY(y *float32, mask *uint8, v *float32, params *float32, n int, period int, limit float32)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normCapY(SB), NOSPLIT, $0-52
 	MOVQ         y+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -725,46 +738,47 @@ TEXT ·normCapY(SB), NOSPLIT, $0-52
 	SHLQ         $+2, R9
 
 loop:
-	VMOVUPS   (DX), Y2
-	VSUBPS    (BX)(DI*4), Y2, Y2
-	VMULPS    64(BX)(DI*4), Y2, Y2
-	VADDPS    128(BX)(DI*4), Y2, Y2
-	VCMPPS    $0x06, Y0, Y2, Y3
-	VANDPS    Y3, Y2, Y2
-	VMINPS    Y2, Y1, Y2
-	VCMPPS    $0x0e, Y0, Y2, Y3
-	VCMPPS    $0x01, Y1, Y2, Y4
-	VANDPS    Y4, Y3, Y3
-	VMOVUPS   Y2, (AX)
-	VMOVUPS   32(DX), Y2
-	VSUBPS    32(BX)(DI*4), Y2, Y2
-	VMULPS    96(BX)(DI*4), Y2, Y2
-	VADDPS    160(BX)(DI*4), Y2, Y2
-	VCMPPS    $0x06, Y0, Y2, Y4
-	VANDPS    Y4, Y2, Y2
-	VMINPS    Y2, Y1, Y2
-	VCMPPS    $0x0e, Y0, Y2, Y4
-	VCMPPS    $0x01, Y1, Y2, Y5
-	VANDPS    Y5, Y4, Y4
-	VMOVUPS   Y2, 32(AX)
-	VMOVMSKPS Y3, R10
-	VMOVMSKPS Y4, R11
-	SHLL      $0x08, R11
-	ORL       R11, R10
-	MOVW      R10, (CX)
-	ADDQ      $+64, AX
-	ADDQ      $+2, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, DI
-	CMPQ      DI, R9
-	CMOVQEQ   R8, DI
-	SUBQ      $+16, SI
-	JNZ       loop
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Y2
+	VSUBPS     (BX)(DI*4), Y2, Y2
+	VMULPS     64(BX)(DI*4), Y2, Y2
+	VADDPS     128(BX)(DI*4), Y2, Y2
+	VCMPPS     $0x06, Y0, Y2, Y3
+	VANDPS     Y3, Y2, Y2
+	VMINPS     Y2, Y1, Y2
+	VCMPPS     $0x0e, Y0, Y2, Y3
+	VCMPPS     $0x01, Y1, Y2, Y4
+	VANDPS     Y4, Y3, Y3
+	VMOVUPS    Y2, (AX)
+	VMOVUPS    32(DX), Y2
+	VSUBPS     32(BX)(DI*4), Y2, Y2
+	VMULPS     96(BX)(DI*4), Y2, Y2
+	VADDPS     160(BX)(DI*4), Y2, Y2
+	VCMPPS     $0x06, Y0, Y2, Y4
+	VANDPS     Y4, Y2, Y2
+	VMINPS     Y2, Y1, Y2
+	VCMPPS     $0x0e, Y0, Y2, Y4
+	VCMPPS     $0x01, Y1, Y2, Y5
+	VANDPS     Y5, Y4, Y4
+	VMOVUPS    Y2, 32(AX)
+	VMOVMSKPS  Y3, R10
+	VMOVMSKPS  Y4, R11
+	SHLL       $0x08, R11
+	ORL        R11, R10
+	MOVW       R10, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, DI
+	CMPQ       DI, R9
+	CMOVQEQ    R8, DI
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func normGradZ(dx *float32, dy *float32, mask *uint8, x *float32, params *float32, n int, period int, maskStep int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normGradZ(SB), NOSPLIT, $0-64
 	MOVQ dx+0(FP), AX
 	MOVQ dy+8(FP), CX
@@ -779,29 +793,31 @@ TEXT ·normGradZ(SB), NOSPLIT, $0-64
 	SHLQ $+2, R11
 
 loop:
-	KMOVW     (BX), K1
-	VMOVUPS.Z (CX), K1, Z1
-	VMOVUPS   (DX), Z0
-	VSUBPS    (DI)(R9*4), Z0, Z0
-	VMULPS    192(DI)(R9*4), Z0, Z0
-	VSUBPS    128(DI)(R9*4), Z1, Z1
-	VSUBPS    Z0, Z1, Z1
-	VMULPS    64(DI)(R9*4), Z1, Z1
-	VMOVUPS   Z1, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, DX
-	ADDQ      SI, BX
-	ADDQ      $+64, R9
-	CMPQ      R9, R11
-	CMOVQEQ   R10, R9
-	SUBQ      $+16, R8
-	JNZ       loop
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(DX)
+	KMOVW      (BX), K1
+	VMOVUPS.Z  (CX), K1, Z1
+	VMOVUPS    (DX), Z0
+	VSUBPS     (DI)(R9*4), Z0, Z0
+	VMULPS     192(DI)(R9*4), Z0, Z0
+	VSUBPS     128(DI)(R9*4), Z1, Z1
+	VSUBPS     Z0, Z1, Z1
+	VMULPS     64(DI)(R9*4), Z1, Z1
+	VMOVUPS    Z1, (AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+64, DX
+	ADDQ       SI, BX
+	ADDQ       $+64, R9
+	CMPQ       R9, R11
+	CMOVQEQ    R10, R9
+	SUBQ       $+16, R8
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normQuantizeZ(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -822,6 +838,7 @@ TEXT ·normQuantizeZ(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
+	PREFETCHT0  4096(DX)
 	VMOVUPS     (DX), Z6
 	VSUBPS      (BX)(R9*4), Z6, Z6
 	VMULPS      64(BX)(R9*4), Z6, Z6
@@ -857,7 +874,7 @@ loop:
 	RET
 
 // func normScaleGradZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normScaleGradZ(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
 	MOVQ         up+16(FP), CX
@@ -879,37 +896,39 @@ TEXT ·normScaleGradZ(SB), NOSPLIT, $0-96
 	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS   (BX), Z3
-	VSUBPS    (SI)(R13*4), Z3, Z3
-	VMULPS    64(SI)(R13*4), Z3, Z3
-	VADDPS    128(SI)(R13*4), Z3, Z3
-	KMOVW     (R8), K1
-	VMULPS    Z0, Z3, Z3
-	VMOVUPS.Z Z3, K1, Z3
-	KMOVW     (CX), K1
-	VMOVUPS.Z (AX), K1, Z4
-	VPMOVZXBD (DI), Z5
-	VPSUBD    Z1, Z5, Z5
-	VCVTDQ2PS Z5, Z5
-	VSUBPS    Z3, Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VADDPS    Z5, Z2, Z2
-	ADDQ      $+64, AX
-	ADDQ      DX, CX
-	ADDQ      $+64, BX
-	ADDQ      $+16, DI
-	ADDQ      $+2, R8
-	ADDQ      $+64, R13
-	CMPQ      R13, R12
-	CMOVQEQ   R11, R13
-	SUBQ      $+16, R10
-	JNZ       loop
-	VMOVUPS   Z2, (R9)
+	PREFETCHT0 4096(AX)
+	PREFETCHT0 4096(BX)
+	VMOVUPS    (BX), Z3
+	VSUBPS     (SI)(R13*4), Z3, Z3
+	VMULPS     64(SI)(R13*4), Z3, Z3
+	VADDPS     128(SI)(R13*4), Z3, Z3
+	KMOVW      (R8), K1
+	VMULPS     Z0, Z3, Z3
+	VMOVUPS.Z  Z3, K1, Z3
+	KMOVW      (CX), K1
+	VMOVUPS.Z  (AX), K1, Z4
+	VPMOVZXBD  (DI), Z5
+	VPSUBD     Z1, Z5, Z5
+	VCVTDQ2PS  Z5, Z5
+	VSUBPS     Z3, Z5, Z5
+	VMULPS     Z4, Z5, Z5
+	VADDPS     Z5, Z2, Z2
+	ADDQ       $+64, AX
+	ADDQ       DX, CX
+	ADDQ       $+64, BX
+	ADDQ       $+16, DI
+	ADDQ       $+2, R8
+	ADDQ       $+64, R13
+	CMPQ       R13, R12
+	CMOVQEQ    R11, R13
+	SUBQ       $+16, R10
+	JNZ        loop
+	VMOVUPS    Z2, (R9)
 	VZEROUPPER
 	RET
 
 // func normZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normZ(SB), NOSPLIT, $0-48
 	MOVQ y+0(FP), AX
 	MOVQ mask+8(FP), CX
@@ -922,25 +941,26 @@ TEXT ·normZ(SB), NOSPLIT, $0-48
 	SHLQ $+2, R9
 
 loop:
-	VMOVUPS (DX), Z0
-	VSUBPS  (BX)(DI*4), Z0, Z0
-	VMULPS  64(BX)(DI*4), Z0, Z0
-	VADDPS  128(BX)(DI*4), Z0, Z0
-	VMOVUPS Z0, (AX)
-	MOVW    $0xffff, (CX)
-	ADDQ    $+64, AX
-	ADDQ    $+2, CX
-	ADDQ    $+64, DX
-	ADDQ    $+64, DI
-	CMPQ    DI, R9
-	CMOVQEQ R8, DI
-	SUBQ    $+16, SI
-	JNZ     loop
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Z0
+	VSUBPS     (BX)(DI*4), Z0, Z0
+	VMULPS     64(BX)(DI*4), Z0, Z0
+	VADDPS     128(BX)(DI*4), Z0, Z0
+	VMOVUPS    Z0, (AX)
+	MOVW       $0xffff, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, DI
+	CMPQ       DI, R9
+	CMOVQEQ    R8, DI
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -962,6 +982,7 @@ TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-80
 	SHLQ         $+2, R11
 
 loop:
+	PREFETCHT0  4096(DX)
 	VMOVUPS     (DX), Z7
 	VSUBPS      (BX)(R9*4), Z7, Z7
 	VMULPS      64(BX)(R9*4), Z7, Z7
@@ -1000,7 +1021,7 @@ loop:
 	RET
 
 // func normScaleGradReLUZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normScaleGradReLUZ(SB), NOSPLIT, $0-96
 	MOVQ         dy+8(FP), AX
 	MOVQ         up+16(FP), CX
@@ -1023,39 +1044,41 @@ TEXT ·normScaleGradReLUZ(SB), NOSPLIT, $0-96
 	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS   (BX), Z4
-	VSUBPS    (SI)(R13*4), Z4, Z4
-	VMULPS    64(SI)(R13*4), Z4, Z4
-	VADDPS    128(SI)(R13*4), Z4, Z4
-	VCMPPS    $0x06, Z0, Z4, K1
-	VMOVAPS.Z Z4, K1, Z4
-	KMOVW     (R8), K1
-	VMULPS    Z1, Z4, Z4
-	VMOVUPS.Z Z4, K1, Z4
-	KMOVW     (CX), K1
-	VMOVUPS.Z (AX), K1, Z5
-	VPMOVZXBD (DI), Z6
-	VPSUBD    Z2, Z6, Z6
-	VCVTDQ2PS Z6, Z6
-	VSUBPS    Z4, Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    Z6, Z3, Z3
-	ADDQ      $+64, AX
-	ADDQ      DX, CX
-	ADDQ      $+64, BX
-	ADDQ      $+16, DI
-	ADDQ      $+2, R8
-	ADDQ      $+64, R13
-	CMPQ      R13, R12
-	CMOVQEQ   R11, R13
-	SUBQ      $+16, R10
-	JNZ       loop
-	VMOVUPS   Z3, (R9)
+	PREFETCHT0 4096(AX)
+	PREFETCHT0 4096(BX)
+	VMOVUPS    (BX), Z4
+	VSUBPS     (SI)(R13*4), Z4, Z4
+	VMULPS     64(SI)(R13*4), Z4, Z4
+	VADDPS     128(SI)(R13*4), Z4, Z4
+	VCMPPS     $0x06, Z0, Z4, K1
+	VMOVAPS.Z  Z4, K1, Z4
+	KMOVW      (R8), K1
+	VMULPS     Z1, Z4, Z4
+	VMOVUPS.Z  Z4, K1, Z4
+	KMOVW      (CX), K1
+	VMOVUPS.Z  (AX), K1, Z5
+	VPMOVZXBD  (DI), Z6
+	VPSUBD     Z2, Z6, Z6
+	VCVTDQ2PS  Z6, Z6
+	VSUBPS     Z4, Z6, Z6
+	VMULPS     Z5, Z6, Z6
+	VADDPS     Z6, Z3, Z3
+	ADDQ       $+64, AX
+	ADDQ       DX, CX
+	ADDQ       $+64, BX
+	ADDQ       $+16, DI
+	ADDQ       $+2, R8
+	ADDQ       $+64, R13
+	CMPQ       R13, R12
+	CMOVQEQ    R11, R13
+	SUBQ       $+16, R10
+	JNZ        loop
+	VMOVUPS    Z3, (R9)
 	VZEROUPPER
 	RET
 
 // func normReLUZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normReLUZ(SB), NOSPLIT, $0-48
 	MOVQ   y+0(FP), AX
 	MOVQ   mask+8(FP), CX
@@ -1069,29 +1092,30 @@ TEXT ·normReLUZ(SB), NOSPLIT, $0-48
 	SHLQ   $+2, R9
 
 loop:
-	VMOVUPS   (DX), Z1
-	VSUBPS    (BX)(DI*4), Z1, Z1
-	VMULPS    64(BX)(DI*4), Z1, Z1
-	VADDPS    128(BX)(DI*4), Z1, Z1
-	VCMPPS    $0x06, Z0, Z1, K1
-	VMOVAPS.Z Z1, K1, Z1
-	VCMPPS    $0x0e, Z0, Z1, K1
-	VMOVUPS   Z1, (AX)
-	KMOVW     K1, R10
-	MOVW      R10, (CX)
-	ADDQ      $+64, AX
-	ADDQ      $+2, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, DI
-	CMPQ      DI, R9
-	CMOVQEQ   R8, DI
-	SUBQ      $+16, SI
-	JNZ       loop
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Z1
+	VSUBPS     (BX)(DI*4), Z1, Z1
+	VMULPS     64(BX)(DI*4), Z1, Z1
+	VADDPS     128(BX)(DI*4), Z1, Z1
+	VCMPPS     $0x06, Z0, Z1, K1
+	VMOVAPS.Z  Z1, K1, Z1
+	VCMPPS     $0x0e, Z0, Z1, K1
+	VMOVUPS    Z1, (AX)
+	KMOVW      K1, R10
+	MOVW       R10, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, DI
+	CMPQ       DI, R9
+	CMOVQEQ    R8, DI
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normQuantizeCapZ(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -1114,6 +1138,7 @@ TEXT ·normQuantizeCapZ(SB), NOSPLIT, $0-88
 	SHLQ         $+2, R11
 
 loop:
+	PREFETCHT0  4096(DX)
 	VMOVUPS     (DX), Z8
 	VSUBPS      (BX)(R9*4), Z8, Z8
 	VMULPS      64(BX)(R9*4), Z8, Z8
@@ -1154,7 +1179,7 @@ loop:
 	RET
 
 // func normScaleGradCapZ(lane *float32, dy *float32, up *uint8, v *float32, params *float32, codes *uint8, mask *uint8, n int, period int, first int, upStep int, inverse float32, zero int32, limit float32, within float32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normScaleGradCapZ(SB), NOSPLIT, $0-104
 	MOVQ         dy+8(FP), AX
 	MOVQ         up+16(FP), CX
@@ -1179,42 +1204,44 @@ TEXT ·normScaleGradCapZ(SB), NOSPLIT, $0-104
 	SHLQ         $+2, R12
 
 loop:
-	VMOVUPS   (BX), Z6
-	VSUBPS    (SI)(R13*4), Z6, Z6
-	VMULPS    64(SI)(R13*4), Z6, Z6
-	VADDPS    128(SI)(R13*4), Z6, Z6
-	VCMPPS    $0x06, Z0, Z6, K1
-	VMOVAPS.Z Z6, K1, Z6
-	VMINPS    Z6, Z1, Z6
-	KMOVW     (R8), K1
-	VCMPPS    $0x00, Z4, Z6, K2
-	KORW      K2, K1, K2
-	VMULPS    Z2, Z6, Z6
-	VMOVUPS.Z Z6, K2, Z6
-	KMOVW     (CX), K1
-	VMOVUPS.Z (AX), K1, Z7
-	VPMOVZXBD (DI), Z8
-	VPSUBD    Z3, Z8, Z8
-	VCVTDQ2PS Z8, Z8
-	VSUBPS    Z6, Z8, Z8
-	VMULPS    Z7, Z8, Z8
-	VADDPS    Z8, Z5, Z5
-	ADDQ      $+64, AX
-	ADDQ      DX, CX
-	ADDQ      $+64, BX
-	ADDQ      $+16, DI
-	ADDQ      $+2, R8
-	ADDQ      $+64, R13
-	CMPQ      R13, R12
-	CMOVQEQ   R11, R13
-	SUBQ      $+16, R10
-	JNZ       loop
-	VMOVUPS   Z5, (R9)
+	PREFETCHT0 4096(AX)
+	PREFETCHT0 4096(BX)
+	VMOVUPS    (BX), Z6
+	VSUBPS     (SI)(R13*4), Z6, Z6
+	VMULPS     64(SI)(R13*4), Z6, Z6
+	VADDPS     128(SI)(R13*4), Z6, Z6
+	VCMPPS     $0x06, Z0, Z6, K1
+	VMOVAPS.Z  Z6, K1, Z6
+	VMINPS     Z6, Z1, Z6
+	KMOVW      (R8), K1
+	VCMPPS     $0x00, Z4, Z6, K2
+	KORW       K2, K1, K2
+	VMULPS     Z2, Z6, Z6
+	VMOVUPS.Z  Z6, K2, Z6
+	KMOVW      (CX), K1
+	VMOVUPS.Z  (AX), K1, Z7
+	VPMOVZXBD  (DI), Z8
+	VPSUBD     Z3, Z8, Z8
+	VCVTDQ2PS  Z8, Z8
+	VSUBPS     Z6, Z8, Z8
+	VMULPS     Z7, Z8, Z8
+	VADDPS     Z8, Z5, Z5
+	ADDQ       $+64, AX
+	ADDQ       DX, CX
+	ADDQ       $+64, BX
+	ADDQ       $+16, DI
+	ADDQ       $+2, R8
+	ADDQ       $+64, R13
+	CMPQ       R13, R12
+	CMOVQEQ    R11, R13
+	SUBQ       $+16, R10
+	JNZ        loop
+	VMOVUPS    Z5, (R9)
 	VZEROUPPER
 	RET
 
 // func normCapZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int, limit float32)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normCapZ(SB), NOSPLIT, $0-52
 	MOVQ         y+0(FP), AX
 	MOVQ         mask+8(FP), CX
@@ -1229,25 +1256,26 @@ TEXT ·normCapZ(SB), NOSPLIT, $0-52
 	SHLQ         $+2, R9
 
 loop:
-	VMOVUPS   (DX), Z2
-	VSUBPS    (BX)(DI*4), Z2, Z2
-	VMULPS    64(BX)(DI*4), Z2, Z2
-	VADDPS    128(BX)(DI*4), Z2, Z2
-	VCMPPS    $0x06, Z0, Z2, K1
-	VMOVAPS.Z Z2, K1, Z2
-	VMINPS    Z2, Z1, Z2
-	VCMPPS    $0x0e, Z0, Z2, K1
-	VCMPPS    $0x01, Z1, Z2, K1, K1
-	VMOVUPS   Z2, (AX)
-	KMOVW     K1, R10
-	MOVW      R10, (CX)
-	ADDQ      $+64, AX
-	ADDQ      $+2, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, DI
-	CMPQ      DI, R9
-	CMOVQEQ   R8, DI
-	SUBQ      $+16, SI
-	JNZ       loop
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Z2
+	VSUBPS     (BX)(DI*4), Z2, Z2
+	VMULPS     64(BX)(DI*4), Z2, Z2
+	VADDPS     128(BX)(DI*4), Z2, Z2
+	VCMPPS     $0x06, Z0, Z2, K1
+	VMOVAPS.Z  Z2, K1, Z2
+	VMINPS     Z2, Z1, Z2
+	VCMPPS     $0x0e, Z0, Z2, K1
+	VCMPPS     $0x01, Z1, Z2, K1, K1
+	VMOVUPS    Z2, (AX)
+	KMOVW      K1, R10
+	MOVW       R10, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, DI
+	CMPQ       DI, R9
+	CMOVQEQ    R8, DI
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET

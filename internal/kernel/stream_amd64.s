@@ -276,7 +276,7 @@ loop:
 	RET
 
 // func reluY(y *float32, x *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·reluY(SB), NOSPLIT, $0-24
 	MOVQ  y+0(FP), AX
 	MOVQ  x+8(FP), CX
@@ -284,23 +284,24 @@ TEXT ·reluY(SB), NOSPLIT, $0-24
 	MOVQ  n+16(FP), DX
 
 loop:
-	VMOVUPS (CX), Y1
-	VCMPPS  $0x06, Y0, Y1, Y2
-	VANDPS  Y2, Y1, Y1
-	VMOVUPS Y1, (AX)
-	VMOVUPS 32(CX), Y1
-	VCMPPS  $0x06, Y0, Y1, Y2
-	VANDPS  Y2, Y1, Y1
-	VMOVUPS Y1, 32(AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	SUBQ    $+16, DX
-	JNZ     loop
+	PREFETCHT0 4096(CX)
+	VMOVUPS    (CX), Y1
+	VCMPPS     $0x06, Y0, Y1, Y2
+	VANDPS     Y2, Y1, Y1
+	VMOVUPS    Y1, (AX)
+	VMOVUPS    32(CX), Y1
+	VCMPPS     $0x06, Y0, Y1, Y2
+	VANDPS     Y2, Y1, Y1
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	SUBQ       $+16, DX
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func reluGradY(dx *float32, dy *float32, y *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·reluGradY(SB), NOSPLIT, $0-32
 	MOVQ  dx+0(FP), AX
 	MOVQ  dy+8(FP), CX
@@ -309,26 +310,28 @@ TEXT ·reluGradY(SB), NOSPLIT, $0-32
 	MOVQ  n+24(FP), BX
 
 loop:
-	VMOVUPS (DX), Y2
-	VMOVUPS (CX), Y1
-	VCMPPS  $0x0e, Y0, Y2, Y2
-	VANDPS  Y2, Y1, Y1
-	VMOVUPS Y1, (AX)
-	VMOVUPS 32(DX), Y2
-	VMOVUPS 32(CX), Y1
-	VCMPPS  $0x0e, Y0, Y2, Y2
-	VANDPS  Y2, Y1, Y1
-	VMOVUPS Y1, 32(AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	SUBQ    $+16, BX
-	JNZ     loop
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Y2
+	VMOVUPS    (CX), Y1
+	VCMPPS     $0x0e, Y0, Y2, Y2
+	VANDPS     Y2, Y1, Y1
+	VMOVUPS    Y1, (AX)
+	VMOVUPS    32(DX), Y2
+	VMOVUPS    32(CX), Y1
+	VCMPPS     $0x0e, Y0, Y2, Y2
+	VANDPS     Y2, Y1, Y1
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+64, DX
+	SUBQ       $+16, BX
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func reluCapGradY(dx *float32, dy *float32, y *float32, n int, limit float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·reluCapGradY(SB), NOSPLIT, $0-36
 	MOVQ         dx+0(FP), AX
 	MOVQ         dy+8(FP), CX
@@ -338,25 +341,27 @@ TEXT ·reluCapGradY(SB), NOSPLIT, $0-36
 	MOVQ         n+24(FP), BX
 
 loop:
-	VMOVUPS (DX), Y3
-	VMOVUPS (CX), Y2
-	VCMPPS  $0x01, Y1, Y3, Y4
-	VANDPS  Y4, Y2, Y2
-	VCMPPS  $0x0e, Y0, Y3, Y3
-	VANDPS  Y3, Y2, Y2
-	VMOVUPS Y2, (AX)
-	VMOVUPS 32(DX), Y3
-	VMOVUPS 32(CX), Y2
-	VCMPPS  $0x01, Y1, Y3, Y4
-	VANDPS  Y4, Y2, Y2
-	VCMPPS  $0x0e, Y0, Y3, Y3
-	VANDPS  Y3, Y2, Y2
-	VMOVUPS Y2, 32(AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	SUBQ    $+16, BX
-	JNZ     loop
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Y3
+	VMOVUPS    (CX), Y2
+	VCMPPS     $0x01, Y1, Y3, Y4
+	VANDPS     Y4, Y2, Y2
+	VCMPPS     $0x0e, Y0, Y3, Y3
+	VANDPS     Y3, Y2, Y2
+	VMOVUPS    Y2, (AX)
+	VMOVUPS    32(DX), Y3
+	VMOVUPS    32(CX), Y2
+	VCMPPS     $0x01, Y1, Y3, Y4
+	VANDPS     Y4, Y2, Y2
+	VCMPPS     $0x0e, Y0, Y3, Y3
+	VANDPS     Y3, Y2, Y2
+	VMOVUPS    Y2, 32(AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+64, DX
+	SUBQ       $+16, BX
+	JNZ        loop
 	VZEROUPPER
 	RET
 
@@ -665,7 +670,7 @@ loop:
 	RET
 
 // func maskGradY(dx *float32, dy *float32, mask *uint8, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·maskGradY(SB), NOSPLIT, $0-32
 	MOVQ      dx+0(FP), AX
 	MOVQ      dy+8(FP), CX
@@ -676,6 +681,7 @@ TEXT ·maskGradY(SB), NOSPLIT, $0-32
 	MOVQ      n+24(FP), BX
 
 loop:
+	PREFETCHT0   4096(CX)
 	MOVBLZX      (DX), SI
 	VMOVD        SI, X1
 	VPBROADCASTD X1, Y1
@@ -699,7 +705,7 @@ loop:
 	RET
 
 // func maskReLUGradY(dx *float32, dy *float32, y *float32, mask *uint8, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·maskReLUGradY(SB), NOSPLIT, $0-40
 	MOVQ      dx+0(FP), AX
 	MOVQ      dy+8(FP), CX
@@ -712,6 +718,7 @@ TEXT ·maskReLUGradY(SB), NOSPLIT, $0-40
 	MOVQ      n+32(FP), SI
 
 loop:
+	PREFETCHT0   4096(CX)
 	MOVBLZX      (DX), DI
 	VMOVD        DI, X2
 	VPBROADCASTD X2, Y2
@@ -1074,7 +1081,7 @@ row:
 	RET
 
 // func normSumsY(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *float32, mean *float32, inv *float32, rows int, stride int, maskStride int)
-// Requires: AVX, AVX2, CMOV
+// Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normSumsY(SB), NOSPLIT, $0-80
 	MOVQ      dgamma+0(FP), AX
 	MOVQ      dbeta+8(FP), CX
@@ -1106,6 +1113,8 @@ block:
 	VPXOR   Y3, Y3, Y3
 
 row:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4096(BX)
 	MOVBLZX      (SI), R12
 	VMOVD        R12, X9
 	VPBROADCASTD X9, Y9
@@ -1456,7 +1465,7 @@ loop:
 	RET
 
 // func addY(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·addY(SB), NOSPLIT, $0-32
 	MOVQ dst+0(FP), AX
 	MOVQ a+8(FP), CX
@@ -1464,17 +1473,58 @@ TEXT ·addY(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), BX
 
 loop:
-	VMOVUPS (CX), Y0
-	VADDPS  (DX), Y0, Y0
-	VMOVUPS Y0, (AX)
-	VMOVUPS 32(CX), Y0
-	VADDPS  32(DX), Y0, Y0
-	VMOVUPS Y0, 32(AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	SUBQ    $+16, BX
-	JNZ     loop
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (CX), Y0
+	VADDPS     (DX), Y0, Y0
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    32(CX), Y0
+	VADDPS     32(DX), Y0, Y0
+	VMOVUPS    Y0, 32(AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+64, DX
+	SUBQ       $+16, BX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func addReLUY(y *float32, mask *uint8, a *float32, b *float32, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·addReLUY(SB), NOSPLIT, $0-40
+	MOVQ  y+0(FP), AX
+	MOVQ  mask+8(FP), CX
+	MOVQ  a+16(FP), DX
+	MOVQ  b+24(FP), BX
+	VPXOR Y0, Y0, Y0
+	MOVQ  n+32(FP), SI
+
+loop:
+	PREFETCHT0 4096(DX)
+	PREFETCHT0 4096(BX)
+	VMOVUPS    (DX), Y1
+	VADDPS     (BX), Y1, Y1
+	VCMPPS     $0x0e, Y0, Y1, Y2
+	VCMPPS     $0x06, Y0, Y1, Y3
+	VANDPS     Y3, Y1, Y1
+	VMOVUPS    Y1, (AX)
+	VMOVUPS    32(DX), Y1
+	VADDPS     32(BX), Y1, Y1
+	VCMPPS     $0x0e, Y0, Y1, Y3
+	VCMPPS     $0x06, Y0, Y1, Y4
+	VANDPS     Y4, Y1, Y1
+	VMOVUPS    Y1, 32(AX)
+	VMOVMSKPS  Y2, DI
+	VMOVMSKPS  Y3, R8
+	SHLL       $0x08, R8
+	ORL        R8, DI
+	MOVW       DI, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, BX
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 
@@ -1699,7 +1749,7 @@ loop:
 	RET
 
 // func reluZ(y *float32, x *float32, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·reluZ(SB), NOSPLIT, $0-24
 	MOVQ   y+0(FP), AX
 	MOVQ   x+8(FP), CX
@@ -1707,19 +1757,20 @@ TEXT ·reluZ(SB), NOSPLIT, $0-24
 	MOVQ   n+16(FP), DX
 
 loop:
-	VMOVUPS   (CX), Z1
-	VCMPPS    $0x06, Z0, Z1, K1
-	VMOVAPS.Z Z1, K1, Z1
-	VMOVUPS   Z1, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	SUBQ      $+16, DX
-	JNZ       loop
+	PREFETCHT0 4096(CX)
+	VMOVUPS    (CX), Z1
+	VCMPPS     $0x06, Z0, Z1, K1
+	VMOVAPS.Z  Z1, K1, Z1
+	VMOVUPS    Z1, (AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	SUBQ       $+16, DX
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func reluGradZ(dx *float32, dy *float32, y *float32, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·reluGradZ(SB), NOSPLIT, $0-32
 	MOVQ   dx+0(FP), AX
 	MOVQ   dy+8(FP), CX
@@ -1728,21 +1779,23 @@ TEXT ·reluGradZ(SB), NOSPLIT, $0-32
 	MOVQ   n+24(FP), BX
 
 loop:
-	VMOVUPS   (DX), Z2
-	VMOVUPS   (CX), Z1
-	VCMPPS    $0x0e, Z0, Z2, K1
-	VMOVAPS.Z Z1, K1, Z1
-	VMOVUPS   Z1, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, DX
-	SUBQ      $+16, BX
-	JNZ       loop
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Z2
+	VMOVUPS    (CX), Z1
+	VCMPPS     $0x0e, Z0, Z2, K1
+	VMOVAPS.Z  Z1, K1, Z1
+	VMOVUPS    Z1, (AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+64, DX
+	SUBQ       $+16, BX
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func reluCapGradZ(dx *float32, dy *float32, y *float32, n int, limit float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·reluCapGradZ(SB), NOSPLIT, $0-36
 	MOVQ         dx+0(FP), AX
 	MOVQ         dy+8(FP), CX
@@ -1752,18 +1805,20 @@ TEXT ·reluCapGradZ(SB), NOSPLIT, $0-36
 	MOVQ         n+24(FP), BX
 
 loop:
-	VMOVUPS   (DX), Z3
-	VMOVUPS   (CX), Z2
-	VCMPPS    $0x01, Z1, Z3, K1
-	VMOVAPS.Z Z2, K1, Z2
-	VCMPPS    $0x0e, Z0, Z3, K1
-	VMOVAPS.Z Z2, K1, Z2
-	VMOVUPS   Z2, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, DX
-	SUBQ      $+16, BX
-	JNZ       loop
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (DX), Z3
+	VMOVUPS    (CX), Z2
+	VCMPPS     $0x01, Z1, Z3, K1
+	VMOVAPS.Z  Z2, K1, Z2
+	VCMPPS     $0x0e, Z0, Z3, K1
+	VMOVAPS.Z  Z2, K1, Z2
+	VMOVUPS    Z2, (AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+64, DX
+	SUBQ       $+16, BX
+	JNZ        loop
 	VZEROUPPER
 	RET
 
@@ -1958,8 +2013,8 @@ TEXT ·quantizeWeightsZ(SB), NOSPLIT, $0-76
 	SHLQ         $+2, R11
 
 loop:
-	VMOVUPS       (BX), Z4
 	PREFETCHT0    4096(BX)
+	VMOVUPS       (BX), Z4
 	VMOVUPS       (SI)(R9*1), Z7
 	VMOVUPS       (DI)(R9*1), Z8
 	VPANDD        Z4, Z2, Z5
@@ -2087,7 +2142,7 @@ loop:
 	RET
 
 // func maskGradZ(dx *float32, dy *float32, mask *uint8, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·maskGradZ(SB), NOSPLIT, $0-32
 	MOVQ dx+0(FP), AX
 	MOVQ dy+8(FP), CX
@@ -2095,19 +2150,20 @@ TEXT ·maskGradZ(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), BX
 
 loop:
-	KMOVW     (DX), K1
-	VMOVUPS.Z (CX), K1, Z0
-	VMOVUPS   Z0, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+2, DX
-	SUBQ      $+16, BX
-	JNZ       loop
+	PREFETCHT0 4096(CX)
+	KMOVW      (DX), K1
+	VMOVUPS.Z  (CX), K1, Z0
+	VMOVUPS    Z0, (AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+2, DX
+	SUBQ       $+16, BX
+	JNZ        loop
 	VZEROUPPER
 	RET
 
 // func maskReLUGradZ(dx *float32, dy *float32, y *float32, mask *uint8, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·maskReLUGradZ(SB), NOSPLIT, $0-40
 	MOVQ   dx+0(FP), AX
 	MOVQ   dy+8(FP), CX
@@ -2117,18 +2173,19 @@ TEXT ·maskReLUGradZ(SB), NOSPLIT, $0-40
 	MOVQ   n+32(FP), SI
 
 loop:
-	KMOVW     (DX), K1
-	VMOVUPS.Z (CX), K1, Z1
-	VMOVUPS   (BX), Z2
-	VCMPPS    $0x0e, Z0, Z2, K1
-	VMOVAPS.Z Z1, K1, Z1
-	VMOVUPS   Z1, (AX)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+2, DX
-	ADDQ      $+64, BX
-	SUBQ      $+16, SI
-	JNZ       loop
+	PREFETCHT0 4096(CX)
+	KMOVW      (DX), K1
+	VMOVUPS.Z  (CX), K1, Z1
+	VMOVUPS    (BX), Z2
+	VCMPPS     $0x0e, Z0, Z2, K1
+	VMOVAPS.Z  Z1, K1, Z1
+	VMOVUPS    Z1, (AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+2, DX
+	ADDQ       $+64, BX
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 
@@ -2380,7 +2437,7 @@ row:
 	RET
 
 // func normSumsZ(dgamma *float64, dbeta *float64, dy *float32, mask *uint8, x *float32, mean *float32, inv *float32, rows int, stride int, maskStride int)
-// Requires: AVX, AVX512F, CMOV
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normSumsZ(SB), NOSPLIT, $0-80
 	MOVQ    dgamma+0(FP), AX
 	MOVQ    dbeta+8(FP), CX
@@ -2405,6 +2462,8 @@ block:
 	VPXORD  Z1, Z1, Z1
 
 row:
+	PREFETCHT0    4096(DX)
+	PREFETCHT0    4096(BX)
 	KMOVW         (SI), K1
 	VMOVUPS.Z     (DX), K1, Z4
 	VADDPS        Z4, Z0, Z0
@@ -2633,7 +2692,7 @@ loop:
 	RET
 
 // func addZ(dst *float32, a *float32, b *float32, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addZ(SB), NOSPLIT, $0-32
 	MOVQ dst+0(FP), AX
 	MOVQ a+8(FP), CX
@@ -2641,14 +2700,46 @@ TEXT ·addZ(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), BX
 
 loop:
-	VMOVUPS (CX), Z0
-	VADDPS  (DX), Z0, Z0
-	VMOVUPS Z0, (AX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	SUBQ    $+16, BX
-	JNZ     loop
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4096(DX)
+	VMOVUPS    (CX), Z0
+	VADDPS     (DX), Z0, Z0
+	VMOVUPS    Z0, (AX)
+	ADDQ       $+64, AX
+	ADDQ       $+64, CX
+	ADDQ       $+64, DX
+	SUBQ       $+16, BX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func addReLUZ(y *float32, mask *uint8, a *float32, b *float32, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·addReLUZ(SB), NOSPLIT, $0-40
+	MOVQ   y+0(FP), AX
+	MOVQ   mask+8(FP), CX
+	MOVQ   a+16(FP), DX
+	MOVQ   b+24(FP), BX
+	VPXORD Z0, Z0, Z0
+	MOVQ   n+32(FP), SI
+
+loop:
+	PREFETCHT0 4096(DX)
+	PREFETCHT0 4096(BX)
+	VMOVUPS    (DX), Z1
+	VADDPS     (BX), Z1, Z1
+	VCMPPS     $0x0e, Z0, Z1, K1
+	VCMPPS     $0x06, Z0, Z1, K2
+	VMOVAPS.Z  Z1, K2, Z1
+	VMOVUPS    Z1, (AX)
+	KMOVW      K1, DI
+	MOVW       DI, (CX)
+	ADDQ       $+64, AX
+	ADDQ       $+2, CX
+	ADDQ       $+64, DX
+	ADDQ       $+64, BX
+	SUBQ       $+16, SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 

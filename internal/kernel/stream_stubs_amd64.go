@@ -169,6 +169,11 @@ func sumSquaresY(lane *float32, x *float32, n int)
 //go:noescape
 func addY(dst *float32, a *float32, b *float32, n int)
 
+// addReLUY computes y = a + b where that is positive or NaN, else 0; mask has a bit set where it is positive.
+//
+//go:noescape
+func addReLUY(y *float32, mask *uint8, a *float32, b *float32, n int)
+
 // scaleY computes dst = f*x.
 //
 //go:noescape
@@ -349,6 +354,11 @@ func sumSquaresZ(lane *float32, x *float32, n int)
 //
 //go:noescape
 func addZ(dst *float32, a *float32, b *float32, n int)
+
+// addReLUZ computes y = a + b where that is positive or NaN, else 0; mask has a bit set where it is positive.
+//
+//go:noescape
+func addReLUZ(y *float32, mask *uint8, a *float32, b *float32, n int)
 
 // scaleZ computes dst = f*x.
 //

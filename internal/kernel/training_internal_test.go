@@ -53,6 +53,18 @@ func TestElementwiseSameBitsInAllTiers(t *testing.T) {
 			if err := errors.Join(qtest.SameBits("sum", got.Data, want), got.Check()); err != nil {
 				t.Fatalf("n=%d: %v", n, err)
 			}
+			sum := append([]float32(nil), want...)
+			gen.relu(want, sum)
+			mask := qtest.Guarded[uint8](MaskLen(n), i)
+			kern.addReLU(got.Data, mask.Data, x, dy)
+			if err := errors.Join(qtest.SameBits("sum and ReLU", got.Data, want), got.Check(), mask.Check()); err != nil {
+				t.Fatalf("n=%d: %v", n, err)
+			}
+			for j, v := range sum {
+				if pass := mask.Data[j/8]>>(j%8)&1 == 1; pass != (v > 0) {
+					t.Fatalf("n=%d: the gradient of a sum %v passes: %t", n, v, pass)
+				}
+			}
 			gen.scale(want, x, -1.1)
 			kern.scale(got.Data, x, -1.1)
 			if err := errors.Join(qtest.SameBits("multiple", got.Data, want), got.Check()); err != nil {

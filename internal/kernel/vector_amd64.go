@@ -738,6 +738,19 @@ func (t *isa) addVec(dst, a, b []float32) int {
 	return n
 }
 
+func (t *isa) addReLUVec(y []float32, mask []uint8, a, b []float32) int {
+	n := len(a) &^ (vecLanes - 1)
+	if t.tier == cpu.Generic || n == 0 {
+		return 0
+	}
+	if t.tier == cpu.AVX512VNNI {
+		addReLUZ(&y[0], &mask[0], &a[0], &b[0], n)
+	} else {
+		addReLUY(&y[0], &mask[0], &a[0], &b[0], n)
+	}
+	return n
+}
+
 func (t *isa) scaleVec(dst, x []float32, f float32) int {
 	n := len(x) &^ (vecLanes - 1)
 	if t.tier == cpu.Generic || n == 0 {

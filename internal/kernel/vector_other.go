@@ -84,6 +84,8 @@ func (t *isa) sumSquaresVec(*[16]float32, []float32) int { return 0 }
 
 func (t *isa) addVec([]float32, []float32, []float32) int { return 0 }
 
+func (t *isa) addReLUVec([]float32, []uint8, []float32, []float32) int { return 0 }
+
 func (t *isa) scaleVec([]float32, []float32, float32) int { return 0 }
 
 func (t *isa) poolVecF32([]float32, []uint8, []float32, window) int { return 0 }
