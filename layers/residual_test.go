@@ -56,6 +56,20 @@ func resNet(t testing.TB) *model.Model {
 	return fused(t, m)
 }
 
+// sumNet adds what comes from a ReLU to what does not, behind a ReLU again: two masks meet in one gradient.
+func sumNet(t testing.TB) *model.Model {
+	t.Helper()
+	m := model.New("sumnet", model.Input{Name: "x", Shape: model.Shape{8, 6, 2}, Scale: 1.0 / 64, Zero: 3})
+	block(m, "c1", "", 4, 3, 1, 1, 0)
+	block(m, "left", "c1", 4, 3, 1, 1, 0)
+	block(m, "right", "c1", 4, 3, 1, 1, -1)
+	m.Append(model.Node{Name: "a/add", Layer: "a", Op: model.Add, In: []string{"left", "right"}})
+	m.Append(model.Node{Name: "a", Layer: "a", Op: model.ReLU})
+	m.Append(model.Node{Name: "f", Layer: "f", Op: model.Flatten})
+	m.Append(model.Node{Name: "fc", Layer: "fc", Op: model.Dense, Attr: model.Attr{Units: classes, Bias: true}})
+	return fused(t, m)
+}
+
 // mobileNet has limited ReLUs, depthwise and strided convolutions, a global average and a limited ReLU of its own.
 func mobileNet(t testing.TB) *model.Model {
 	t.Helper()
@@ -86,7 +100,7 @@ func inputNet(t testing.TB) *model.Model {
 
 func residualNets(t testing.TB) map[string]*model.Model {
 	return map[string]*model.Model{
-		"resnet": resNet(t), "odd resnet": odd(resNet(t)), "mobilenet": mobileNet(t), "odd mobilenet": odd(mobileNet(t)), "input": inputNet(t),
+		"resnet": resNet(t), "odd resnet": odd(resNet(t)), "sum": sumNet(t), "odd sum": odd(sumNet(t)), "mobilenet": mobileNet(t), "odd mobilenet": odd(mobileNet(t)), "input": inputNet(t),
 	}
 }
 
