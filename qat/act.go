@@ -263,6 +263,8 @@ func (a *Act) quantize(s, from, to int) {
 		nan := -1
 		if a.norm != nil {
 			st, nan = a.norm.Quantize(codes, mask, x, scale, z, lo, hi)
+		} else if a.st.Train && !a.Sign() {
+			st, nan = kernel.QuantizeTrain(codes, mask, x, scale, z, lo, hi)
 		} else if nan = a.codes(codes, mask, x); nan < 0 && a.st.Train && a.observer != nil {
 			st.Min, st.Max, _ = kernel.MinMax(x)
 		}

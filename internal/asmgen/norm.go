@@ -158,67 +158,26 @@ func (g *gen) normAct(a activation) {
 
 func (g *gen) normQuantize(a activation) {
 	name := "normQuantize" + string(a) + g.suffix()
-	g.begin(name, "func(dst, mask *uint8, v, params, stats *float32, n, period int, scale, lo, hi float32, zero int32"+a.args()+") (nan int)",
-		name+" computes the codes rint(clamp(y/scale, lo, hi)) + zero of "+a.doc()+"; params holds mean, a and beta.",
-		"mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,",
-		"then sixteen maxima of y, NaN left out. nan is not 0 when there is one.")
+	g.begin(name, "func(dst, mask *uint8, v, params, stats *float32, n, period int, scale, inverse, least, most float32, zero int32"+a.args()+") (odd int)",
+		name+" computes the codes rint(y/scale) + zero, y/scale limited to least and most, of "+a.doc()+";",
+		"params holds mean, a and beta; mask has a bit set where the gradient passes quantizer and activation;",
+		"stats are sixteen running minima, then sixteen maxima of y. odd is not 0 when there is a NaN, or, of a zmm,",
+		"a magnitude above 2^60.")
 	s := g.newStream()
 	dst, mask, n := s.pointer("dst", 16), s.pointer("mask", 2), g.newNormalized(s, a)
-	scale, lo, hi, zero := g.broadcast("scale"), g.broadcast("lo"), g.broadcast("hi"), g.broadcast("zero")
-	stats, least, most, seen := g.arg("stats"), g.vecs(g.halves()), g.vecs(g.halves()), g.GP64()
-	for h := range least {
-		g.VMOVUPS(off(stats, h*g.bytes()), least[h])
-		g.VMOVUPS(off(stats, 64+h*g.bytes()), most[h])
-	}
-	g.XORQ(seen, seen)
+	q, stats := g.newQuantizer(), g.newExtremes()
 	s.loop(true, func() {
-		var ks []reg.OpmaskVirtual
-		var vs, out []reg.VecVirtual
-		nan := g.GP32()
 		for h := range g.halves() {
-			y, r := n.load(h), g.vec()
-			g.VMINPS(least[h], y, least[h])
-			g.VMAXPS(most[h], y, most[h])
-			if g.wide {
-				k := g.K()
-				g.VCMPPS(cmpUnordered, y, y, k)
-				g.KMOVW(k, nan)
-			} else {
-				g.VCMPPS(cmpUnordered, y, y, r)
-				g.VMOVMSKPS(r, nan)
-			}
-			g.ORQ(nan.As64(), seen)
-			g.VDIVPS(scale, y, r)
-			g.round(r, r)
-			var k reg.OpmaskVirtual
-			var in reg.VecVirtual
-			if g.wide {
-				k = g.K()
-				g.VCMPPS(cmpGreaterEqual, lo, r, k)
-				g.VCMPPS(cmpLessEqual, hi, r, k, k)
-			} else {
-				in = g.vec()
-				c := g.vec()
-				g.VCMPPS(cmpGreaterEqual, lo, r, in)
-				g.VCMPPS(cmpLessEqual, hi, r, c)
-				g.VANDPS(c, in, in)
-			}
-			k, in = n.passes(y, k, in)
-			ks, vs = append(ks, k), append(vs, in)
-			g.VMAXPS(lo, r, r)
-			g.VMINPS(hi, r, r)
-			g.VCVTPS2DQ(r, r)
-			g.VPADDD(zero, r, r)
-			out = append(out, r)
+			y := n.load(h)
+			stats.add(h, y)
+			q.add(y, func(k reg.OpmaskVirtual, v reg.VecVirtual) (reg.OpmaskVirtual, reg.VecVirtual) {
+				return n.passes(y, k, v)
+			})
 		}
-		g.MOVW(g.bitsOf(ks, vs).As16(), off(mask, 0))
-		g.storeBytes(out, false, off(dst, 0))
+		q.store(dst, mask)
 	})
-	for h := range least {
-		g.VMOVUPS(least[h], off(stats, h*g.bytes()))
-		g.VMOVUPS(most[h], off(stats, 64+h*g.bytes()))
-	}
-	g.Store(seen, g.ReturnIndex(0))
+	stats.close()
+	g.Store(q.odd(), g.ReturnIndex(0))
 	g.end()
 }
 

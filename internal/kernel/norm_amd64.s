@@ -63,23 +63,23 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+// func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·normQuantizeY(SB), NOSPLIT, $0-80
+TEXT ·normQuantizeY(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VBROADCASTSS scale+56(FP), Y0
-	VBROADCASTSS lo+60(FP), Y1
-	VBROADCASTSS hi+64(FP), Y2
-	VBROADCASTSS zero+68(FP), Y3
-	MOVQ         stats+32(FP), SI
-	VMOVUPS      (SI), Y4
-	VMOVUPS      64(SI), Y6
-	VMOVUPS      32(SI), Y5
-	VMOVUPS      96(SI), Y7
-	XORQ         DI, DI
+	VBROADCASTSS least+64(FP), Y1
+	VBROADCASTSS most+68(FP), Y2
+	VBROADCASTSS zero+72(FP), Y3
+	XORQ         SI, SI
+	MOVQ         stats+32(FP), DI
+	VMOVUPS      (DI), Y4
+	VMOVUPS      64(DI), Y6
+	VMOVUPS      32(DI), Y5
+	VMOVUPS      96(DI), Y7
 	MOVQ         n+40(FP), R8
 	MOVQ         period+48(FP), R11
 	XORQ         R9, R9
@@ -96,14 +96,11 @@ loop:
 	VMAXPS       Y6, Y8, Y6
 	VCMPPS       $0x03, Y8, Y8, Y9
 	VMOVMSKPS    Y9, R12
-	ORQ          R12, DI
-	VDIVPS       Y0, Y8, Y9
-	VROUNDPS     $0x00, Y9, Y9
-	VCMPPS       $0x0d, Y1, Y9, Y8
-	VCMPPS       $0x02, Y2, Y9, Y10
-	VANDPS       Y10, Y8, Y8
-	VMAXPS       Y1, Y9, Y9
+	ORQ          R12, SI
+	VDIVPS       Y0, Y8, Y8
+	VMAXPS       Y1, Y8, Y9
 	VMINPS       Y2, Y9, Y9
+	VCMPPS       $0x00, Y8, Y9, Y8
 	VCVTPS2DQ    Y9, Y9
 	VPADDD       Y3, Y9, Y9
 	VMOVUPS      32(DX), Y10
@@ -114,14 +111,11 @@ loop:
 	VMAXPS       Y7, Y10, Y7
 	VCMPPS       $0x03, Y10, Y10, Y11
 	VMOVMSKPS    Y11, R12
-	ORQ          R12, DI
-	VDIVPS       Y0, Y10, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VCMPPS       $0x0d, Y1, Y11, Y10
-	VCMPPS       $0x02, Y2, Y11, Y12
-	VANDPS       Y12, Y10, Y10
-	VMAXPS       Y1, Y11, Y11
+	ORQ          R12, SI
+	VDIVPS       Y0, Y10, Y10
+	VMAXPS       Y1, Y10, Y11
 	VMINPS       Y2, Y11, Y11
+	VCMPPS       $0x00, Y10, Y11, Y10
 	VCVTPS2DQ    Y11, Y11
 	VPADDD       Y3, Y11, Y11
 	VMOVMSKPS    Y8, R12
@@ -142,11 +136,11 @@ loop:
 	CMOVQEQ      R10, R9
 	SUBQ         $+16, R8
 	JNZ          loop
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y6, 64(SI)
-	VMOVUPS      Y5, 32(SI)
-	VMOVUPS      Y7, 96(SI)
-	MOVQ         DI, nan+72(FP)
+	VMOVUPS      Y4, (DI)
+	VMOVUPS      Y6, 64(DI)
+	VMOVUPS      Y5, 32(DI)
+	VMOVUPS      Y7, 96(DI)
+	MOVQ         SI, odd+80(FP)
 	VZEROUPPER
 	RET
 
@@ -277,24 +271,24 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+// func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-80
+TEXT ·normQuantizeReLUY(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VPXOR        Y0, Y0, Y0
 	VBROADCASTSS scale+56(FP), Y1
-	VBROADCASTSS lo+60(FP), Y2
-	VBROADCASTSS hi+64(FP), Y3
-	VBROADCASTSS zero+68(FP), Y4
-	MOVQ         stats+32(FP), SI
-	VMOVUPS      (SI), Y5
-	VMOVUPS      64(SI), Y7
-	VMOVUPS      32(SI), Y6
-	VMOVUPS      96(SI), Y8
-	XORQ         DI, DI
+	VBROADCASTSS least+64(FP), Y2
+	VBROADCASTSS most+68(FP), Y3
+	VBROADCASTSS zero+72(FP), Y4
+	XORQ         SI, SI
+	MOVQ         stats+32(FP), DI
+	VMOVUPS      (DI), Y5
+	VMOVUPS      64(DI), Y7
+	VMOVUPS      32(DI), Y6
+	VMOVUPS      96(DI), Y8
 	MOVQ         n+40(FP), R8
 	MOVQ         period+48(FP), R11
 	XORQ         R9, R9
@@ -311,20 +305,17 @@ loop:
 	VANDPS       Y10, Y9, Y9
 	VMINPS       Y5, Y9, Y5
 	VMAXPS       Y7, Y9, Y7
-	VCMPPS       $0x03, Y9, Y9, Y10
-	VMOVMSKPS    Y10, R12
-	ORQ          R12, DI
+	VCMPPS       $0x03, Y9, Y9, Y11
+	VMOVMSKPS    Y11, R12
+	ORQ          R12, SI
 	VDIVPS       Y1, Y9, Y10
-	VROUNDPS     $0x00, Y10, Y10
-	VCMPPS       $0x0d, Y2, Y10, Y11
-	VCMPPS       $0x02, Y3, Y10, Y12
-	VANDPS       Y12, Y11, Y11
+	VMAXPS       Y2, Y10, Y11
+	VMINPS       Y3, Y11, Y11
+	VCMPPS       $0x00, Y10, Y11, Y10
 	VCMPPS       $0x0e, Y0, Y9, Y9
-	VANDPS       Y9, Y11, Y11
-	VMAXPS       Y2, Y10, Y10
-	VMINPS       Y3, Y10, Y10
-	VCVTPS2DQ    Y10, Y10
-	VPADDD       Y4, Y10, Y10
+	VANDPS       Y9, Y10, Y10
+	VCVTPS2DQ    Y11, Y11
+	VPADDD       Y4, Y11, Y11
 	VMOVUPS      32(DX), Y9
 	VSUBPS       32(BX)(R9*4), Y9, Y9
 	VMULPS       96(BX)(R9*4), Y9, Y9
@@ -333,29 +324,26 @@ loop:
 	VANDPS       Y12, Y9, Y9
 	VMINPS       Y6, Y9, Y6
 	VMAXPS       Y8, Y9, Y8
-	VCMPPS       $0x03, Y9, Y9, Y12
-	VMOVMSKPS    Y12, R12
-	ORQ          R12, DI
+	VCMPPS       $0x03, Y9, Y9, Y13
+	VMOVMSKPS    Y13, R12
+	ORQ          R12, SI
 	VDIVPS       Y1, Y9, Y12
-	VROUNDPS     $0x00, Y12, Y12
-	VCMPPS       $0x0d, Y2, Y12, Y13
-	VCMPPS       $0x02, Y3, Y12, Y14
-	VANDPS       Y14, Y13, Y13
+	VMAXPS       Y2, Y12, Y13
+	VMINPS       Y3, Y13, Y13
+	VCMPPS       $0x00, Y12, Y13, Y12
 	VCMPPS       $0x0e, Y0, Y9, Y9
-	VANDPS       Y9, Y13, Y13
-	VMAXPS       Y2, Y12, Y12
-	VMINPS       Y3, Y12, Y12
-	VCVTPS2DQ    Y12, Y12
-	VPADDD       Y4, Y12, Y12
-	VMOVMSKPS    Y11, R12
-	VMOVMSKPS    Y13, R13
+	VANDPS       Y9, Y12, Y12
+	VCVTPS2DQ    Y13, Y13
+	VPADDD       Y4, Y13, Y13
+	VMOVMSKPS    Y10, R12
+	VMOVMSKPS    Y12, R13
 	SHLL         $0x08, R13
 	ORL          R13, R12
 	MOVW         R12, (CX)
-	VPACKSSDW    Y12, Y10, Y10
-	VPERMQ       $0xd8, Y10, Y10
-	VEXTRACTI128 $0x01, Y10, X9
-	VPACKUSWB    X9, X10, X9
+	VPACKSSDW    Y13, Y11, Y11
+	VPERMQ       $0xd8, Y11, Y11
+	VEXTRACTI128 $0x01, Y11, X9
+	VPACKUSWB    X9, X11, X9
 	VMOVDQU      X9, (AX)
 	ADDQ         $+16, AX
 	ADDQ         $+2, CX
@@ -365,11 +353,11 @@ loop:
 	CMOVQEQ      R10, R9
 	SUBQ         $+16, R8
 	JNZ          loop
-	VMOVUPS      Y5, (SI)
-	VMOVUPS      Y7, 64(SI)
-	VMOVUPS      Y6, 32(SI)
-	VMOVUPS      Y8, 96(SI)
-	MOVQ         DI, nan+72(FP)
+	VMOVUPS      Y5, (DI)
+	VMOVUPS      Y7, 64(DI)
+	VMOVUPS      Y6, 32(DI)
+	VMOVUPS      Y8, 96(DI)
+	MOVQ         SI, odd+80(FP)
 	VZEROUPPER
 	RET
 
@@ -516,7 +504,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
+// func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32, limit float32) (odd int)
 // Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·normQuantizeCapY(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
@@ -524,17 +512,17 @@ TEXT ·normQuantizeCapY(SB), NOSPLIT, $0-88
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VPXOR        Y0, Y0, Y0
-	VBROADCASTSS limit+72(FP), Y1
+	VBROADCASTSS limit+76(FP), Y1
 	VBROADCASTSS scale+56(FP), Y2
-	VBROADCASTSS lo+60(FP), Y3
-	VBROADCASTSS hi+64(FP), Y4
-	VBROADCASTSS zero+68(FP), Y5
-	MOVQ         stats+32(FP), SI
-	VMOVUPS      (SI), Y6
-	VMOVUPS      64(SI), Y8
-	VMOVUPS      32(SI), Y7
-	VMOVUPS      96(SI), Y9
-	XORQ         DI, DI
+	VBROADCASTSS least+64(FP), Y3
+	VBROADCASTSS most+68(FP), Y4
+	VBROADCASTSS zero+72(FP), Y5
+	XORQ         SI, SI
+	MOVQ         stats+32(FP), DI
+	VMOVUPS      (DI), Y6
+	VMOVUPS      64(DI), Y8
+	VMOVUPS      32(DI), Y7
+	VMOVUPS      96(DI), Y9
 	MOVQ         n+40(FP), R8
 	MOVQ         period+48(FP), R11
 	XORQ         R9, R9
@@ -552,22 +540,19 @@ loop:
 	VMINPS       Y10, Y1, Y10
 	VMINPS       Y6, Y10, Y6
 	VMAXPS       Y8, Y10, Y8
-	VCMPPS       $0x03, Y10, Y10, Y11
-	VMOVMSKPS    Y11, R12
-	ORQ          R12, DI
+	VCMPPS       $0x03, Y10, Y10, Y12
+	VMOVMSKPS    Y12, R12
+	ORQ          R12, SI
 	VDIVPS       Y2, Y10, Y11
-	VROUNDPS     $0x00, Y11, Y11
-	VCMPPS       $0x0d, Y3, Y11, Y12
-	VCMPPS       $0x02, Y4, Y11, Y13
-	VANDPS       Y13, Y12, Y12
+	VMAXPS       Y3, Y11, Y12
+	VMINPS       Y4, Y12, Y12
+	VCMPPS       $0x00, Y11, Y12, Y11
 	VCMPPS       $0x0e, Y0, Y10, Y13
-	VANDPS       Y13, Y12, Y12
+	VANDPS       Y13, Y11, Y11
 	VCMPPS       $0x01, Y1, Y10, Y10
-	VANDPS       Y10, Y12, Y12
-	VMAXPS       Y3, Y11, Y11
-	VMINPS       Y4, Y11, Y11
-	VCVTPS2DQ    Y11, Y11
-	VPADDD       Y5, Y11, Y11
+	VANDPS       Y10, Y11, Y11
+	VCVTPS2DQ    Y12, Y12
+	VPADDD       Y5, Y12, Y12
 	VMOVUPS      32(DX), Y10
 	VSUBPS       32(BX)(R9*4), Y10, Y10
 	VMULPS       96(BX)(R9*4), Y10, Y10
@@ -577,31 +562,28 @@ loop:
 	VMINPS       Y10, Y1, Y10
 	VMINPS       Y7, Y10, Y7
 	VMAXPS       Y9, Y10, Y9
-	VCMPPS       $0x03, Y10, Y10, Y13
-	VMOVMSKPS    Y13, R12
-	ORQ          R12, DI
+	VCMPPS       $0x03, Y10, Y10, Y14
+	VMOVMSKPS    Y14, R12
+	ORQ          R12, SI
 	VDIVPS       Y2, Y10, Y13
-	VROUNDPS     $0x00, Y13, Y13
-	VCMPPS       $0x0d, Y3, Y13, Y14
-	VCMPPS       $0x02, Y4, Y13, Y15
-	VANDPS       Y15, Y14, Y14
+	VMAXPS       Y3, Y13, Y14
+	VMINPS       Y4, Y14, Y14
+	VCMPPS       $0x00, Y13, Y14, Y13
 	VCMPPS       $0x0e, Y0, Y10, Y15
-	VANDPS       Y15, Y14, Y14
+	VANDPS       Y15, Y13, Y13
 	VCMPPS       $0x01, Y1, Y10, Y10
-	VANDPS       Y10, Y14, Y14
-	VMAXPS       Y3, Y13, Y13
-	VMINPS       Y4, Y13, Y13
-	VCVTPS2DQ    Y13, Y13
-	VPADDD       Y5, Y13, Y13
-	VMOVMSKPS    Y12, R12
-	VMOVMSKPS    Y14, R13
+	VANDPS       Y10, Y13, Y13
+	VCVTPS2DQ    Y14, Y14
+	VPADDD       Y5, Y14, Y14
+	VMOVMSKPS    Y11, R12
+	VMOVMSKPS    Y13, R13
 	SHLL         $0x08, R13
 	ORL          R13, R12
 	MOVW         R12, (CX)
-	VPACKSSDW    Y13, Y11, Y11
-	VPERMQ       $0xd8, Y11, Y11
-	VEXTRACTI128 $0x01, Y11, X10
-	VPACKUSWB    X10, X11, X10
+	VPACKSSDW    Y14, Y12, Y12
+	VPERMQ       $0xd8, Y12, Y12
+	VEXTRACTI128 $0x01, Y12, X10
+	VPACKUSWB    X10, X12, X10
 	VMOVDQU      X10, (AX)
 	ADDQ         $+16, AX
 	ADDQ         $+2, CX
@@ -611,11 +593,11 @@ loop:
 	CMOVQEQ      R10, R9
 	SUBQ         $+16, R8
 	JNZ          loop
-	VMOVUPS      Y6, (SI)
-	VMOVUPS      Y8, 64(SI)
-	VMOVUPS      Y7, 32(SI)
-	VMOVUPS      Y9, 96(SI)
-	MOVQ         DI, nan+80(FP)
+	VMOVUPS      Y6, (DI)
+	VMOVUPS      Y8, 64(DI)
+	VMOVUPS      Y7, 32(DI)
+	VMOVUPS      Y9, 96(DI)
+	MOVQ         SI, odd+80(FP)
 	VZEROUPPER
 	RET
 
@@ -816,60 +798,71 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+// func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 // Requires: AVX, AVX512F, CMOV, MMX+
-TEXT ·normQuantizeZ(SB), NOSPLIT, $0-80
+TEXT ·normQuantizeZ(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VBROADCASTSS scale+56(FP), Z0
-	VBROADCASTSS lo+60(FP), Z1
-	VBROADCASTSS hi+64(FP), Z2
-	VBROADCASTSS zero+68(FP), Z3
+	VBROADCASTSS least+64(FP), Z1
+	VBROADCASTSS most+68(FP), Z2
+	VBROADCASTSS zero+72(FP), Z3
+	VBROADCASTSS inverse+60(FP), Z4
+	MOVL         $0x7fffffff, SI
+	VMOVD        SI, X5
+	VPBROADCASTD X5, Z5
+	VPXORD       Z6, Z6, Z6
 	MOVQ         stats+32(FP), SI
-	VMOVUPS      (SI), Z4
-	VMOVUPS      64(SI), Z5
-	XORQ         DI, DI
-	MOVQ         n+40(FP), R8
-	MOVQ         period+48(FP), R11
+	VMOVUPS      (SI), Z7
+	VMOVUPS      64(SI), Z8
+	MOVQ         n+40(FP), DI
+	MOVQ         period+48(FP), R10
+	XORQ         R8, R8
 	XORQ         R9, R9
-	XORQ         R10, R10
-	SHLQ         $+2, R11
+	SHLQ         $+2, R10
 
 loop:
-	PREFETCHT0  4096(DX)
-	VMOVUPS     (DX), Z6
-	VSUBPS      (BX)(R9*4), Z6, Z6
-	VMULPS      64(BX)(R9*4), Z6, Z6
-	VADDPS      128(BX)(R9*4), Z6, Z6
-	VMINPS      Z4, Z6, Z4
-	VMAXPS      Z5, Z6, Z5
-	VCMPPS      $0x03, Z6, Z6, K1
-	KMOVW       K1, R12
-	ORQ         R12, DI
-	VDIVPS      Z0, Z6, Z6
-	VRNDSCALEPS $0x00, Z6, Z6
-	VCMPPS      $0x0d, Z1, Z6, K1
-	VCMPPS      $0x02, Z2, Z6, K1, K1
-	VMAXPS      Z1, Z6, Z6
-	VMINPS      Z2, Z6, Z6
-	VCVTPS2DQ   Z6, Z6
-	VPADDD      Z3, Z6, Z6
-	KMOVW       K1, R12
-	MOVW        R12, (CX)
-	VPMOVDB     Z6, (AX)
-	ADDQ        $+16, AX
-	ADDQ        $+2, CX
-	ADDQ        $+64, DX
-	ADDQ        $+64, R9
-	CMPQ        R9, R11
-	CMOVQEQ     R10, R9
-	SUBQ        $+16, R8
-	JNZ         loop
-	VMOVUPS     Z4, (SI)
-	VMOVUPS     Z5, 64(SI)
-	MOVQ        DI, nan+72(FP)
+	PREFETCHT0   4096(DX)
+	VMOVUPS      (DX), Z9
+	VSUBPS       (BX)(R8*4), Z9, Z9
+	VMULPS       64(BX)(R8*4), Z9, Z9
+	VADDPS       128(BX)(R8*4), Z9, Z9
+	VMINPS       Z7, Z9, Z7
+	VMAXPS       Z8, Z9, Z8
+	VPANDD       Z9, Z5, Z11
+	VPMAXUD      Z11, Z6, Z6
+	VMULPS       Z9, Z4, Z10
+	VMOVAPS      Z9, Z11
+	VFNMADD231PS Z0, Z10, Z11
+	VFMADD231PS  Z4, Z11, Z10
+	VMOVAPS      Z9, Z11
+	VFNMADD231PS Z0, Z10, Z11
+	VFMADD231PS  Z4, Z11, Z10
+	VMAXPS       Z1, Z10, Z11
+	VMINPS       Z2, Z11, Z11
+	VCMPPS       $0x00, Z10, Z11, K1
+	VCVTPS2DQ    Z11, Z11
+	VPADDD       Z3, Z11, Z11
+	KMOVW        K1, R11
+	MOVW         R11, (CX)
+	VPMOVDB      Z11, (AX)
+	ADDQ         $+16, AX
+	ADDQ         $+2, CX
+	ADDQ         $+64, DX
+	ADDQ         $+64, R8
+	CMPQ         R8, R10
+	CMOVQEQ      R9, R8
+	SUBQ         $+16, DI
+	JNZ          loop
+	VMOVUPS      Z7, (SI)
+	VMOVUPS      Z8, 64(SI)
+	MOVL         $0x5d800000, AX
+	VPBROADCASTD AX, Z0
+	VPCMPUD      $0x06, Z0, Z6, K1
+	KMOVW        K1, AX
+	MOVQ         AX, odd+80(FP)
 	VZEROUPPER
 	RET
 
@@ -959,64 +952,75 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+// func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 // Requires: AVX, AVX512F, CMOV, MMX+
-TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-80
+TEXT ·normQuantizeReLUZ(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         mask+8(FP), CX
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VPXORD       Z0, Z0, Z0
 	VBROADCASTSS scale+56(FP), Z1
-	VBROADCASTSS lo+60(FP), Z2
-	VBROADCASTSS hi+64(FP), Z3
-	VBROADCASTSS zero+68(FP), Z4
+	VBROADCASTSS least+64(FP), Z2
+	VBROADCASTSS most+68(FP), Z3
+	VBROADCASTSS zero+72(FP), Z4
+	VBROADCASTSS inverse+60(FP), Z5
+	MOVL         $0x7fffffff, SI
+	VMOVD        SI, X6
+	VPBROADCASTD X6, Z6
+	VPXORD       Z7, Z7, Z7
 	MOVQ         stats+32(FP), SI
-	VMOVUPS      (SI), Z5
-	VMOVUPS      64(SI), Z6
-	XORQ         DI, DI
-	MOVQ         n+40(FP), R8
-	MOVQ         period+48(FP), R11
+	VMOVUPS      (SI), Z8
+	VMOVUPS      64(SI), Z9
+	MOVQ         n+40(FP), DI
+	MOVQ         period+48(FP), R10
+	XORQ         R8, R8
 	XORQ         R9, R9
-	XORQ         R10, R10
-	SHLQ         $+2, R11
+	SHLQ         $+2, R10
 
 loop:
-	PREFETCHT0  4096(DX)
-	VMOVUPS     (DX), Z7
-	VSUBPS      (BX)(R9*4), Z7, Z7
-	VMULPS      64(BX)(R9*4), Z7, Z7
-	VADDPS      128(BX)(R9*4), Z7, Z7
-	VCMPPS      $0x06, Z0, Z7, K1
-	VMOVAPS.Z   Z7, K1, Z7
-	VMINPS      Z5, Z7, Z5
-	VMAXPS      Z6, Z7, Z6
-	VCMPPS      $0x03, Z7, Z7, K1
-	KMOVW       K1, R12
-	ORQ         R12, DI
-	VDIVPS      Z1, Z7, Z8
-	VRNDSCALEPS $0x00, Z8, Z8
-	VCMPPS      $0x0d, Z2, Z8, K1
-	VCMPPS      $0x02, Z3, Z8, K1, K1
-	VCMPPS      $0x0e, Z0, Z7, K1, K1
-	VMAXPS      Z2, Z8, Z8
-	VMINPS      Z3, Z8, Z8
-	VCVTPS2DQ   Z8, Z8
-	VPADDD      Z4, Z8, Z8
-	KMOVW       K1, R12
-	MOVW        R12, (CX)
-	VPMOVDB     Z8, (AX)
-	ADDQ        $+16, AX
-	ADDQ        $+2, CX
-	ADDQ        $+64, DX
-	ADDQ        $+64, R9
-	CMPQ        R9, R11
-	CMOVQEQ     R10, R9
-	SUBQ        $+16, R8
-	JNZ         loop
-	VMOVUPS     Z5, (SI)
-	VMOVUPS     Z6, 64(SI)
-	MOVQ        DI, nan+72(FP)
+	PREFETCHT0   4096(DX)
+	VMOVUPS      (DX), Z10
+	VSUBPS       (BX)(R8*4), Z10, Z10
+	VMULPS       64(BX)(R8*4), Z10, Z10
+	VADDPS       128(BX)(R8*4), Z10, Z10
+	VCMPPS       $0x06, Z0, Z10, K1
+	VMOVAPS.Z    Z10, K1, Z10
+	VMINPS       Z8, Z10, Z8
+	VMAXPS       Z9, Z10, Z9
+	VPANDD       Z10, Z6, Z12
+	VPMAXUD      Z12, Z7, Z7
+	VMULPS       Z10, Z5, Z11
+	VMOVAPS      Z10, Z12
+	VFNMADD231PS Z1, Z11, Z12
+	VFMADD231PS  Z5, Z12, Z11
+	VMOVAPS      Z10, Z12
+	VFNMADD231PS Z1, Z11, Z12
+	VFMADD231PS  Z5, Z12, Z11
+	VMAXPS       Z2, Z11, Z12
+	VMINPS       Z3, Z12, Z12
+	VCMPPS       $0x00, Z11, Z12, K1
+	VCMPPS       $0x0e, Z0, Z10, K1, K1
+	VCVTPS2DQ    Z12, Z12
+	VPADDD       Z4, Z12, Z12
+	KMOVW        K1, R11
+	MOVW         R11, (CX)
+	VPMOVDB      Z12, (AX)
+	ADDQ         $+16, AX
+	ADDQ         $+2, CX
+	ADDQ         $+64, DX
+	ADDQ         $+64, R8
+	CMPQ         R8, R10
+	CMOVQEQ      R9, R8
+	SUBQ         $+16, DI
+	JNZ          loop
+	VMOVUPS      Z8, (SI)
+	VMOVUPS      Z9, 64(SI)
+	MOVL         $0x5d800000, AX
+	VPBROADCASTD AX, Z0
+	VPCMPUD      $0x06, Z0, Z7, K1
+	KMOVW        K1, AX
+	MOVQ         AX, odd+80(FP)
 	VZEROUPPER
 	RET
 
@@ -1114,7 +1118,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
+// func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32, limit float32) (odd int)
 // Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·normQuantizeCapZ(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
@@ -1122,59 +1126,70 @@ TEXT ·normQuantizeCapZ(SB), NOSPLIT, $0-88
 	MOVQ         v+16(FP), DX
 	MOVQ         params+24(FP), BX
 	VPXORD       Z0, Z0, Z0
-	VBROADCASTSS limit+72(FP), Z1
+	VBROADCASTSS limit+76(FP), Z1
 	VBROADCASTSS scale+56(FP), Z2
-	VBROADCASTSS lo+60(FP), Z3
-	VBROADCASTSS hi+64(FP), Z4
-	VBROADCASTSS zero+68(FP), Z5
+	VBROADCASTSS least+64(FP), Z3
+	VBROADCASTSS most+68(FP), Z4
+	VBROADCASTSS zero+72(FP), Z5
+	VBROADCASTSS inverse+60(FP), Z6
+	MOVL         $0x7fffffff, SI
+	VMOVD        SI, X7
+	VPBROADCASTD X7, Z7
+	VPXORD       Z8, Z8, Z8
 	MOVQ         stats+32(FP), SI
-	VMOVUPS      (SI), Z6
-	VMOVUPS      64(SI), Z7
-	XORQ         DI, DI
-	MOVQ         n+40(FP), R8
-	MOVQ         period+48(FP), R11
+	VMOVUPS      (SI), Z9
+	VMOVUPS      64(SI), Z10
+	MOVQ         n+40(FP), DI
+	MOVQ         period+48(FP), R10
+	XORQ         R8, R8
 	XORQ         R9, R9
-	XORQ         R10, R10
-	SHLQ         $+2, R11
+	SHLQ         $+2, R10
 
 loop:
-	PREFETCHT0  4096(DX)
-	VMOVUPS     (DX), Z8
-	VSUBPS      (BX)(R9*4), Z8, Z8
-	VMULPS      64(BX)(R9*4), Z8, Z8
-	VADDPS      128(BX)(R9*4), Z8, Z8
-	VCMPPS      $0x06, Z0, Z8, K1
-	VMOVAPS.Z   Z8, K1, Z8
-	VMINPS      Z8, Z1, Z8
-	VMINPS      Z6, Z8, Z6
-	VMAXPS      Z7, Z8, Z7
-	VCMPPS      $0x03, Z8, Z8, K1
-	KMOVW       K1, R12
-	ORQ         R12, DI
-	VDIVPS      Z2, Z8, Z9
-	VRNDSCALEPS $0x00, Z9, Z9
-	VCMPPS      $0x0d, Z3, Z9, K1
-	VCMPPS      $0x02, Z4, Z9, K1, K1
-	VCMPPS      $0x0e, Z0, Z8, K1, K1
-	VCMPPS      $0x01, Z1, Z8, K1, K1
-	VMAXPS      Z3, Z9, Z9
-	VMINPS      Z4, Z9, Z9
-	VCVTPS2DQ   Z9, Z9
-	VPADDD      Z5, Z9, Z9
-	KMOVW       K1, R12
-	MOVW        R12, (CX)
-	VPMOVDB     Z9, (AX)
-	ADDQ        $+16, AX
-	ADDQ        $+2, CX
-	ADDQ        $+64, DX
-	ADDQ        $+64, R9
-	CMPQ        R9, R11
-	CMOVQEQ     R10, R9
-	SUBQ        $+16, R8
-	JNZ         loop
-	VMOVUPS     Z6, (SI)
-	VMOVUPS     Z7, 64(SI)
-	MOVQ        DI, nan+80(FP)
+	PREFETCHT0   4096(DX)
+	VMOVUPS      (DX), Z11
+	VSUBPS       (BX)(R8*4), Z11, Z11
+	VMULPS       64(BX)(R8*4), Z11, Z11
+	VADDPS       128(BX)(R8*4), Z11, Z11
+	VCMPPS       $0x06, Z0, Z11, K1
+	VMOVAPS.Z    Z11, K1, Z11
+	VMINPS       Z11, Z1, Z11
+	VMINPS       Z9, Z11, Z9
+	VMAXPS       Z10, Z11, Z10
+	VPANDD       Z11, Z7, Z13
+	VPMAXUD      Z13, Z8, Z8
+	VMULPS       Z11, Z6, Z12
+	VMOVAPS      Z11, Z13
+	VFNMADD231PS Z2, Z12, Z13
+	VFMADD231PS  Z6, Z13, Z12
+	VMOVAPS      Z11, Z13
+	VFNMADD231PS Z2, Z12, Z13
+	VFMADD231PS  Z6, Z13, Z12
+	VMAXPS       Z3, Z12, Z13
+	VMINPS       Z4, Z13, Z13
+	VCMPPS       $0x00, Z12, Z13, K1
+	VCMPPS       $0x0e, Z0, Z11, K1, K1
+	VCMPPS       $0x01, Z1, Z11, K1, K1
+	VCVTPS2DQ    Z13, Z13
+	VPADDD       Z5, Z13, Z13
+	KMOVW        K1, R11
+	MOVW         R11, (CX)
+	VPMOVDB      Z13, (AX)
+	ADDQ         $+16, AX
+	ADDQ         $+2, CX
+	ADDQ         $+64, DX
+	ADDQ         $+64, R8
+	CMPQ         R8, R10
+	CMOVQEQ      R9, R8
+	SUBQ         $+16, DI
+	JNZ          loop
+	VMOVUPS      Z9, (SI)
+	VMOVUPS      Z10, 64(SI)
+	MOVL         $0x5d800000, AX
+	VPBROADCASTD AX, Z0
+	VPCMPUD      $0x06, Z0, Z8, K1
+	KMOVW        K1, AX
+	MOVQ         AX, odd+80(FP)
 	VZEROUPPER
 	RET
 

@@ -10,12 +10,13 @@ package kernel
 //go:noescape
 func normGradY(dx *float32, dy *float32, mask *uint8, x *float32, params *float32, n int, period int, maskStep int)
 
-// normQuantizeY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = (v-mean)*a + beta; params holds mean, a and beta.
-// mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
-// then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
+// normQuantizeY computes the codes rint(y/scale) + zero, y/scale limited to least and most, of y = (v-mean)*a + beta;
+// params holds mean, a and beta; mask has a bit set where the gradient passes quantizer and activation;
+// stats are sixteen running minima, then sixteen maxima of y. odd is not 0 when there is a NaN, or, of a zmm,
+// a magnitude above 2^60.
 //
 //go:noescape
-func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+func normQuantizeY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 
 // normScaleGradY adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
 // y = (v-mean)*a + beta; params holds mean, a and beta; first is the place of the first element in the period;
@@ -30,12 +31,13 @@ func normScaleGradY(lane *float32, dy *float32, up *uint8, v *float32, params *f
 //go:noescape
 func normY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeReLUY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
-// mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
-// then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
+// normQuantizeReLUY computes the codes rint(y/scale) + zero, y/scale limited to least and most, of y = max((v-mean)*a + beta, 0);
+// params holds mean, a and beta; mask has a bit set where the gradient passes quantizer and activation;
+// stats are sixteen running minima, then sixteen maxima of y. odd is not 0 when there is a NaN, or, of a zmm,
+// a magnitude above 2^60.
 //
 //go:noescape
-func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+func normQuantizeReLUY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 
 // normScaleGradReLUY adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
 // y = max((v-mean)*a + beta, 0); params holds mean, a and beta; first is the place of the first element in the period;
@@ -50,12 +52,13 @@ func normScaleGradReLUY(lane *float32, dy *float32, up *uint8, v *float32, param
 //go:noescape
 func normReLUY(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeCapY computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta.
-// mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
-// then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
+// normQuantizeCapY computes the codes rint(y/scale) + zero, y/scale limited to least and most, of y = min(max((v-mean)*a + beta, 0), limit);
+// params holds mean, a and beta; mask has a bit set where the gradient passes quantizer and activation;
+// stats are sixteen running minima, then sixteen maxima of y. odd is not 0 when there is a NaN, or, of a zmm,
+// a magnitude above 2^60.
 //
 //go:noescape
-func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
+func normQuantizeCapY(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32, limit float32) (odd int)
 
 // normScaleGradCapY adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set or y is within, else d*(code-zero), of
 // y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta; first is the place of the first element in the period;
@@ -76,12 +79,13 @@ func normCapY(y *float32, mask *uint8, v *float32, params *float32, n int, perio
 //go:noescape
 func normGradZ(dx *float32, dy *float32, mask *uint8, x *float32, params *float32, n int, period int, maskStep int)
 
-// normQuantizeZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = (v-mean)*a + beta; params holds mean, a and beta.
-// mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
-// then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
+// normQuantizeZ computes the codes rint(y/scale) + zero, y/scale limited to least and most, of y = (v-mean)*a + beta;
+// params holds mean, a and beta; mask has a bit set where the gradient passes quantizer and activation;
+// stats are sixteen running minima, then sixteen maxima of y. odd is not 0 when there is a NaN, or, of a zmm,
+// a magnitude above 2^60.
 //
 //go:noescape
-func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+func normQuantizeZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 
 // normScaleGradZ adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
 // y = (v-mean)*a + beta; params holds mean, a and beta; first is the place of the first element in the period;
@@ -96,12 +100,13 @@ func normScaleGradZ(lane *float32, dy *float32, up *uint8, v *float32, params *f
 //go:noescape
 func normZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeReLUZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = max((v-mean)*a + beta, 0); params holds mean, a and beta.
-// mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
-// then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
+// normQuantizeReLUZ computes the codes rint(y/scale) + zero, y/scale limited to least and most, of y = max((v-mean)*a + beta, 0);
+// params holds mean, a and beta; mask has a bit set where the gradient passes quantizer and activation;
+// stats are sixteen running minima, then sixteen maxima of y. odd is not 0 when there is a NaN, or, of a zmm,
+// a magnitude above 2^60.
 //
 //go:noescape
-func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32) (nan int)
+func normQuantizeReLUZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 
 // normScaleGradReLUZ adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set, else d*(code-zero), of
 // y = max((v-mean)*a + beta, 0); params holds mean, a and beta; first is the place of the first element in the period;
@@ -116,12 +121,13 @@ func normScaleGradReLUZ(lane *float32, dy *float32, up *uint8, v *float32, param
 //go:noescape
 func normReLUZ(y *float32, mask *uint8, v *float32, params *float32, n int, period int)
 
-// normQuantizeCapZ computes the codes rint(clamp(y/scale, lo, hi)) + zero of y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta.
-// mask has a bit set where the gradient passes quantizer and activation; stats are sixteen running minima,
-// then sixteen maxima of y, NaN left out. nan is not 0 when there is one.
+// normQuantizeCapZ computes the codes rint(y/scale) + zero, y/scale limited to least and most, of y = min(max((v-mean)*a + beta, 0), limit);
+// params holds mean, a and beta; mask has a bit set where the gradient passes quantizer and activation;
+// stats are sixteen running minima, then sixteen maxima of y. odd is not 0 when there is a NaN, or, of a zmm,
+// a magnitude above 2^60.
 //
 //go:noescape
-func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, lo float32, hi float32, zero int32, limit float32) (nan int)
+func normQuantizeCapZ(dst *uint8, mask *uint8, v *float32, params *float32, stats *float32, n int, period int, scale float32, inverse float32, least float32, most float32, zero int32, limit float32) (odd int)
 
 // normScaleGradCapZ adds d*(code-zero - y*inverse) to sixteen lanes where the mask bit is set or y is within, else d*(code-zero), of
 // y = min(max((v-mean)*a + beta, 0), limit); params holds mean, a and beta; first is the place of the first element in the period;

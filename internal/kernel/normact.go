@@ -77,9 +77,9 @@ func (t *isa) normQuantize(n *NormAct, dst, mask []uint8, v []float32, scale flo
 	first := n.of(v[0], 0)
 	st = RequantStats{first, first}
 	m := maskBits{mask: mask}
-	done, seen := t.normQuantizeVec(n, dst, mask, v, scale, flo, fhi, zero, &st)
-	if seen {
-		done = 0 // to find it
+	done, odd := t.normQuantizeVec(n, dst, mask, v, scale, flo, fhi, zero, &st)
+	if odd {
+		done, st = 0, RequantStats{first, first}
 	}
 	for i, c := done, done%n.Norm.channels; i < len(v); i++ {
 		y := n.of(v[i], c)

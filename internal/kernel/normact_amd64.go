@@ -80,30 +80,33 @@ func (t *isa) normValuesVec(a *NormAct, y []float32, mask []uint8, v []float32) 
 	return n
 }
 
-func (t *isa) normQuantizeVec(a *NormAct, dst, mask []uint8, v []float32, scale, lo, hi float32, zero int32, st *RequantStats) (n int, seen bool) {
+func (t *isa) normQuantizeVec(a *NormAct, dst, mask []uint8, v []float32, scale, lo, hi float32, zero int32, st *RequantStats) (n int, odd bool) {
 	n = t.whole(v, a.Norm)
-	if n == 0 || st.Min != st.Min {
+	wide := t.tier == cpu.AVX512VNNI
+	if n == 0 || st.Min != st.Min || wide && !moderate(scale) {
 		return 0, false
 	}
 	var stats statLanes
 	stats.spread(st)
-	p, nan := a.Norm, 0
-	switch wide := t.tier == cpu.AVX512VNNI; {
+	p, found := a.Norm, 0
+	by := 1 / scale
+	least, most := roundedTo(lo, hi)
+	switch {
 	case a.ReLU && a.Cap > 0 && wide:
-		nan = normQuantizeCapZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero, a.Cap)
+		found = normQuantizeCapZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, by, least, most, zero, a.Cap)
 	case a.ReLU && a.Cap > 0:
-		nan = normQuantizeCapY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero, a.Cap)
+		found = normQuantizeCapY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, by, least, most, zero, a.Cap)
 	case a.ReLU && wide:
-		nan = normQuantizeReLUZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
+		found = normQuantizeReLUZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, by, least, most, zero)
 	case a.ReLU:
-		nan = normQuantizeReLUY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
+		found = normQuantizeReLUY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, by, least, most, zero)
 	case wide:
-		nan = normQuantizeZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
+		found = normQuantizeZ(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, by, least, most, zero)
 	default:
-		nan = normQuantizeY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, lo, hi, zero)
+		found = normQuantizeY(&dst[0], &mask[0], &v[0], &p.rows[0], &stats[0], n, p.period, scale, by, least, most, zero)
 	}
 	stats.join(st)
-	return n, nan != 0
+	return n, found != 0
 }
 
 // normScaleGradVec adds elements from element from on, a multiple of sixteen;

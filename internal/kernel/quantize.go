@@ -21,6 +21,41 @@ func QuantizeU8(dst []uint8, mask []uint8, x []float32, scale float32, zero, lo,
 	return active.quantizeU8(dst, mask, x, scale, zero, lo, hi)
 }
 
+// QuantizeTrain is QuantizeU8 that also keeps what training needs: a mask, and
+// the extremes of x. Where nan says that there is a NaN, nothing else is
+// specified.
+func QuantizeTrain(dst, mask []uint8, x []float32, scale float32, zero, lo, hi int32) (st RequantStats, nan int) {
+	return active.quantizeTrain(dst, mask, x, scale, zero, lo, hi)
+}
+
+func (t *isa) quantizeTrain(dst, mask []uint8, x []float32, scale float32, zero, lo, hi int32) (st RequantStats, nan int) {
+	dst, mask = dst[:len(x)], mask[:MaskLen(len(x))]
+	if len(x) == 0 {
+		return st, -1
+	}
+	flo, fhi := float32(lo-zero), float32(hi-zero)
+	st = RequantStats{x[0], x[0]}
+	m := maskBits{mask: mask}
+	done, odd := t.quantizeTrainVec(dst, mask, x, scale, flo, fhi, zero, &st)
+	if odd {
+		done, st = 0, RequantStats{x[0], x[0]}
+	}
+	for i := done; i < len(x); i++ {
+		v := x[i]
+		if v != v {
+			return st, i
+		}
+		st.Min, st.Max = min(st.Min, v), max(st.Max, v)
+		q, in := round(v, scale, flo, fhi)
+		dst[i] = uint8(int32(q) + zero)
+		m.put(i, in)
+	}
+	if len(x)&7 != 0 {
+		m.flush(len(x))
+	}
+	return RequantStats{st.Min + 0, st.Max + 0}, -1 // -0 + 0 is 0
+}
+
 // QuantizeS8 writes symmetric codes (zero point 0) with one scale, or one per
 // channel. mask may be nil. It is the quantizer of weights, which must be
 // finite, and returns the index of the first that is infinite or NaN.

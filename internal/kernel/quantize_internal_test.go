@@ -256,6 +256,52 @@ func TestQuotientsNearHalves(t *testing.T) {
 	}
 }
 
+// plainNorm leaves values as they are.
+func plainNorm(channels int) *NormParams {
+	zero, one := make([]float32, channels), make([]float32, channels)
+	fill(one, 1)
+	var p NormParams
+	p.Set(zero, one, one, zero)
+	return &p
+}
+
+// Codes, mask and extremes of training are those of their definitions in every tier, for any length, infinities and NaN.
+func TestQuantizeTrain(t *testing.T) {
+	eachTier(t, func(t *testing.T, kern *isa) {
+		for i, n := range append(lengths, 0) {
+			for _, special := range [][]float32{nil, {float32(math.Inf(1))}, {float32(math.Inf(-1)), 3e38}, {float32(math.NaN())}, {1, float32(math.NaN()), float32(math.Inf(1))}} {
+				r := newRand(uint64(n + i))
+				x := make([]float32, n)
+				randomF32(r, x, false)
+				for _, v := range special {
+					if n > 0 {
+						x[r.IntN(n)] = v
+					}
+				}
+				for _, scale := range []float32{0.01, 1e-30, 1e30} {
+					codes, mask := qtest.Guarded[uint8](n, i), qtest.Guarded[uint8](MaskLen(n), i)
+					want, wantMask := make([]uint8, n), make([]uint8, MaskLen(n))
+					st, nan := kern.quantizeTrain(codes.Data, mask.Data, x, scale, 7, 0, 90)
+					wantNaN := generic().quantizeU8(want, wantMask, x, scale, 7, 0, 90)
+					if nan != wantNaN {
+						t.Fatalf("n=%d scale=%v %v: NaN at %d, want %d", n, scale, special, nan, wantNaN)
+					}
+					if err := errors.Join(codes.Check(), mask.Check()); err != nil {
+						t.Fatalf("n=%d: %v", n, err)
+					}
+					if nan >= 0 {
+						continue
+					}
+					least, most, _ := minMaxGeneric(x)
+					if err := errors.Join(qtest.Same("codes", codes.Data, want), qtest.Same("mask", mask.Data, wantMask)); err != nil || n > 0 && (st.Min != least || st.Max != most) {
+						t.Fatalf("n=%d scale=%v %v: extremes %v, want %v and %v: %v", n, scale, special, st, least, most, err)
+					}
+				}
+			}
+		}
+	})
+}
+
 // checkQuotients compares the quantizers with the definition.
 func checkQuotients(t *testing.T, x, scale []float32, lo, hi int32) {
 	t.Helper()
@@ -274,6 +320,26 @@ func checkQuotients(t *testing.T, x, scale []float32, lo, hi int32) {
 			if want, _ := round(v, scale[0], float32(lo), float32(hi)); float32(u8[i])-128 != want {
 				t.Fatalf("%v / %v = %v: code %d, want %v", v, scale[0], v/scale[0], int(u8[i])-128, want)
 			}
+		}
+		trained := qtest.Guarded[uint8](n, 3)
+		trainMask, wantMask := qtest.Guarded[uint8](MaskLen(n), 1), make([]uint8, MaskLen(n))
+		st, nan := kern.quantizeTrain(trained.Data, trainMask.Data, x, scale[0], 128, lo+128, hi+128)
+		if at := generic().quantizeU8(u8, wantMask, x, scale[0], 128, lo+128, hi+128); at >= 0 { // beside infinity
+			if nan != at {
+				t.Fatalf("scale %v: NaN at %d, want %d", scale[0], nan, at)
+			}
+			return
+		}
+		least, most, _ := minMaxGeneric(x)
+		if err := errors.Join(qtest.Same("codes in training", trained.Data, u8), qtest.Same("their mask", trainMask.Data, wantMask),
+			trained.Check(), trainMask.Check()); err != nil || nan >= 0 || st.Min != least || st.Max != most {
+			t.Fatalf("scale %v: NaN at %d, extremes %v, want %v and %v: %v", scale[0], nan, st, least, most, err)
+		}
+		norm := NormAct{Norm: plainNorm(16)}
+		x16 := x[:n/16*16]
+		st, nan = kern.normQuantize(&norm, trained.Data[:len(x16)], trainMask.Data[:MaskLen(len(x16))], x16, scale[0], 128, lo+128, hi+128)
+		if err := errors.Join(qtest.Same("codes behind a norm", trained.Data, u8), qtest.Same("their mask", trainMask.Data, wantMask)); err != nil || nan >= 0 {
+			t.Fatalf("scale %v: NaN at %d, extremes %v: %v", scale[0], nan, st, err)
 		}
 	})
 }

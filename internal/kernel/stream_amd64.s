@@ -601,6 +601,72 @@ next:
 	VZEROUPPER
 	RET
 
+// func quantizeTrainY(dst *uint8, mask *uint8, x *float32, stats *float32, n int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
+// Requires: AVX, AVX2
+TEXT ·quantizeTrainY(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVQ         x+16(FP), DX
+	VBROADCASTSS scale+40(FP), Y0
+	VBROADCASTSS least+48(FP), Y1
+	VBROADCASTSS most+52(FP), Y2
+	VBROADCASTSS zero+56(FP), Y3
+	XORQ         BX, BX
+	MOVQ         stats+24(FP), SI
+	VMOVUPS      (SI), Y4
+	VMOVUPS      64(SI), Y6
+	VMOVUPS      32(SI), Y5
+	VMOVUPS      96(SI), Y7
+	MOVQ         n+32(FP), DI
+
+loop:
+	VMOVUPS      (DX), Y8
+	VMINPS       Y4, Y8, Y4
+	VMAXPS       Y6, Y8, Y6
+	VCMPPS       $0x03, Y8, Y8, Y9
+	VMOVMSKPS    Y9, R8
+	ORQ          R8, BX
+	VDIVPS       Y0, Y8, Y8
+	VMAXPS       Y1, Y8, Y9
+	VMINPS       Y2, Y9, Y9
+	VCMPPS       $0x00, Y8, Y9, Y8
+	VCVTPS2DQ    Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VMOVUPS      32(DX), Y10
+	VMINPS       Y5, Y10, Y5
+	VMAXPS       Y7, Y10, Y7
+	VCMPPS       $0x03, Y10, Y10, Y11
+	VMOVMSKPS    Y11, R8
+	ORQ          R8, BX
+	VDIVPS       Y0, Y10, Y10
+	VMAXPS       Y1, Y10, Y11
+	VMINPS       Y2, Y11, Y11
+	VCMPPS       $0x00, Y10, Y11, Y10
+	VCVTPS2DQ    Y11, Y11
+	VPADDD       Y3, Y11, Y11
+	VMOVMSKPS    Y8, R8
+	VMOVMSKPS    Y10, R9
+	SHLL         $0x08, R9
+	ORL          R9, R8
+	MOVW         R8, (CX)
+	VPACKSSDW    Y11, Y9, Y9
+	VPERMQ       $0xd8, Y9, Y9
+	VEXTRACTI128 $0x01, Y9, X8
+	VPACKUSWB    X8, X9, X8
+	VMOVDQU      X8, (AX)
+	ADDQ         $+16, AX
+	ADDQ         $+2, CX
+	ADDQ         $+64, DX
+	SUBQ         $+16, DI
+	JNZ          loop
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y6, 64(SI)
+	VMOVUPS      Y5, 32(SI)
+	VMOVUPS      Y7, 96(SI)
+	MOVQ         BX, odd+64(FP)
+	VZEROUPPER
+	RET
+
 // func dequantizeU8Y(dst *float32, q *uint8, scale *float32, n int, period int, zero int32)
 // Requires: AVX, AVX2, CMOV
 TEXT ·dequantizeU8Y(SB), NOSPLIT, $0-44
@@ -2023,8 +2089,9 @@ loop:
 	VMOVAPS       Z4, Z5
 	VFNMADD231PS  Z7, Z6, Z5
 	VFMADD231PS   Z8, Z5, Z6
-	VFNMADD231PS  Z7, Z6, Z4
-	VFMADD231PS   Z8, Z4, Z6
+	VMOVAPS       Z4, Z5
+	VFNMADD231PS  Z7, Z6, Z5
+	VFMADD231PS   Z8, Z5, Z6
 	VMAXPS        Z0, Z6, Z5
 	VMINPS        Z1, Z5, Z5
 	VCMPPS        $0x00, Z6, Z5, K1
@@ -2080,6 +2147,62 @@ loop:
 	JNZ     loop
 	KMOVW   K1, AX
 	MOVQ    AX, odd+32(FP)
+	VZEROUPPER
+	RET
+
+// func quantizeTrainZ(dst *uint8, mask *uint8, x *float32, stats *float32, n int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
+// Requires: AVX, AVX512F
+TEXT ·quantizeTrainZ(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVQ         x+16(FP), DX
+	VBROADCASTSS scale+40(FP), Z0
+	VBROADCASTSS least+48(FP), Z1
+	VBROADCASTSS most+52(FP), Z2
+	VBROADCASTSS zero+56(FP), Z3
+	VBROADCASTSS inverse+44(FP), Z4
+	MOVL         $0x7fffffff, BX
+	VMOVD        BX, X5
+	VPBROADCASTD X5, Z5
+	VPXORD       Z6, Z6, Z6
+	MOVQ         stats+24(FP), BX
+	VMOVUPS      (BX), Z7
+	VMOVUPS      64(BX), Z8
+	MOVQ         n+32(FP), SI
+
+loop:
+	VMOVUPS      (DX), Z9
+	VMINPS       Z7, Z9, Z7
+	VMAXPS       Z8, Z9, Z8
+	VPANDD       Z9, Z5, Z11
+	VPMAXUD      Z11, Z6, Z6
+	VMULPS       Z9, Z4, Z10
+	VMOVAPS      Z9, Z11
+	VFNMADD231PS Z0, Z10, Z11
+	VFMADD231PS  Z4, Z11, Z10
+	VMOVAPS      Z9, Z11
+	VFNMADD231PS Z0, Z10, Z11
+	VFMADD231PS  Z4, Z11, Z10
+	VMAXPS       Z1, Z10, Z11
+	VMINPS       Z2, Z11, Z11
+	VCMPPS       $0x00, Z10, Z11, K1
+	VCVTPS2DQ    Z11, Z11
+	VPADDD       Z3, Z11, Z11
+	KMOVW        K1, DI
+	MOVW         DI, (CX)
+	VPMOVDB      Z11, (AX)
+	ADDQ         $+16, AX
+	ADDQ         $+2, CX
+	ADDQ         $+64, DX
+	SUBQ         $+16, SI
+	JNZ          loop
+	VMOVUPS      Z7, (BX)
+	VMOVUPS      Z8, 64(BX)
+	MOVL         $0x5d800000, AX
+	VPBROADCASTD AX, Z0
+	VPCMPUD      $0x06, Z0, Z6, K1
+	KMOVW        K1, AX
+	MOVQ         AX, odd+64(FP)
 	VZEROUPPER
 	RET
 

@@ -67,6 +67,13 @@ func quantizeU8Y(dst *uint8, mask *uint8, x *float32, scale *float32, n int, per
 //go:noescape
 func quantizeS8Y(dst *int8, mask *uint8, x *float32, scale *float32, n int, period int, maskStep int, lo float32, hi float32, zero int32) (odd int)
 
+// quantizeTrainY computes the codes rint(x/scale) + zero, x/scale limited to least and most; mask has a bit set where it was
+// within them; stats are sixteen running minima, then sixteen maxima of x. odd is not 0 when there is a NaN, or,
+// of a zmm, a magnitude above 2^60.
+//
+//go:noescape
+func quantizeTrainY(dst *uint8, mask *uint8, x *float32, stats *float32, n int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
+
 // dequantizeU8Y computes dst = float32(q-zero)*scale.
 //
 //go:noescape
@@ -252,6 +259,13 @@ func quantizeWeightsZ(dst *int8, mask *uint8, x *float32, scale *float32, invers
 //
 //go:noescape
 func reciprocalsZ(dst *float32, x *float32, n int, least float32, most float32) (odd int)
+
+// quantizeTrainZ computes the codes rint(x/scale) + zero, x/scale limited to least and most; mask has a bit set where it was
+// within them; stats are sixteen running minima, then sixteen maxima of x. odd is not 0 when there is a NaN, or,
+// of a zmm, a magnitude above 2^60.
+//
+//go:noescape
+func quantizeTrainZ(dst *uint8, mask *uint8, x *float32, stats *float32, n int, scale float32, inverse float32, least float32, most float32, zero int32) (odd int)
 
 // dequantizeU8Z computes dst = float32(q-zero)*scale.
 //

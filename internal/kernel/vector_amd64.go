@@ -395,17 +395,42 @@ func (t *isa) quantizeS8Vec(dst []int8, mask []uint8, x, scale []float32, lo, hi
 // quotients are exact, and there are rows enough to pay for reciprocals of the scales. Otherwise it reports false and may
 // have written anything.
 func quantizeModerate(dst []int8, mask *uint8, x, scale []float32, n, step int, lo, hi float32) bool {
-	const least, most = 0x1p-60, 0x1p60
 	if len(scale) > stretchLen || n < 4*len(scale) {
 		return false
 	}
 	var inverse [stretchLen]float32
-	if reciprocalsZ(&inverse[0], &scale[0], len(scale), least, most) != 0 {
+	if reciprocalsZ(&inverse[0], &scale[0], len(scale), 1/mostModerate, mostModerate) != 0 {
 		return false
 	}
 	bottom, top := roundedTo(lo, hi)
 	got := quantizeWeightsZ(&dst[0], mask, &x[0], &scale[0], &inverse[0], n, len(scale), step, bottom, top)
-	return math.Float32frombits(uint32(got)) <= most // not so of NaN
+	return math.Float32frombits(uint32(got)) <= mostModerate // not so of NaN
+}
+
+// mostModerate is a magnitude that leaves room to the limits of float32, as its reciprocal does.
+const mostModerate = 0x1p60
+
+func moderate(scale float32) bool { return scale >= 1/mostModerate && scale <= mostModerate }
+
+// quantizeTrainVec quantizes leading elements and widens st. Where odd says that there is a NaN or something that is far from
+// moderate, what it did is of no use.
+func (t *isa) quantizeTrainVec(dst, mask []uint8, x []float32, scale, lo, hi float32, zero int32, st *RequantStats) (n int, odd bool) {
+	n = len(x) &^ (vecLanes - 1)
+	wide := t.tier == cpu.AVX512VNNI
+	if t.tier == cpu.Generic || n == 0 || st.Min != st.Min || wide && !moderate(scale) {
+		return 0, false
+	}
+	var stats statLanes
+	stats.spread(st)
+	least, most := roundedTo(lo, hi)
+	found := 0
+	if wide {
+		found = quantizeTrainZ(&dst[0], &mask[0], &x[0], &stats[0], n, scale, 1/scale, least, most, zero)
+	} else {
+		found = quantizeTrainY(&dst[0], &mask[0], &x[0], &stats[0], n, scale, 1/scale, least, most, zero)
+	}
+	stats.join(st)
+	return n, found != 0
 }
 
 // roundedTo returns the least number that is rounded to lo and the greatest that is rounded to hi, whole numbers, halves to

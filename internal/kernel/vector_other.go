@@ -12,6 +12,10 @@ func (t *isa) requantTrainVec([]uint8, []uint8, []int32, []int32, []float32, int
 
 func (t *isa) scaleRowsVec([]float32, []int32, []int32, []float32) int { return 0 }
 
+func (t *isa) quantizeTrainVec([]uint8, []uint8, []float32, float32, float32, float32, int32, *RequantStats) (int, bool) {
+	return 0, false
+}
+
 func (t *isa) scaleGradRowsVec(*[16]float32, []float32, []int32, []int32, []float32, []uint8, []uint8, int32) int {
 	return 0
 }
