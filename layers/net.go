@@ -95,7 +95,7 @@ func (n *Net) Settle() error {
 	for _, l := range n.learned {
 		l.p.Settle()
 		for _, s := range l.p.Scale {
-			if s-s != 0 {
+			if s-s != 0 { // NaN or infinite
 				return fmt.Errorf("the learned range of %q is %v; lower qat.scale_lr", l.name, s)
 			}
 		}

@@ -202,7 +202,7 @@ func (k weightGrad) Run(in []G.Value) (G.Value, error) {
 		for c := i * shared; c < (i+1)*shared; c++ {
 			part := w.sums[c]
 			if scale[c] != s { // by a power of two, where CodeWeights raised it
-				part *= float64(scale[c]) / float64(s)
+				part = float64(part * (float64(scale[c]) / float64(s)))
 			}
 			sum += part
 		}
