@@ -107,7 +107,7 @@ func track(t *testing.T, m *model.Model, fuse bool, workers int, backward string
 // Both forms of a training graph leave the same bits behind after every step: loss, codes, every gradient, running
 // statistics, ranges and learned scales, for any number of workers.
 func TestFusedEqualsSeparate(t *testing.T) {
-	for _, float := range []*model.Model{tiledNet(t), odd(tiledNet(t)), convNet(t), denseNet(t), poolNet(t), resNet(t), sumNet(t), odd(sumNet(t)), mobileNet(t)} {
+	for _, float := range []*model.Model{tiledNet(t), odd(tiledNet(t)), convNet(t), denseNet(t), poolNet(t), resNet(t), sumNet(t), odd(sumNet(t)), poolSum(t), mobileNet(t)} {
 		for _, name := range []string{"fp32", "fp16", "int8", "w4a4", "w2a4"} {
 			methods := learnedRanges(float)
 			methods[""], methods["ema"] = nil, perTensor

@@ -41,7 +41,7 @@ func compareGradients(t *testing.T, net *layers.Net, r layers.Result, ref *net64
 }
 
 // residualKinds are the networks of residual_test.go.
-var residualKinds = []string{"resnet", "sum", "mobilenet", "input"}
+var residualKinds = []string{"resnet", "sum", "pool sum", "mobilenet", "input"}
 
 // Every op of a float network, through the whole network: forward, backward, batch statistics or frozen ones, losses.
 func TestFloatGradients(t *testing.T) {
@@ -49,7 +49,7 @@ func TestFloatGradients(t *testing.T) {
 	x, labels := blobs(n, 96, 21)
 	losses := []layers.Loss{{Kind: layers.CrossEntropy}, {Kind: layers.CrossEntropy, Smoothing: 0.1}, {Kind: layers.CrossEntropy, Smoothing: 0.1, Distill: layers.Distill{Weight: 0.7, Temperature: 3}}, {Kind: layers.MSE}, {Kind: layers.SmoothL1}, {Kind: layers.BCE}}
 	for kind, m := range map[string]*model.Model{"conv": convNet(t), "dense": denseNet(t), "pool": poolNet(t), "odd": odd(convNet(t)),
-		"resnet": resNet(t), "sum": sumNet(t), "mobilenet": mobileNet(t), "input": inputNet(t)} {
+		"resnet": resNet(t), "sum": sumNet(t), "pool sum": poolSum(t), "mobilenet": mobileNet(t), "input": inputNet(t)} {
 		for _, frozen := range []bool{false, true} {
 			for i, loss := range losses {
 				if i > 0 && slices.Contains(residualKinds, kind) {

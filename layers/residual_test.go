@@ -70,6 +70,23 @@ func sumNet(t testing.TB) *model.Model {
 	return fused(t, m)
 }
 
+// poolSum has an addition with a ReLU whose readers are poolings, which have no second input to be differentiated by:
+// Gorgonia adds their gradients itself.
+func poolSum(t testing.TB) *model.Model {
+	t.Helper()
+	m := model.New("poolsum", model.Input{Name: "x", Shape: model.Shape{8, 6, 2}, Scale: 1.0 / 64, Zero: 3})
+	block(m, "c1", "", 4, 3, 1, 1, -1)
+	block(m, "right", "c1", 4, 3, 1, 1, -1)
+	m.Append(model.Node{Name: "a/add", Layer: "a", Op: model.Add, In: []string{"c1", "right"}})
+	m.Append(model.Node{Name: "a", Layer: "a", Op: model.ReLU})
+	m.Append(model.Node{Name: "p", Layer: "p", Op: model.MaxPool, In: []string{"a"}, Attr: model.Attr{Kernel: [2]int{3, 3}, Stride: [2]int{1, 1}, Pad: [4]int{1, 1, 1, 1}}})
+	m.Append(model.Node{Name: "q", Layer: "q", Op: model.MaxPool, In: []string{"a"}, Attr: model.Attr{Kernel: [2]int{3, 3}, Stride: [2]int{1, 1}, Pad: [4]int{2, 2, 0, 0}}})
+	m.Append(model.Node{Name: "b", Layer: "b", Op: model.Add, In: []string{"p", "q"}})
+	m.Append(model.Node{Name: "f", Layer: "f", Op: model.Flatten})
+	m.Append(model.Node{Name: "fc", Layer: "fc", Op: model.Dense, Attr: model.Attr{Units: classes, Bias: true}})
+	return fused(t, m)
+}
+
 // mobileNet has limited ReLUs, depthwise and strided convolutions, a global average and a limited ReLU of its own.
 func mobileNet(t testing.TB) *model.Model {
 	t.Helper()
@@ -100,7 +117,7 @@ func inputNet(t testing.TB) *model.Model {
 
 func residualNets(t testing.TB) map[string]*model.Model {
 	return map[string]*model.Model{
-		"resnet": resNet(t), "odd resnet": odd(resNet(t)), "sum": sumNet(t), "odd sum": odd(sumNet(t)), "mobilenet": mobileNet(t), "odd mobilenet": odd(mobileNet(t)), "input": inputNet(t),
+		"resnet": resNet(t), "odd resnet": odd(resNet(t)), "sum": sumNet(t), "odd sum": odd(sumNet(t)), "pool sum": poolSum(t), "mobilenet": mobileNet(t), "odd mobilenet": odd(mobileNet(t)), "input": inputNet(t),
 	}
 }
 
